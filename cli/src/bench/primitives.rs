@@ -1,0 +1,68 @@
+//! Peaks and matrix products.
+
+use lara_runtime::ops::{Layout, Product, peak};
+use lara_runtime::{Gpu, Parameters, Plan, Recorder, Tune};
+
+use super::Bench;
+use super::measure::time;
+use crate::fail::Outcome;
+
+/// GFLOP/s of multiply-adds in registers.
+pub(super) fn fma_peak(gpu: &Gpu) -> Outcome<f64> {
+    // Enough invocations for the largest GPU; rounds so that a CPU needs about 50 ms.
+    let (len, rounds) = if gpu.is_cpu() { (1 << 16, 64) } else { (1 << 22, 64) };
+    let mut rec = Recorder::new(Tune::default());
+    let (x, y) = (rec.pinned("x", [len]), rec.pinned("y", [len]));
+    peak::multiply_add(&mut rec, x, y, rounds);
+    let plan = Plan::compile_blocking(gpu, rec, &Parameters::new(gpu))?;
+    // Neither zero nor growing: x = 0.9 x + 0.9.
+    plan.write(x, &vec![0.9; len]);
+    let flops = 2.0 * (peak::MULTIPLY_ADDS * rounds * len / 4) as f64;
+    Ok(flops / time(&plan)?.fastest / 1e9)
+}
+
+/// GB/s of a copy of 64 MiB, bytes read plus bytes written.
+pub(super) fn copy_bandwidth(gpu: &Gpu) -> Outcome<f64> {
+    let len = (64 << 20) / 4;
+    let mut rec = Recorder::new(Tune::default());
+    let (x, y) = (rec.pinned("x", [len]), rec.pinned("y", [len]));
+    peak::copy(&mut rec, x, y);
+    let plan = Plan::compile_blocking(gpu, rec, &Parameters::new(gpu))?;
+    plan.write(x, &vec![1.5; len]);
+    Ok(2.0 * (len * 4) as f64 / time(&plan)?.fastest / 1e9)
+}
+
+/// Squares, and the products of ViTs: qkv, fc1, fc2 of the reference model at batch 64 and of tiny p16 at batch 8,
+/// a weight gradient, and attention's two products.
+const PRODUCTS: [(Layout, usize, [usize; 3]); 10] = [
+    (Layout::Nt, 1, [512, 512, 512]),
+    (Layout::Nn, 1, [512, 512, 512]),
+    (Layout::Nt, 1, [1024, 1024, 1024]),
+    (Layout::Nt, 1, [3136, 192, 64]),
+    (Layout::Nt, 1, [3136, 256, 64]),
+    (Layout::Nt, 1, [3136, 64, 256]),
+    (Layout::Tn, 1, [256, 64, 3136]),
+    (Layout::Nt, 1, [1576, 576, 192]),
+    (Layout::Nt, 3, [784, 784, 64]),
+    (Layout::Nn, 3, [784, 64, 784]),
+];
+
+pub(super) fn matmuls(bench: &mut Bench<'_>) -> Outcome {
+    for (layout, batch, [m, n, k]) in PRODUCTS {
+        let name = format!("matmul {layout:?} {batch} x {m} x {n} x {k}").replace(" 1 x", "");
+        bench.bar.set_message(name.clone());
+        let mut rec = Recorder::new(bench.tune.clone());
+        let a = rec.pinned("a", [batch, m * k]);
+        let b = rec.pinned("b", [batch, k * n]);
+        let c = rec.pinned("c", [batch, m * n]);
+        Product { layout, batch, m, n, k, scale: 1.0, accumulate: false }.record(&mut rec, a, b, None, c);
+        let plan = Plan::compile_blocking(bench.gpu, rec, &Parameters::new(bench.gpu))?;
+        for (tensor, frequency) in [(a, 0.37), (b, 0.73)] {
+            let values: Vec<f32> = (0..tensor.len()).map(|i| (frequency * i as f32).sin()).collect();
+            plan.write(tensor, &values);
+        }
+        let times = time(&plan)?;
+        bench.push(name, &times, Some(2.0 * (batch * m * n * k) as f64), None);
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The `lara` command.
+
+mod bench;
+mod data;
+mod devices;
+mod eval;
+mod fail;
+mod maps;
+mod model;
+mod predict;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use lara_runtime::{Gpu, GpuOptions};
+
+use fail::Outcome;
+
+/// Randomized attention on any GPU: train, evaluate, predict and measure Vision Transformers with softmax or linear
+/// randomized attention (LARA), on Vulkan, Metal, DX12 or OpenGL.
+#[derive(Parser)]
+#[command(name = "lara", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more: -v for what is being done, -vv for every choice of a kernel. RUST_LOG overrides it.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lara devices
+  lara train --preset digits --attention lara
+  lara eval runs/digits
+  lara predict runs/digits photo.png --maps maps/
+  lara bench --json
+
+Exit codes: 0 done, 1 failed, 2 bad use or bad input.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model; interrupted runs go on with --resume.
+    Train(train::Options),
+    /// Evaluate a trained model on the held-out images.
+    Eval(eval::Options),
+    /// Classify images: the five most probable classes, and attention maps if wanted.
+    Predict(predict::Options),
+    /// List the adapters, their drivers, limits and features.
+    Devices(devices::Options),
+    /// Measure this adapter: peaks, matmul, attention, a training step.
+    Bench(bench::Options),
+    /// Fetch or export data sets.
+    Data(data::Options),
+}
+
+/// Which adapter to use; the same everywhere.
+#[derive(Args, Clone)]
+struct AdapterOptions {
+    /// Part of the adapter's name or its index in `lara devices`. WGPU_BACKEND and WGPU_ADAPTER_NAME are honoured, too.
+    #[arg(long, value_name = "NAME|INDEX")]
+    adapter: Option<String>,
+    /// Prefer the integrated GPU to the discrete one.
+    #[arg(long)]
+    low_power: bool,
+}
+
+impl AdapterOptions {
+    fn open(&self) -> Result<Gpu, fail::Failure> {
+        Ok(Gpu::open_blocking(&GpuOptions { adapter: self.adapter.clone(), low_power: self.low_power })?)
+    }
+}
+
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Train(options) => train::run(options),
+        Command::Eval(options) => eval::run(options),
+        Command::Predict(options) => predict::run(options),
+        Command::Devices(options) => devices::run(options),
+        Command::Bench(options) => bench::run(options),
+        Command::Data(options) => data::run(options),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let default = ["lara=info,lara_models=warn,lara_runtime=warn", "lara=debug,lara_models=info,lara_runtime=info"];
+    let level = default.get(usize::from(cli.verbose)).copied().unwrap_or("debug,wgpu_core=warn,wgpu_hal=warn,naga=warn");
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("lara: {failure}");
+            failure.code()
+        }
+    }
+}

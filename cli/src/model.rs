@@ -1,0 +1,56 @@
+//! A trained model from disk to device, as `eval` and `predict` want it.
+
+use std::path::Path;
+
+use lara_models::Predictor;
+use lara_models::train::checkpoint::TrainedModel;
+use lara_models::train::{TrainConfig, names_and_shapes};
+use lara_runtime::{Gpu, Parameters, Role, Tune};
+
+use crate::fail::{Failure, Outcome};
+
+/// A model on the device.
+pub(crate) struct Model {
+    pub(crate) config: TrainConfig,
+    pub(crate) classes: Vec<String>,
+    pub(crate) predictor: Predictor,
+    pub(crate) parameters: Parameters,
+}
+
+/// Loads weights and configuration from a run's folder, a checkpoint or a safetensors file, with `sets` laid over the
+/// configuration (another attention mechanism that needs no new weights, say).
+pub(crate) fn load(
+    gpu: &Gpu,
+    path: &Path,
+    preset: Option<&str>,
+    sets: &[String],
+    batch: usize,
+    with_maps: bool,
+) -> Outcome<Model> {
+    let trained = TrainedModel::open(path)?;
+    let mut config = match (preset, trained.config) {
+        (Some(preset), _) => TrainConfig::load(preset, &[] as &[&str])?,
+        (None, Some(config)) => config,
+        (None, None) => {
+            let what = format!("{} carries no configuration; name one with --preset", path.display());
+            return Err(Failure::input(what));
+        }
+    };
+    for assignment in sets {
+        config.set(assignment)?;
+    }
+    config.validate()?;
+    let mut parameters = Parameters::new(gpu);
+    let tune = Tune::measured(gpu);
+    let predictor = pollster::block_on(Predictor::new(gpu, &tune, &config, &mut parameters, batch, with_maps))?;
+    let weights = trained.weights.get_all(&names_and_shapes(&parameters))?;
+    for (index, values) in weights.iter().enumerate() {
+        parameters.write(gpu, Role::Weight, index, values);
+    }
+    let classes = if trained.classes.is_empty() {
+        (0..config.model.num_classes).map(|c| c.to_string()).collect()
+    } else {
+        trained.classes
+    };
+    Ok(Model { config, classes, predictor, parameters })
+}

@@ -1,0 +1,191 @@
+//! `lara train`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use lara_models::train::{Event, Summary, TrainConfig, Trainer};
+use lara_runtime::{Gpu, Tune, human_bytes, profile};
+
+use crate::AdapterOptions;
+use crate::fail::{Failure, Outcome, print, print_json};
+
+/// Train a Vision Transformer.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  lara train --preset digits --attention lara
+  lara train --preset mnist --set train.lr=5e-4 --set train.epochs=3
+  lara train --preset mine.toml --attention softmax --output-dir runs/softmax
+  lara train --resume runs/digits")]
+pub(crate) struct Options {
+    /// `digits`, `mnist`, or a TOML file.
+    #[arg(long, value_name = "NAME|FILE", required_unless_present = "resume", conflicts_with = "resume")]
+    preset: Option<String>,
+    /// Set a value of the configuration, for instance train.lr=1e-3; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
+    set: Vec<String>,
+    /// Attention mechanism: softmax or lara. Short for --set attention.mechanism=...
+    #[arg(long, value_name = "MECHANISM", conflicts_with = "resume")]
+    attention: Option<String>,
+    /// Folder for checkpoints and metrics. Short for --set output.dir=...
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    output_dir: Option<PathBuf>,
+    /// Go on from a run's folder or one of its checkpoints, bit for bit as if it had not stopped.
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
+    /// After the last step, time every dispatch of one more step on the GPU and write a Chrome/Perfetto trace.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Print every dispatch of the compiled step with its shapes and workgroups, then go on.
+    #[arg(long)]
+    print_plan: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    adapter: AdapterOptions,
+}
+
+impl Options {
+    fn config(&self, preset: &str) -> Outcome<TrainConfig> {
+        let mut sets = self.set.clone();
+        sets.extend(self.attention.iter().map(|a| format!("attention.mechanism={a}")));
+        sets.extend(self.output_dir.iter().map(|d| format!("output.dir={}", d.display())));
+        Ok(TrainConfig::load(preset, &sets)?)
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    let config = options.preset.as_deref().map(|preset| options.config(preset)).transpose()?;
+    let gpu = options.adapter.open()?;
+    let tune = Tune::measured(&gpu);
+    tracing::info!("{} ({}): recording and compiling", gpu.report().name, gpu.report().backend);
+    let trainer = pollster::block_on(async {
+        match (&config, &options.resume) {
+            (Some(config), _) => Trainer::new(&gpu, &tune, config).await,
+            (None, Some(path)) => Trainer::resume(&gpu, &tune, path).await,
+            (None, None) => Err(lara_models::Error::BadInput("give --preset or --resume".into())),
+        }
+    })?;
+    let memory = trainer.session().memory();
+    tracing::info!(
+        "{} parameters; {} on the GPU: weights {}, gradients {}, optimizer {}, activations {}",
+        trainer.session().parameters.count(),
+        human_bytes(memory.peak()),
+        human_bytes(memory.weights),
+        human_bytes(memory.gradients),
+        human_bytes(memory.optimizer),
+        human_bytes(memory.activations)
+    );
+    if options.print_plan {
+        trainer.session().plans().iter().for_each(print);
+    }
+    if let Some(file) = &options.profile {
+        write_profile(&gpu, &trainer, file)?;
+    }
+    let summary = train(trainer)?;
+    if options.json {
+        return print_json(&summary);
+    }
+    show(&summary);
+    Ok(())
+}
+
+fn train(trainer: Trainer) -> Outcome<Summary> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let handler = move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once without saving");
+    };
+    ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
+    let (total, done) = trainer.steps();
+    let bar = progress_bar(total);
+    bar.set_position(done);
+    bar.reset_eta();
+    let result = pollster::block_on(trainer.run(&stop, &mut |event| show_event(&bar, &event)));
+    bar.finish_and_clear();
+    Ok(result?)
+}
+
+fn progress_bar(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    let template = "{bar:30} {pos}/{len} {msg} eta {eta}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn show_event(bar: &ProgressBar, event: &Event<'_>) {
+    match event {
+        Event::Step { result, lr, epoch, images_per_second, .. } => {
+            bar.set_position(result.step + 1);
+            bar.set_message(format!(
+                "epoch {epoch:.1} loss {:.4} acc {:.1} % lr {lr:.1e} {images_per_second:.0} images/s",
+                result.loss,
+                100.0 * result.accuracy
+            ));
+        }
+        Event::Evaluating { done, total } => bar.set_message(format!("evaluating {done}/{total}")),
+        Event::Evaluated { epoch, evaluation } => {
+            let line = format!(
+                "epoch {epoch}: held-out accuracy {:.2} %, loss {:.4}",
+                100.0 * evaluation.accuracy,
+                evaluation.loss
+            );
+            say(bar, &line);
+        }
+        Event::Saved(path) => tracing::debug!("saved {}", path.display()),
+    }
+}
+
+/// Above the bar, or plainly where there is no terminal to draw one in.
+fn say(bar: &ProgressBar, line: &str) {
+    if bar.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        bar.println(line);
+    }
+}
+
+fn show(summary: &Summary) {
+    if summary.interrupted {
+        let at = summary.checkpoint.as_deref().map_or_else(String::new, |p| p.display().to_string());
+        print(format!("interrupted after {} steps; `lara train --resume {at}` goes on", summary.steps));
+        return;
+    }
+    print(format!(
+        "{} steps of {} parameters in {:.1} s (the first step was done after {:.1} s)",
+        summary.steps, summary.parameters, summary.seconds, summary.first_step_seconds
+    ));
+    if let Some(evaluation) = &summary.evaluation {
+        print(format!("held-out accuracy {:.2} % of {} images", 100.0 * evaluation.accuracy, evaluation.images));
+    }
+    if let (Some((best, step)), Some(path)) = (summary.best, &summary.checkpoint) {
+        print(format!("best {:.2} % at step {step}; newest checkpoint {}", 100.0 * best, path.display()));
+    }
+}
+
+fn write_profile(gpu: &Gpu, trainer: &Trainer, file: &Path) -> Outcome {
+    let mut timings = Vec::new();
+    let mut offset = 0.0;
+    for plan in trainer.session().plans() {
+        // Once without timestamps, so that compilers and first touches are not in the trace.
+        plan.run().steps().submit()?;
+        let part = pollster::block_on(profile::profile(gpu, plan))?;
+        let end = part.iter().map(|t| t.start_us + t.duration_us).fold(0.0, f64::max);
+        timings.extend(part.into_iter().map(|t| profile::Timing { start_us: t.start_us + offset, ..t }));
+        offset += end;
+        if timings.len() == plan.steps().len() {
+            continue;
+        }
+    }
+    let write = |error: std::io::Error| Failure::input(format!("cannot write {}: {error}", file.display()));
+    std::fs::write(file, profile::chrome_trace(&timings)).map_err(write)?;
+    tracing::info!("wrote {} ({} dispatches); open it at ui.perfetto.dev", file.display(), timings.len());
+    Ok(())
+}

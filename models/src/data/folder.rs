@@ -1,0 +1,154 @@
+//! A folder of pictures: `train/` and `val/` (or `test/`), in each one sub-folder a class, in it PNG and JPEG files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Dataset, ImageShape, Sample, Split, picture};
+use crate::error::{Error, Result};
+
+const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
+
+/// One split of a folder of pictures. Opening lists the files; each is decoded when its sample is asked for.
+#[derive(Debug)]
+pub struct ImageFolder {
+    name: String,
+    /// Sorted by class, then by name, so that a sample's number is the same on every system.
+    files: Vec<(PathBuf, u32)>,
+    classes: Vec<String>,
+    shape: ImageShape,
+    crop_pct: f64,
+}
+
+impl ImageFolder {
+    /// Lists `root/train` for training, or `root/val` (else `root/test`) for testing. Classes are the names of the
+    /// sub-folders of `train`, sorted by their bytes; those of the test split must be the same. Names that begin with a
+    /// dot are passed over. Pictures are fitted to `shape` as [`picture::load`] says.
+    pub fn open(root: impl AsRef<Path>, split: Split, shape: ImageShape, crop_pct: f64) -> Result<Self> {
+        let root = root.as_ref();
+        let train = root.join("train");
+        if !train.is_dir() {
+            return Err(Error::input(
+                root,
+                "has no folder train; an image folder has train/CLASS/*.png and val/CLASS/*.png",
+            ));
+        }
+        let folder = match split {
+            Split::Train => train.clone(),
+            Split::Test => {
+                ["val", "test"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir()).ok_or_else(|| {
+                    Error::input(root, "has no folder val (nor test); images to test with go to val/CLASS/*.png")
+                })?
+            }
+        };
+        let classes = class_names(&train)?;
+        if folder != train {
+            check_same_classes(&folder, &classes, &class_names(&folder)?)?;
+        }
+        let mut files = Vec::new();
+        for (label, class) in classes.iter().enumerate() {
+            let class_folder = folder.join(class);
+            let pictures = pictures(&class_folder)?;
+            if pictures.is_empty() {
+                let problem = "holds no PNG or JPEG file; give the class images or remove its folder";
+                return Err(Error::input(class_folder, problem));
+            }
+            files.extend(pictures.into_iter().map(|path| (path, label as u32)));
+        }
+        let name = root.file_name().map_or_else(|| "folder".into(), |name| name.to_string_lossy().into_owned());
+        Ok(Self { name, files, classes, shape, crop_pct })
+    }
+
+    /// The file of sample number `index`.
+    pub fn path(&self, index: usize) -> Option<&Path> {
+        self.files.get(index).map(|(path, _)| path.as_path())
+    }
+}
+
+impl Dataset for ImageFolder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn image_shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        let (path, label) = self.files.get(index).ok_or_else(|| {
+            Error::Failed(format!(
+                "the data set {} has {} images here; number {index} was asked for",
+                self.name,
+                self.len()
+            ))
+        })?;
+        Ok(Sample { pixels: picture::load(path, self.shape, self.crop_pct)?, label: *label })
+    }
+}
+
+/// Entries of a folder without those whose name begins with a dot, sorted by name.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            entries.push((name, entry.path()));
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+fn class_names(folder: &Path) -> Result<Vec<String>> {
+    let names: Vec<String> =
+        entries(folder)?.into_iter().filter(|(_, path)| path.is_dir()).map(|(name, _)| name).collect();
+    if names.is_empty() {
+        return Err(Error::input(
+            folder,
+            "has no sub-folders; each class has its images in a sub-folder named after it",
+        ));
+    }
+    Ok(names)
+}
+
+fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (pictures, others): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().map(|(_, path)| path).partition(|path| {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+    });
+    if !others.is_empty() {
+        tracing::warn!("{}: {} entries are not PNG or JPEG files and are passed over", folder.display(), others.len());
+    }
+    Ok(pictures)
+}
+
+fn check_same_classes(folder: &Path, train: &[String], test: &[String]) -> Result<()> {
+    let missing: Vec<&str> = train.iter().filter(|name| !test.contains(name)).map(String::as_str).collect();
+    let unknown: Vec<&str> = test.iter().filter(|name| !train.contains(name)).map(String::as_str).collect();
+    if missing.is_empty() && unknown.is_empty() {
+        return Ok(());
+    }
+    let mut problem = format!("has not the {} classes of train:", train.len());
+    if !missing.is_empty() {
+        problem += &format!(" it lacks {}", few(&missing));
+    }
+    if !unknown.is_empty() {
+        let joint = if missing.is_empty() { "" } else { " and" };
+        problem += &format!("{joint} it has {}, which train has not", few(&unknown));
+    }
+    Err(Error::input(folder, problem))
+}
+
+/// At most five names, and how many more there are.
+fn few(names: &[&str]) -> String {
+    let shown = names[..names.len().min(5)].join(", ");
+    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
+}

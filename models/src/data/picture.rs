@@ -1,0 +1,107 @@
+//! Pictures on disk: PNG and JPEG files to planes of numbers, and back.
+
+use std::io::BufReader;
+use std::path::Path;
+
+use image::imageops::{FilterType, crop_imm, resize};
+use image::{DynamicImage, ImageReader, Rgb, Rgba};
+
+use super::ImageShape;
+use crate::error::{Error, Result};
+
+/// Reads a PNG or JPEG file as an image of `shape`: [C, H, W], values in 0..1, grey (ITU-R 601, as Pillow) for one
+/// channel or RGB for three. Transparent pixels are laid over black.
+///
+/// Geometry as in timm's evaluation: the shorter side is resized to `size / crop_pct` (Catmull-Rom, which is Pillow's
+/// bicubic), then the centre is cut out. The format is told by the content, not by the name.
+pub fn load(path: impl AsRef<Path>, shape: ImageShape, crop_pct: f64) -> Result<Vec<f32>> {
+    let path = path.as_ref();
+    let rgb = fit(&decode(path)?, shape, crop_pct);
+    let mut pixels = vec![0.0; shape.len()];
+    let plane = shape.height * shape.width;
+    for (i, &Rgb(values)) in rgb.pixels().enumerate() {
+        match shape.channels {
+            1 => pixels[i] = grey(values) / 255.0,
+            3 => (0..3).for_each(|c| pixels[c * plane + i] = f32::from(values[c]) / 255.0),
+            channels => {
+                return Err(Error::Config(format!(
+                    "pictures are read as grey or RGB: model.in_chans must be 1 or 3, not {channels}"
+                )));
+            }
+        }
+    }
+    Ok(pixels)
+}
+
+/// Writes [C, H, W] values in 0..1 (1 or 3 channels; clamped) as a PNG file.
+pub fn save_png(path: impl AsRef<Path>, pixels: &[f32], shape: ImageShape) -> Result<()> {
+    let path = path.as_ref();
+    if pixels.len() != shape.len() || !matches!(shape.channels, 1 | 3) {
+        return Err(Error::Failed(format!("{} values are not a grey or RGB picture of {shape}", pixels.len())));
+    }
+    let plane = shape.height * shape.width;
+    let byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round() as u8;
+    let interleaved: Vec<u8> =
+        (0..plane).flat_map(|i| (0..shape.channels).map(move |c| byte(pixels[c * plane + i]))).collect();
+    let color = if shape.channels == 1 { image::ExtendedColorType::L8 } else { image::ExtendedColorType::Rgb8 };
+    image::save_buffer_with_format(
+        path,
+        &interleaved,
+        shape.width as u32,
+        shape.height as u32,
+        color,
+        image::ImageFormat::Png,
+    )
+    .map_err(|error| match error {
+        image::ImageError::IoError(source) => Error::Io { action: "write", path: path.to_path_buf(), source },
+        other => Error::Failed(format!("cannot write {}: {other}", path.display())),
+    })
+}
+
+fn decode(path: &Path) -> Result<image::RgbImage> {
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(Error::io("read", path))?;
+    if reader.format().is_none() {
+        return Err(Error::input(path, "is not an image of a known format; PNG and JPEG are read"));
+    }
+    let picture =
+        reader.decode().map_err(|error| Error::input(path, format!("cannot be read as an image: {error}")))?;
+    if !picture.color().has_alpha() {
+        return Ok(picture.into_rgb8());
+    }
+    Ok(over_black(&picture))
+}
+
+fn over_black(picture: &DynamicImage) -> image::RgbImage {
+    let rgba = picture.to_rgba8();
+    image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let Rgba([red, green, blue, alpha]) = *rgba.get_pixel(x, y);
+        let lay = |value: u8| ((u16::from(value) * u16::from(alpha) + 127) / 255) as u8;
+        Rgb([lay(red), lay(green), lay(blue)])
+    })
+}
+
+fn fit(picture: &image::RgbImage, shape: ImageShape, crop_pct: f64) -> image::RgbImage {
+    let (height, width) = (shape.height as u32, shape.width as u32);
+    // As torchvision does it: the shorter side becomes floor(size / crop_pct), the longer side keeps the aspect,
+    // truncated.
+    let shorter = (f64::from(height.min(width)) / crop_pct).floor().max(1.0);
+    let (w, h) = (f64::from(picture.width()), f64::from(picture.height()));
+    let scale = shorter / w.min(h);
+    let scaled = |side: f64| (if side == w.min(h) { shorter } else { side * scale }) as u32;
+    let (new_w, new_h) = (scaled(w).max(width), scaled(h).max(height));
+    let resized;
+    let picture = if (new_w, new_h) == picture.dimensions() {
+        picture
+    } else {
+        resized = resize(picture, new_w, new_h, FilterType::CatmullRom);
+        &resized
+    };
+    let offset = |outer: u32, inner: u32| (f64::from(outer - inner) / 2.0).round_ties_even() as u32;
+    crop_imm(picture, offset(new_w, width), offset(new_h, height), width, height).to_image()
+}
+
+/// Pillow's integer weights: a grey pixel keeps its exact value.
+fn grey([red, green, blue]: [u8; 3]) -> f32 {
+    ((19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 0x8000) >> 16) as f32
+}

@@ -1,0 +1,109 @@
+//! What can go wrong in this crate. Every message is a sentence that names the thing, the numbers and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of this crate. [`Error::is_bad_input`] tells what the user can mend from what failed underneath.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration that does not parse, has an unknown key or a value out of range. Bad input.
+    #[error("{0}")]
+    Config(String),
+
+    /// A file or folder that the user named and that cannot be used as it is. Bad input.
+    #[error("{}: {problem}", path.display())]
+    Input {
+        /// The file or folder at fault.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+
+    /// Settings or data that do not go together (a batch larger than the data set, say). Bad input.
+    #[error("{0}")]
+    BadInput(String),
+
+    /// The operating system refused. Bad input where the user named a path that is not there or not allowed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "create".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// A checkpoint could not be written; what was there before is as it was.
+    #[error("cannot save {}: {problem}; {survives}", path.display())]
+    Save {
+        /// The checkpoint that was being written.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+        /// What is still there, and what to do.
+        survives: String,
+    },
+
+    /// The runtime failed: the adapter, a shader, memory. The message is the runtime's own sentence.
+    #[error("{0}")]
+    Runtime(String),
+
+    /// Anything else that failed while it should not have (a loss that is not finite, a worker that panicked).
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// True if the user's input is at fault (exit code 2), false if something failed (exit code 1).
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Input { .. } | Self::BadInput(_) => true,
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::IsADirectory
+            ),
+            Self::Save { .. } | Self::Runtime(_) | Self::Failed(_) => false,
+        }
+    }
+
+    /// An [`Error::Input`].
+    pub(crate) fn input(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self::Input { path: path.as_ref().to_path_buf(), problem: problem.into() }
+    }
+
+    /// Turns an [`io::Error`] into one that says what was tried on what; for `map_err`.
+    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+impl From<lara_runtime::Error> for Error {
+    /// What the adapter cannot hold and adapters that are not there are the user's to mend; the rest failed underneath.
+    fn from(error: lara_runtime::Error) -> Self {
+        match error {
+            lara_runtime::Error::TooLarge { .. } | lara_runtime::Error::NoAdapter { .. } => {
+                Self::BadInput(error.to_string())
+            }
+            other => Self::Runtime(other.to_string()),
+        }
+    }
+}
+
+/// The name in `names` that looks most like `name`, if one comes near enough to be meant.
+pub(crate) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(score, _)| *score > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,100 @@
+//! A model ready to look at images: forward only, a fixed batch size.
+
+use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+
+use crate::error::Result;
+use crate::train::TrainConfig;
+use crate::vit::Vit;
+
+/// A forward plan for batches of `batch` images. It borrows nothing: parameter buffers are shared with whoever made them.
+pub struct Predictor {
+    plan: Plan,
+    images: Tensor,
+    logits: Tensor,
+    maps: Vec<Tensor>,
+    batch: usize,
+    classes: usize,
+}
+
+impl Predictor {
+    /// Compiles the forward pass of `config` for `batch` images at a time over `parameters`, which it declares and
+    /// allocates if they are new. With `with_maps` every run also computes the attention weights of every block.
+    ///
+    /// # Errors
+    /// If the model does not fit the adapter's limits.
+    pub async fn new(
+        gpu: &Gpu,
+        tune: &Tune,
+        config: &TrainConfig,
+        parameters: &mut Parameters,
+        batch: usize,
+        with_maps: bool,
+    ) -> Result<Self> {
+        let model = &config.model;
+        let mut tape = Tape::new(parameters, tune, Mode::Eval);
+        let images = tape.input("images", [batch, model.in_chans, model.image_size, model.image_size]);
+        let vit = Vit::new(config);
+        let (logits, maps) = if with_maps {
+            let output = vit.forward_with_maps(&mut tape, images);
+            (output.logits, output.maps)
+        } else {
+            (vit.forward(&mut tape, images), vec![])
+        };
+        tape.rec.pin(logits);
+        maps.iter().for_each(|&map| tape.rec.pin(map));
+        let recording = tape.finish()?;
+        parameters.allocate(gpu, &[Role::Weight]);
+        let plan = Plan::compile(gpu, recording, parameters).await?;
+        Ok(Predictor { plan, images, logits, maps, batch, classes: model.num_classes })
+    }
+
+    /// Images of one run.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The compiled plan: listing and memory.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Logits of normalised images [n, channels, size, size] for n up to the batch size: n rows.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub async fn logits(&self, images: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let sample = self.images.len() / self.batch;
+        let count = images.len() / sample;
+        self.plan.run().write(self.images, images).steps().submit()?;
+        let logits = self.plan.read(self.logits).await?;
+        Ok(logits.chunks(self.classes).take(count).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Attention weights of the last run: for every block [batch, heads, tokens, tokens], flat, with those four sizes.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub async fn maps(&self) -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
+        let mut maps = Vec::with_capacity(self.maps.len());
+        for map in &self.maps {
+            maps.push((map.dims().to_vec(), self.plan.read(*map).await?));
+        }
+        Ok(maps)
+    }
+}
+
+/// Probabilities of a row of logits.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.iter().map(|e| e / sum).collect()
+}
+
+/// The `count` most probable classes, most probable first.
+pub fn top(probabilities: &[f64], count: usize) -> Vec<(usize, f64)> {
+    let mut ranked: Vec<(usize, f64)> = probabilities.iter().copied().enumerate().collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked.truncate(count);
+    ranked
+}

@@ -1,0 +1,242 @@
+//! Where a configuration comes from: a preset or a TOML file, then `--set KEY=VALUE` on top.
+//!
+//! Every value is laid on alone, over a configuration that is whole, so an error knows which key and which line is at
+//! fault.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::config::TrainConfig;
+use crate::error::{Error, Result, nearest};
+
+/// The presets: name and TOML text.
+pub const PRESETS: [(&str, &str); 2] =
+    [("digits", include_str!("../../presets/digits.toml")), ("mnist", include_str!("../../presets/mnist.toml"))];
+
+impl TrainConfig {
+    /// The configuration of a preset or of a TOML file, with `sets` (each `KEY=VALUE`) laid over it in order,
+    /// validated.
+    pub fn load(preset_or_file: &str, sets: &[impl AsRef<str>]) -> Result<Self> {
+        let mut config = match PRESETS.iter().find(|(name, _)| *name == preset_or_file) {
+            Some((name, text)) => Self::from_toml(text, &format!("preset {name}"))?,
+            None => Self::from_file(preset_or_file)?,
+        };
+        for assignment in sets {
+            config.set(assignment.as_ref())?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Parses TOML over the defaults. `origin` names the text in errors ("run.toml"). Values are not yet checked
+    /// against each other.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
+        let broken = |error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
+            let message = error.message().trim().replace('\n', ", ");
+            Error::Config(format!("{origin}, line {line}, is not valid TOML: {message}"))
+        };
+        let spans = DeTable::parse(text).map_err(broken)?;
+        let values: Table = toml::from_str(text).map_err(broken)?;
+        let mut config = Self::default();
+        for leaf in leaves(spans.get_ref(), text, origin)? {
+            let Some(value) = values.get(&leaf.section).and_then(|section| section.get(&leaf.key)) else {
+                continue;
+            };
+            let place = format!("{origin}, line {}", leaf.line);
+            config = config.with(&leaf.section, &leaf.key, value.clone(), &place)?;
+        }
+        Ok(config)
+    }
+
+    /// Lays one `KEY=VALUE` over the configuration. The key is a path (`train.lr`), or the last part of one where only
+    /// one section has such a key (`lr`). The value is TOML; a text needs no quotes.
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        let place = format!("--set {assignment}");
+        let Some((path, text)) = assignment.split_once('=') else {
+            return Err(Error::Config(format!(
+                "{place} has no value; write --set KEY=VALUE, such as --set train.lr=1e-3"
+            )));
+        };
+        let (path, text) = (path.trim(), text.trim());
+        let (section, key) = match path.split_once('.') {
+            Some((section, key)) => (section.to_string(), key.to_string()),
+            None => (section_of(&self.table()?, path, &place)?, path.to_string()),
+        };
+        let literal = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let plain = Value::String(text.to_string());
+        let first = self.with(&section, &key, literal.unwrap_or_else(|| plain.clone()), &place);
+        // A folder may be named 2024: what is no valid number here may be a valid text.
+        *self = first.or_else(|error| self.with(&section, &key, plain, &place).map_err(|_| error))?;
+        Ok(())
+    }
+
+    /// The whole configuration as TOML; [`from_toml`](Self::from_toml) gives back an equal one.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self)
+            .map_err(|error| Error::Config(format!("the configuration cannot be written as TOML: {error}")))
+    }
+
+    fn from_file(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        if !path.exists() && path.extension().is_none() {
+            let presets = PRESETS.map(|(name, _)| name);
+            let hint = nearest(name, presets).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            return Err(Error::Config(format!(
+                "there is no preset and no file `{name}`; presets are {}{hint}",
+                presets.join(", ")
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        Self::from_toml(&text, name)
+    }
+
+    fn table(&self) -> Result<Table> {
+        Table::try_from(self)
+            .map_err(|error| Error::Config(format!("the configuration cannot be written as TOML: {error}")))
+    }
+
+    /// This configuration with one value replaced.
+    fn with(&self, section: &str, key: &str, value: Value, place: &str) -> Result<Self> {
+        let mut table = self.table()?;
+        let Some(Value::Table(inner)) = table.get_mut(section) else {
+            return Err(unknown_section(&table, section, place));
+        };
+        let present = inner.insert(key.to_string(), value.clone());
+        match table.clone().try_into::<Self>() {
+            Ok(config) => Ok(config),
+            Err(error) => match present {
+                Some(present) => Err(bad_value(section, key, &value, &present, error.message(), place)),
+                None => {
+                    if let Some(Value::Table(inner)) = table.get_mut(section) {
+                        inner.remove(key);
+                    }
+                    Err(unknown_key(&table, section, key, place))
+                }
+            },
+        }
+    }
+}
+
+/// One `key = value` of a file.
+struct Leaf {
+    section: String,
+    key: String,
+    line: usize,
+}
+
+/// All keys of the file in the order of its lines.
+fn leaves(document: &DeTable<'_>, text: &str, origin: &str) -> Result<Vec<Leaf>> {
+    let template = TrainConfig::default().table()?;
+    let mut leaves = Vec::new();
+    for (section, value) in document {
+        let line = line_of(text, section.span().start);
+        let place = format!("{origin}, line {line}");
+        let name = section.get_ref().as_ref();
+        match value.get_ref() {
+            DeValue::Table(keys) if template.contains_key(name) => leaves.extend(keys.keys().map(|key| Leaf {
+                section: name.to_string(),
+                key: key.get_ref().to_string(),
+                line: line_of(text, key.span().start),
+            })),
+            DeValue::Table(_) => return Err(unknown_section(&template, name, &place)),
+            _ if template.contains_key(name) => {
+                return Err(Error::Config(format!(
+                    "`{name}` ({place}) is a section; write [{name}] and its keys below"
+                )));
+            }
+            _ => {
+                let owner = section_of(&template, name, &place)?;
+                return Err(Error::Config(format!(
+                    "`{name}` ({place}) stands outside its section; it belongs below [{owner}]"
+                )));
+            }
+        }
+    }
+    leaves.sort_by_key(|leaf| leaf.line);
+    Ok(leaves)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+/// (section, key) of everything there is.
+fn keys(table: &Table) -> Vec<(&str, &str)> {
+    let mut all = Vec::new();
+    for (section, value) in table {
+        if let Value::Table(inner) = value {
+            all.extend(inner.keys().map(|key| (section.as_str(), key.as_str())));
+        }
+    }
+    all
+}
+
+/// The one section that has `key`.
+fn section_of(table: &Table, key: &str, place: &str) -> Result<String> {
+    let all = keys(table);
+    let owners: Vec<&str> = all.iter().filter(|(_, name)| *name == key).map(|(section, _)| *section).collect();
+    match owners[..] {
+        [owner] => Ok(owner.to_string()),
+        [] => {
+            let near = nearest(key, all.iter().map(|(_, name)| *name));
+            let near = near.and_then(|near| all.iter().find(|(_, name)| *name == near));
+            let hint = near.map(|(section, name)| format!("; did you mean `{section}.{name}`?"));
+            Err(Error::Config(format!("unknown key `{key}` ({place}){}", hint.unwrap_or_default())))
+        }
+        _ => {
+            let paths: Vec<String> = owners.iter().map(|section| format!("`{section}.{key}`")).collect();
+            Err(Error::Config(format!("`{key}` ({place}) could be {}; write the whole path", paths.join(" or "))))
+        }
+    }
+}
+
+fn unknown_section(table: &Table, section: &str, place: &str) -> Error {
+    let sections: Vec<&str> = table.keys().map(String::as_str).collect();
+    let hint = match nearest(section, sections.iter().copied()) {
+        Some(near) => format!("did you mean [{near}]?"),
+        None => format!("sections are {}", sections.join(", ")),
+    };
+    Error::Config(format!("unknown section [{section}] ({place}); {hint}"))
+}
+
+fn unknown_key(table: &Table, section: &str, key: &str, place: &str) -> Error {
+    let all = keys(table);
+    let here = || all.iter().filter(|(owner, _)| *owner == section).map(|(_, name)| *name);
+    let elsewhere = all.iter().find(|(_, name)| *name == key).map(|(owner, name)| format!("{owner}.{name}"));
+    let near = elsewhere.or_else(|| nearest(key, here()).map(|near| format!("{section}.{near}")));
+    let hint = match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("keys of [{section}] are {}", here().collect::<Vec<_>>().join(", ")),
+    };
+    Error::Config(format!("unknown key `{section}.{key}` ({place}); {hint}"))
+}
+
+/// `present` is the value that was there, of the right kind; `message` is serde's.
+fn bad_value(section: &str, key: &str, value: &Value, present: &Value, message: &str, place: &str) -> Error {
+    let shown = value.to_string();
+    // serde lists a text's choices in backticks: unknown variant `x`, expected one of `a`, `b`.
+    if let (Value::String(given), Some((_, choices))) = (value, message.split_once("expected"))
+        && message.starts_with("unknown variant")
+    {
+        let choices: Vec<&str> = choices.split('`').skip(1).step_by(2).collect();
+        let hint = nearest(given, choices.iter().copied()).map(|near| format!("; did you mean \"{near}\"?"));
+        return Error::Config(format!(
+            "`{section}.{key}` ({place}) is {shown}, but must be one of {}{}",
+            choices.join(", "),
+            hint.unwrap_or_default()
+        ));
+    }
+    let wanted = match present {
+        Value::String(_) => "a text".to_string(),
+        Value::Integer(_) => "a whole number of 0 or more".to_string(),
+        Value::Float(_) => "a number".to_string(),
+        Value::Boolean(_) => "true or false".to_string(),
+        Value::Array(items) if key == "betas" => format!("a list of {} numbers", items.len()),
+        Value::Array(_) => "a list of numbers".to_string(),
+        _ => message.trim().to_string(),
+    };
+    Error::Config(format!("`{section}.{key}` ({place}) is {shown}, but must be {wanted}"))
+}

@@ -1,0 +1,20 @@
+//! What a training run needs besides the model: its configuration, learning rate, metrics and checkpoints.
+
+pub mod checkpoint;
+pub mod config;
+pub mod config_source;
+mod evaluate;
+pub mod metrics;
+pub mod schedule;
+mod session;
+pub mod tensorboard;
+mod trainer;
+mod whole_folder;
+
+pub use checkpoint::{Checkpoint, Checkpoints, Snapshot, State};
+pub use config::TrainConfig;
+pub use evaluate::{Evaluation, evaluate};
+pub use metrics::MetricsLog;
+pub use schedule::Schedule;
+pub use session::{Session, StepResult};
+pub use trainer::{Event, Summary, Trainer, names_and_shapes};

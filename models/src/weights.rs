@@ -1,0 +1,230 @@
+//! Named tensors in files: the safetensors format, and what can be wrong with such a file.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result, nearest};
+
+/// Text that travels with the tensors.
+pub type Metadata = BTreeMap<String, String>;
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct TensorView<'a> {
+    /// Its name, timm's for weights.
+    pub name: Cow<'a, str>,
+    /// Its sizes.
+    pub shape: &'a [usize],
+    /// Row-major values, as many as `shape` says.
+    pub data: &'a [f32],
+}
+
+/// Writes a safetensors file. The bytes depend on nothing but the arguments; tensors stand in the order given.
+///
+/// Fails with [`io::ErrorKind::InvalidInput`] if a name comes twice or a shape and its data disagree.
+pub fn write(out: &mut dyn Write, tensors: &[TensorView<'_>], metadata: &Metadata) -> io::Result<()> {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut offset = 0usize;
+    for tensor in tensors {
+        let count: usize = tensor.shape.iter().product();
+        if count != tensor.data.len() {
+            let sentence = format!("{} has shape {:?} but {} values", tensor.name, tensor.shape, tensor.data.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+        }
+        let end = offset + 4 * count;
+        let info = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, end] });
+        if header.insert(tensor.name.to_string(), info).is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("two tensors are named {}", tensor.name)));
+        }
+        offset = end;
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    // The format asks for the data to begin at a multiple of 8.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    let mut bytes = Vec::with_capacity(4 * CHUNK);
+    for tensor in tensors {
+        for values in tensor.data.chunks(CHUNK) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            out.write_all(&bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Values converted at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// A safetensors file in memory, known to be whole.
+#[derive(Clone, Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    metadata: Metadata,
+    tensors: BTreeMap<String, Stored>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    begin: usize,
+    end: usize,
+}
+
+impl TensorFile {
+    /// Reads and checks a file. One that is truncated, damaged or not of this format is refused with the reason.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_bytes(path, bytes)
+    }
+
+    /// Checks the bytes of a file; `path` names them in errors.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let data = check_whole(&bytes).map_err(|problem| Error::input(&path, problem))?;
+        let damaged = |error| Error::input(&path, format!("is a damaged safetensors file ({error}); use another copy"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let stored = |info: &safetensors::tensor::TensorInfo| Stored {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            begin: data + info.data_offsets.0,
+            end: data + info.data_offsets.1,
+        };
+        let tensors = header.tensors().into_iter().map(|(name, info)| (name, stored(info))).collect();
+        Ok(Self { path, metadata, tensors, bytes })
+    }
+
+    /// The file's path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text that came with the tensors.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The sizes of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|stored| stored.shape.as_slice())
+    }
+
+    /// The values of one tensor of the given shape. F32 as stored; F16 and BF16 converted (exactly).
+    ///
+    /// Errors name the tensor, both shapes or the dtype, and for a missing one the nearest name.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let Some(stored) = self.tensors.get(name) else {
+            let hint = nearest(name, self.names()).map(|near| format!(" (the nearest name there is {near})"));
+            return Err(
+                self.problem(format!("has no tensor {name}, which the model needs{}", hint.unwrap_or_default()))
+            );
+        };
+        if stored.shape != shape {
+            let found = &stored.shape;
+            return Err(Error::BadInput(format!(
+                "{name} has shape {found:?} in {} but the model needs {shape:?}; is it a checkpoint of another model?",
+                self.path.display()
+            )));
+        }
+        let bytes = &self.bytes[stored.begin..stored.end];
+        let halves = || bytes.as_chunks::<2>().0.iter().map(|&half| u16::from_le_bytes(half));
+        match stored.dtype {
+            Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()),
+            Dtype::F16 => Ok(halves().map(f16_to_f32).collect()),
+            Dtype::BF16 => Ok(halves().map(|half| f32::from_bits(u32::from(half) << 16)).collect()),
+            other => Err(Error::BadInput(format!(
+                "{name} has dtype {other:?} in {} but the model needs F32 (F16 and BF16 are converted)",
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// The values of all `wanted` tensors (name, shape), in that order, and nothing else may be in the file.
+    pub fn get_all<N: AsRef<str>, S: AsRef<[usize]>>(&self, wanted: &[(N, S)]) -> Result<Vec<Vec<f32>>> {
+        let values =
+            wanted.iter().map(|(name, shape)| self.get(name.as_ref(), shape.as_ref())).collect::<Result<_>>()?;
+        self.refuse_others(wanted.iter().map(|(name, _)| name.as_ref()))?;
+        Ok(values)
+    }
+
+    /// Fails if the file has a tensor that is not among `known`.
+    pub fn refuse_others<'a>(&self, known: impl Iterator<Item = &'a str>) -> Result<()> {
+        let known: BTreeSet<&str> = known.collect();
+        let mut others = self.names().filter(|name| !known.contains(name));
+        let Some(first) = others.next() else { return Ok(()) };
+        let more = others.count();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let hint = nearest(first, known.iter().copied()).map(|near| format!(" (the nearest name there is {near})"));
+        Err(self
+            .problem(format!("has tensor {first}{more}, which the model does not have{}", hint.unwrap_or_default())))
+    }
+
+    fn problem(&self, problem: String) -> Error {
+        Error::input(&self.path, problem)
+    }
+}
+
+/// Where the data begins, if the file is as long as its header says.
+fn check_whole(bytes: &[u8]) -> std::result::Result<usize, String> {
+    let have = bytes.len();
+    let Some(length) = bytes.first_chunk::<8>() else {
+        return Err(format!("is truncated: {have} bytes cannot be a safetensors file; use another copy"));
+    };
+    let Some(data) = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| length.checked_add(8)) else {
+        return Err("is not a safetensors file".into());
+    };
+    // A header begins with a brace; anything else was never one, however long it claims to be.
+    if bytes.get(8).is_some_and(|&byte| byte != b'{') {
+        return Err("is not a safetensors file".into());
+    }
+    let Some(header) = bytes.get(8..data) else {
+        return Err(format!("is truncated: its header ends at byte {data} but it has {have} bytes; use another copy"));
+    };
+    let header: Map<String, Value> = serde_json::from_slice(header).map_err(|error| {
+        format!("is a damaged safetensors file (its header is not JSON: {error}); use another copy")
+    })?;
+    let ends = header.values().filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64());
+    let needed = ends.max().unwrap_or(0).saturating_add(data as u64);
+    if needed > have as u64 {
+        return Err(format!(
+            "is truncated: its tensors end at byte {needed} but it has {have} bytes; use another copy"
+        ));
+    }
+    if needed < have as u64 {
+        return Err(format!("is damaged: its tensors end at byte {needed} but it has {have} bytes; use another copy"));
+    }
+    Ok(data)
+}
+
+/// IEEE half to single, exactly, subnormals included.
+fn f16_to_f32(half: u16) -> f32 {
+    let sign = u32::from(half & 0x8000) << 16;
+    let magnitude = u32::from(half & 0x7fff);
+    if magnitude >= 0x7c00 {
+        // Infinity and NaN keep their fraction.
+        return f32::from_bits(sign | 0x7f80_0000 | ((magnitude & 0x3ff) << 13));
+    }
+    // Read as a single with the half's exponent, a number is 2^112 too small; scaling up is exact and settles
+    // subnormals, too.
+    let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((127 + 112) << 23);
+    f32::from_bits(scaled.to_bits() | sign)
+}

@@ -1,0 +1,92 @@
+//! attend(q, k, v, key bias) -> (out, log-sum-exp): the one kernel that every mechanism is made of (spec, section 0).
+
+use super::softmax::{Given, Sizes};
+use crate::{Backward, Error, Forward, Op, Recorder, Tensor, Variant};
+
+/// Inputs: q [batch, heads, N, D], k and v [batch, heads, M, D] and, if given, an additive key term [batch, heads, M].
+/// Outputs: out [batch, heads, N, D] and log-sum-exp [batch, heads, N] of the logits scale q.k + bias; both may receive
+/// gradients. A key whose bias is <= -1e29 is masked; a query that sees no key gets 0 and -1e30.
+#[derive(Debug)]
+pub struct Attend {
+    /// Logit scale, d^(-1/2).
+    pub scale: f32,
+}
+
+/// Matmuls over slabs of queries, or one streaming kernel.
+const VARIANTS: [Variant; 2] = ["streamed", "slabs"];
+
+impl Attend {
+    fn sizes(&self, x: &[Tensor]) -> Sizes {
+        let (q, k) = (x[0].dims(), x[1].dims());
+        Sizes { batch: q[0] * q[1], queries: q[2], keys: k[2], channels: q[3], scale: self.scale }
+    }
+
+    /// One choice for both directions, measured on the forward pass.
+    fn variant(rec: &Recorder, sizes: &Sizes) -> Variant {
+        let Sizes { batch, queries, keys, channels, .. } = *sizes;
+        let about = usize::next_power_of_two;
+        let key = format!("attend {} {} {} {channels}", about(batch), about(queries), about(keys));
+        rec.choose(&key, &VARIANTS, &|rec, variant| {
+            let inputs = [queries, keys, keys].map(|n| rec.scratch("x", [1, batch, n, channels]));
+            let (out, lse) = (rec.scratch("out", inputs[0].shape()), rec.scratch("lse", [batch, queries]));
+            match variant {
+                "streamed" => sizes.stream_forward(rec, inputs, None, out, lse),
+                _ => sizes.forward(rec, inputs, None, out, lse),
+            }
+        })
+    }
+
+    /// Probabilities [batch, heads, N, M], for looking at; not differentiable.
+    pub fn probabilities(&self, rec: &mut Recorder, q: Tensor, k: Tensor, bias: Option<Tensor>) -> Tensor {
+        let (batch, heads) = (q.dims()[0], q.dims()[1]);
+        let shape = [batch, heads, q.dims()[2], k.dims()[2]];
+        self.sizes(&[q, k]).probabilities(rec, q, k, bias).reshape(shape)
+    }
+
+    fn check(x: &[Tensor]) -> Option<Error> {
+        let (q, k, v) = (x[0].dims(), x[1].dims(), x[2].dims());
+        let fits = q.len() == 4 && k.len() == 4 && q[..2] == k[..2] && q[3] == k[3] && k == v;
+        let bias = x.get(3).is_none_or(|b| b.len() == k[..3].iter().product::<usize>());
+        let shapes = || x.iter().map(|t| t.shape().to_string()).collect::<Vec<_>>().join(", ");
+        (!fits || !bias).then(|| Error::Shape(format!("attention over {} does not fit together", shapes())))
+    }
+}
+
+impl Op for Attend {
+    fn name(&self) -> &'static str {
+        "attend"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        if let Some(error) = Self::check(x) {
+            rec.fail(error);
+            return Forward { y: vec![x[0], x[0]], saved: vec![] };
+        }
+        let sizes = self.sizes(x);
+        let out = rec.scratch("attention", x[0].shape());
+        let lse = rec.scratch("lse", &x[0].dims()[..3]);
+        let bias = x.get(3).copied();
+        match Self::variant(rec, &sizes) {
+            "streamed" => sizes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, lse),
+            _ => sizes.forward(rec, [x[0], x[1], x[2]], bias, out, lse),
+        }
+        Forward { y: vec![out, lse], saved: vec![] }
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        let x = pass.x;
+        let given = Given {
+            inputs: [x[0], x[1], x[2]],
+            bias: x.get(3).copied(),
+            lse: pass.y[1],
+            dout: pass.dy[0],
+            dlse: pass.dy[1],
+        };
+        let slots = [pass.dx[0], pass.dx[1], pass.dx[2], pass.dx.get(3).copied().flatten()];
+        let sizes = self.sizes(x);
+        match Self::variant(rec, &sizes) {
+            "streamed" => sizes.stream_backward(rec, pass.y[0], &given, slots),
+            _ => sizes.backward(rec, &given, slots),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Landmarks by average pooling, on grids and on sequences.
+
+use lara_shaders::LANDMARKS;
+
+use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
+
+/// How tokens are pooled into landmarks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Tokens on a grid, adaptive average pooling to `side` x `side` (`torch.nn.AdaptiveAvgPool2d`).
+    Grid {
+        /// Rows and columns of the grid.
+        grid: [usize; 2],
+        /// Rows and columns of landmarks: floor(sqrt(num_landmarks)).
+        side: usize,
+    },
+    /// A sequence cut into `landmarks` contiguous segments, the later ones a token longer where they do not divide.
+    Segments {
+        /// Number of tokens.
+        tokens: usize,
+        /// Number of segments, at most `tokens`.
+        landmarks: usize,
+    },
+}
+
+impl Pooling {
+    /// Number of landmarks C.
+    pub fn landmarks(&self) -> usize {
+        match *self {
+            Pooling::Grid { side, .. } => side * side,
+            Pooling::Segments { landmarks, .. } => landmarks,
+        }
+    }
+
+    fn sizes<'r>(&self, step: StepBuilder<'r>) -> StepBuilder<'r> {
+        let (grid, landmarks, segments) = match *self {
+            Pooling::Grid { grid, side } => (grid, [side, side], false),
+            Pooling::Segments { tokens, landmarks } => ([1, tokens], [1, landmarks], true),
+        };
+        step.uint("grid_height", grid[0])
+            .uint("grid_width", grid[1])
+            .uint("rows", landmarks[0])
+            .uint("columns", landmarks[1])
+            .flag("segments", segments)
+    }
+}
+
+/// x [batch, heads, prefix + tokens, dim] -> landmarks [batch, heads, C, dim].
+#[derive(Debug)]
+pub struct Landmarks {
+    /// Tokens in front that no landmark covers: 1 for a class token.
+    pub prefix: usize,
+    /// Which tokens belong to which landmark.
+    pub pooling: Pooling,
+}
+
+impl Op for Landmarks {
+    fn name(&self) -> &'static str {
+        "landmarks"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let (batch, heads, dim) = (x[0].dims()[0], x[0].dims()[1], x[0].last());
+        let y = rec.scratch("landmarks", [batch, heads, self.pooling.landmarks(), dim]);
+        let step = rec.step(&LANDMARKS, "forward").bind("x", x[0]).bind("y", y).uint("batch", batch * heads);
+        let step = step.uint("prefix", self.prefix);
+        self.pooling.sizes(step).uint("dim", dim).flag("accumulate", false).dispatch_items(y.len(), 64);
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        if let (Some(dy), Some(slot)) = (pass.dy[0], pass.dx[0]) {
+            let x = pass.x[0];
+            let step = rec.step(&LANDMARKS, "backward").bind("dy", dy).bind("dx", slot.grad);
+            let step = step.uint("batch", x.dims()[0] * x.dims()[1]).uint("prefix", self.prefix);
+            self.pooling
+                .sizes(step)
+                .uint("dim", x.last())
+                .flag("accumulate", slot.accumulate)
+                .dispatch_items(x.len(), 64);
+        }
+    }
+}

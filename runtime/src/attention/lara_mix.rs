@@ -1,0 +1,70 @@
+//! LARA's mixing weights of the proposals for every query.
+
+use lara_shaders::LARA_MIX;
+
+use crate::ops::{column_sum, pass_on};
+use crate::{Backward, Forward, Op, Recorder, Tensor};
+
+/// Inputs: x = s q w^T [batch, heads, N, C], r = s q qbar^T [batch, heads, N, C], and per landmark [batch, heads, C]:
+/// the log-sum-exp of r over queries, the balance heuristic, the keys' log-sum-exp, log q_c(w_c).
+/// Output: mixing weights [batch, heads, N, C], rows sum to 1 (spec 1.4, mis-opt).
+#[derive(Debug)]
+pub struct LaraMix {
+    /// Strength of the query-specific term.
+    pub alpha: f32,
+}
+
+impl Op for LaraMix {
+    fn name(&self) -> &'static str {
+        "lara_mix"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let y = rec.scratch("mix", x[0].shape());
+        rec.step(&LARA_MIX, "forward")
+            .bind("x", x[0])
+            .bind("r", x[1])
+            .bind("tlse", x[2])
+            .bind("balance", x[3])
+            .bind("lse", x[4])
+            .bind("log_q", x[5])
+            .bind("y", y)
+            .uint("rows", y.rows())
+            .uint("queries", y.dims()[2])
+            .uint("landmarks", y.last())
+            .float("alpha", self.alpha)
+            .dispatch_items(y.rows(), 8);
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        let (Some(dy), y) = (pass.dy[0], pass.y[0]) else { return };
+        let [dx, dr, da] = ["dL", "dr", "da"].map(|label| rec.scratch(label, y.shape()));
+        rec.step(&LARA_MIX, "backward")
+            .bind("r", pass.x[1])
+            .bind("tlse", pass.x[2])
+            .bind("balance", pass.x[3])
+            .bind("saved", y)
+            .bind("dy", dy)
+            .bind("dx", dx)
+            .bind("dr", dr)
+            .bind("da", da)
+            .uint("rows", y.rows())
+            .uint("queries", y.dims()[2])
+            .uint("landmarks", y.last())
+            .float("alpha", self.alpha)
+            .dispatch_items(y.rows(), 8);
+        for (from, slot) in [dx, dr].into_iter().zip(&pass.dx[..2]) {
+            if let Some(slot) = slot {
+                pass_on(rec, from, *slot);
+            }
+        }
+        let sizes = [y.dims()[0] * y.dims()[1], y.dims()[2], y.last()];
+        let sums: [(Tensor, f32); 4] = [(dr, -1.0), (da, 1.0), (dx, 1.0), (dx, -1.0)];
+        for ((from, sign), slot) in sums.into_iter().zip(&pass.dx[2..]) {
+            if let Some(slot) = slot {
+                column_sum(rec, from, sizes, slot.grad, sign, slot.accumulate);
+            }
+        }
+    }
+}

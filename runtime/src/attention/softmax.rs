@@ -1,0 +1,182 @@
+//! Softmax attention by slabs of queries: logits of a bounded number of rows, row softmax, product with the values.
+//!
+//! Three plain steps a slab (two matmuls and a row softmax) instead of one streaming kernel: the faster shape where
+//! matmul is good and synchronisation is not. Memory stays O(N + M): a slab has a fixed size.
+
+use lara_shaders::SOFTMAX;
+
+use crate::ops::{Layout, Operand, Product, column_sum_at};
+use crate::{Recorder, Slot, Tensor, Variant};
+
+/// Elements of a slab's logits (16 MiB).
+const SLAB: usize = 4 << 20;
+
+/// Shapes of one attention: Z = batch x heads, N queries, M keys, D channels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) batch: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) channels: usize,
+    pub(crate) scale: f32,
+}
+
+/// Rows `first_row ..` of `batch` matrices from `first` on; several matrices only when they are whole.
+struct Slab {
+    first: usize,
+    batch: usize,
+    first_row: usize,
+    rows: usize,
+}
+
+impl Sizes {
+    fn slabs(&self) -> Vec<Slab> {
+        let per_matrix = self.queries * self.keys;
+        if per_matrix <= SLAB {
+            let group = (SLAB / per_matrix).max(1);
+            let starts = (0..self.batch).step_by(group);
+            let whole = |first| Slab { first, batch: group.min(self.batch - first), first_row: 0, rows: self.queries };
+            return starts.map(whole).collect();
+        }
+        let rows = (SLAB / self.keys).max(1);
+        let part = |first: usize, first_row: usize| Slab {
+            first,
+            batch: 1,
+            first_row,
+            rows: rows.min(self.queries - first_row),
+        };
+        let queries = self.queries;
+        (0..self.batch).flat_map(|z| (0..queries).step_by(rows).map(move |row| (z, row))).map(|(z, r)| part(z, r)).collect()
+    }
+
+    /// The first element of the slab in a tensor with one row of `width` a query.
+    fn query_offset(&self, slab: &Slab, width: usize) -> usize {
+        (slab.first * self.queries + slab.first_row) * width
+    }
+
+    fn product(&self, slab: &Slab, layout: Layout, [m, n, k]: [usize; 3], scale: f32, accumulate: bool) -> Product {
+        Product { layout, batch: slab.batch, m, n, k, scale, accumulate }
+    }
+
+    /// Forward entry point; the backward one has the same ending.
+    fn variant(&self, rec: &Recorder) -> Variant {
+        let rows = (self.batch * self.queries).min((SLAB / self.keys).max(1));
+        let key = format!("softmax {} {}", rows.next_power_of_two(), self.keys.next_power_of_two());
+        rec.choose(&key, &["forward", "forward_rows"], &|rec, variant| {
+            let sizes = Sizes { batch: 1, queries: rows, ..*self };
+            let slab = Slab { first: 0, batch: 1, first_row: 0, rows };
+            let binds = [("logits", rec.scratch("logits", [rows, self.keys])), ("lse", rec.scratch("lse", [rows]))];
+            sizes.row_softmax(rec, &slab, variant, None, false, &binds);
+        })
+    }
+
+    fn row_softmax(
+        &self,
+        rec: &mut Recorder,
+        slab: &Slab,
+        entry: Variant,
+        bias: Option<Tensor>,
+        has_dlse: bool,
+        binds: &[(&'static str, Tensor)],
+    ) {
+        // An absent term still needs a binding.
+        let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [1]));
+        let rows = slab.batch * slab.rows;
+        let mut step = rec.step(&SOFTMAX, entry).bind("key_bias", key_bias);
+        for (name, tensor) in binds {
+            step = step.bind(name, *tensor);
+        }
+        step.uint("rows", rows)
+            .uint("queries", self.queries)
+            .uint("keys", self.keys)
+            .uint("first", slab.first * self.queries + slab.first_row)
+            .flag("has_bias", bias.is_some())
+            .flag("has_dlse", has_dlse)
+            .dispatch_items(rows, if entry.ends_with("_rows") { 8 } else { 1 });
+    }
+
+    /// Logits of a slab: scale q k^T.
+    fn logits(&self, rec: &mut Recorder, slab: &Slab, q: Tensor, k: Tensor) -> Tensor {
+        let logits = rec.scratch("logits", [slab.batch, slab.rows, self.keys]);
+        let q = Operand { tensor: q, offset: self.query_offset(slab, self.channels) };
+        let k = Operand { tensor: k, offset: self.key_offset(slab) };
+        let sizes = [slab.rows, self.keys, self.channels];
+        self.product(slab, Layout::Nt, sizes, self.scale, false).record(rec, q, k, None, logits);
+        logits
+    }
+
+    /// Records the probabilities [Z, N, M] themselves: for looking at, when N and M are small.
+    pub(crate) fn probabilities(&self, rec: &mut Recorder, q: Tensor, k: Tensor, bias: Option<Tensor>) -> Tensor {
+        let entry = self.variant(rec);
+        let whole = Slab { first: 0, batch: self.batch, first_row: 0, rows: self.queries };
+        let logits = self.logits(rec, &whole, q, k);
+        let lse = rec.scratch("lse", [self.batch, self.queries]);
+        self.row_softmax(rec, &whole, entry, bias, false, &[("logits", logits), ("lse", lse)]);
+        logits
+    }
+
+    /// Records out [Z, N, D] and lse [Z, N].
+    pub(crate) fn forward(&self, rec: &mut Recorder, [q, k, v]: [Tensor; 3], bias: Option<Tensor>, out: Tensor, lse: Tensor) {
+        let entry = self.variant(rec);
+        for slab in self.slabs() {
+            let logits = self.logits(rec, &slab, q, k);
+            self.row_softmax(rec, &slab, entry, bias, false, &[("logits", logits), ("lse", lse)]);
+            let v = Operand { tensor: v, offset: self.key_offset(&slab) };
+            let out = Operand { tensor: out, offset: self.query_offset(&slab, self.channels) };
+            let sizes = [slab.rows, self.channels, self.keys];
+            self.product(&slab, Layout::Nn, sizes, 1.0, false).record(rec, logits, v, None, out);
+        }
+    }
+
+    /// Records the gradients that have a slot: queries, keys, values, key bias.
+    pub(crate) fn backward(&self, rec: &mut Recorder, given: &Given, slots: [Option<Slot>; 4]) {
+        let entry = if self.variant(rec) == "forward" { "backward" } else { "backward_rows" };
+        let [q, k, v] = given.inputs;
+        for slab in self.slabs() {
+            // Later slabs of the same matrix add to what its first slab stored.
+            let adds = |slot: Slot| slot.accumulate || slab.first_row > 0;
+            let at_keys = |tensor| Operand { tensor, offset: self.key_offset(&slab) };
+            let at_queries = |tensor| Operand { tensor, offset: self.query_offset(&slab, self.channels) };
+            let logits = self.logits(rec, &slab, q, k);
+            let dp = rec.scratch("dp", logits.shape());
+            let sizes = [slab.rows, self.keys, self.channels];
+            // Without a gradient of the output only the log-sum-exp's is left, and dp and dv are zero.
+            let (dout, scale) = given.dout.map_or((q, 0.0), |dout| (dout, 1.0));
+            self.product(&slab, Layout::Nt, sizes, scale, false).record(rec, at_queries(dout), at_keys(v), None, dp);
+            let dlse = given.dlse.unwrap_or(given.lse);
+            let binds = [("logits", logits), ("dp", dp), ("saved_lse", given.lse), ("dlse", dlse)];
+            self.row_softmax(rec, &slab, entry, given.bias, given.dlse.is_some(), &binds);
+            let [dq, dk, dv, dbias] = slots;
+            if let Some(slot) = dq {
+                let product = self.product(&slab, Layout::Nn, [slab.rows, self.channels, self.keys], self.scale, slot.accumulate);
+                product.record(rec, dp, at_keys(k), None, at_queries(slot.grad));
+            }
+            let transposed = [self.keys, self.channels, slab.rows];
+            if let Some(slot) = dk {
+                let product = self.product(&slab, Layout::Tn, transposed, self.scale, adds(slot));
+                product.record(rec, dp, at_queries(q), None, at_keys(slot.grad));
+            }
+            if let Some(slot) = dv {
+                let product = self.product(&slab, Layout::Tn, transposed, scale, adds(slot));
+                product.record(rec, logits, at_queries(dout), None, at_keys(slot.grad));
+            }
+            if let Some(slot) = dbias {
+                let sizes = [slab.batch, slab.rows, self.keys];
+                column_sum_at(rec, dp, sizes, (slot.grad, slab.first * self.keys), 1.0, adds(slot));
+            }
+        }
+    }
+
+    fn key_offset(&self, slab: &Slab) -> usize {
+        slab.first * self.keys * self.channels
+    }
+}
+
+/// What the backward pass is given.
+pub(crate) struct Given {
+    pub(crate) inputs: [Tensor; 3],
+    pub(crate) bias: Option<Tensor>,
+    pub(crate) lse: Tensor,
+    pub(crate) dout: Option<Tensor>,
+    pub(crate) dlse: Option<Tensor>,
+}

@@ -1,0 +1,70 @@
+//! What can go wrong between a recording and a result.
+
+/// A runtime error: a sentence with names, numbers and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No adapter matches what was asked for.
+    #[error("no GPU adapter {wanted}. {advice}")]
+    NoAdapter {
+        /// What was asked for, for instance `was found` or `is called "radeon"`.
+        wanted: String,
+        /// The adapters that are there, or how to get one.
+        advice: String,
+    },
+    /// The adapter exists but gave no device.
+    #[error("the adapter {adapter} gave no device: {reason}")]
+    NoDevice {
+        /// Adapter name.
+        adapter: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The driver dropped the device (driver update, time-out, unplugged).
+    #[error("the GPU device was lost: {0}. Start again, if it happens twice with a smaller batch or another --adapter")]
+    DeviceLost(String),
+    /// A recorded step does not match its kernel: a bug in an operation.
+    #[error("{step}: {what}")]
+    Recording {
+        /// Label of the step.
+        step: String,
+        /// What does not match.
+        what: String,
+    },
+    /// A plan needs more than the adapter allows.
+    #[error("{what} needs {needed} but the adapter allows {allowed}; lower {lower}")]
+    TooLarge {
+        /// The tensor or dispatch.
+        what: String,
+        /// Needed amount with its unit.
+        needed: String,
+        /// Allowed amount with its unit.
+        allowed: String,
+        /// What to lower.
+        lower: String,
+    },
+    /// The device has not enough memory.
+    #[error("the GPU has not enough memory for {0}; lower the batch size or the image size")]
+    OutOfMemory(String),
+    /// The driver rejected something the runtime built: a bug in the runtime or the driver.
+    #[error("the GPU rejected {what}: {reason}")]
+    Rejected {
+        /// What was being built.
+        what: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// A caller's shapes or options do not fit an operation.
+    #[error("{0}")]
+    Shape(String),
+    /// A file could not be written.
+    #[error("cannot write {path}: {reason}")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// Result of the runtime.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

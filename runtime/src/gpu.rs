@@ -1,0 +1,358 @@
+//! The device: chosen adapter, limits, features, compiled pipelines, and what went wrong with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::kernel::{Kernel, Signature};
+
+/// How to choose an adapter.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Part of the adapter's name (any case) or its index in `lara devices`.
+    pub adapter: Option<String>,
+    /// Prefer the integrated GPU to the discrete one.
+    pub low_power: bool,
+}
+
+/// What a person wants to know about an adapter.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AdapterReport {
+    /// Index for `--adapter`.
+    pub index: usize,
+    /// Name, for instance `AMD Radeon RX 7900 XTX`.
+    pub name: String,
+    /// Vulkan, Metal, Dx12, Gl or BrowserWebGpu.
+    pub backend: String,
+    /// DiscreteGpu, IntegratedGpu, VirtualGpu, Cpu or Other.
+    pub kind: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// Limits that matter here.
+    pub limits: BTreeMap<&'static str, u64>,
+    /// Features that the runtime uses when present, and whether they are.
+    pub features: BTreeMap<&'static str, bool>,
+    /// What the runtime will do without, in words.
+    pub without: Vec<String>,
+}
+
+/// A device and its queue. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    report: AdapterReport,
+    limits: wgpu::Limits,
+    features: wgpu::Features,
+    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+#[derive(Debug)]
+enum Failure {
+    Lost(String),
+    Error(String),
+}
+
+#[derive(PartialEq, Eq, Hash)]
+#[derive(Debug)]
+struct PipelineKey(&'static str, &'static str, Vec<(&'static str, u64)>);
+
+/// A compiled kernel.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+    pub(crate) signature: Arc<Signature>,
+}
+
+const OPTIONAL_FEATURES: [(&str, wgpu::Features, &str); 3] = [
+    ("shader-f16", wgpu::Features::SHADER_F16, "half-precision storage"),
+    ("subgroups", wgpu::Features::SUBGROUP, "subgroup reductions"),
+    ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY, "per-dispatch GPU times (--profile)"),
+];
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+}
+
+async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+    let all = instance.enumerate_adapters(backends).await;
+    all.into_iter().filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)).collect()
+}
+
+fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let without = OPTIONAL_FEATURES.iter().filter(|f| !features.contains(f.1));
+    AdapterReport {
+        index,
+        name: info.name.clone(),
+        backend: format!("{:?}", info.backend),
+        kind: format!("{:?}", info.device_type),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        limits: BTreeMap::from([
+            ("max_buffer_size", limits.max_buffer_size),
+            ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+            ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+            ("min_uniform_buffer_offset_alignment", limits.min_uniform_buffer_offset_alignment.into()),
+            ("min_storage_buffer_offset_alignment", limits.min_storage_buffer_offset_alignment.into()),
+        ]),
+        features: OPTIONAL_FEATURES.iter().map(|f| (f.0, features.contains(f.1))).collect(),
+        without: without.map(|f| f.2.to_owned()).collect(),
+    }
+}
+
+impl Gpu {
+    /// Every adapter that can run compute shaders. Honours `WGPU_BACKEND`.
+    pub async fn list() -> Vec<AdapterReport> {
+        adapters(&instance()).await.iter().enumerate().map(|(i, a)| describe(i, a)).collect()
+    }
+
+    /// Opens an adapter. Honours `WGPU_BACKEND` and, when `options.adapter` is not given, `WGPU_ADAPTER_NAME`.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] if none matches, [`Error::NoDevice`] if the driver refuses.
+    pub async fn open(options: &GpuOptions) -> Result<Gpu> {
+        let instance = instance();
+        let found = adapters(&instance).await;
+        let wanted = options.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
+        let index = choose(&found, wanted.as_deref(), options.low_power).ok_or_else(|| no_adapter(wanted, &names))?;
+        Self::from_adapter(index, &found[index]).await
+    }
+
+    /// Opens an adapter on native systems, waiting for it.
+    ///
+    /// # Errors
+    /// See [`Gpu::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_blocking(options: &GpuOptions) -> Result<Gpu> {
+        pollster::block_on(Self::open(options))
+    }
+
+    async fn from_adapter(index: usize, adapter: &wgpu::Adapter) -> Result<Gpu> {
+        let report = describe(index, adapter);
+        let features = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, f| all | f.1) & adapter.features();
+        let limits = adapter.limits();
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("lara"),
+                required_features: features,
+                required_limits: limits.clone(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::NoDevice { adapter: report.name.clone(), reason: e.to_string() })?;
+        let failure = Arc::new(Mutex::new(None));
+        let lost = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the last handle also "loses" the device; that is no failure.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                *lock(&lost) = Some(Failure::Lost(message));
+            }
+        });
+        let uncaptured = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            lock(&uncaptured).get_or_insert(Failure::Error(e.to_string()));
+        }));
+        let shared = Shared { device, queue, report, limits, features, pipelines: Mutex::default(), failure };
+        Ok(Gpu { shared: Arc::new(shared) })
+    }
+
+    /// What was opened.
+    pub fn report(&self) -> &AdapterReport {
+        &self.shared.report
+    }
+
+    /// Whether the adapter computes on the CPU (lavapipe, SwiftShader, WARP).
+    pub fn is_cpu(&self) -> bool {
+        self.shared.report.kind == "Cpu"
+    }
+
+    /// Limits of the device.
+    pub(crate) fn limits(&self) -> &wgpu::Limits {
+        &self.shared.limits
+    }
+
+    /// Largest tensor in bytes that can be bound at once.
+    pub fn max_binding_bytes(&self) -> u64 {
+        let binding = self.shared.limits.max_storage_buffer_binding_size;
+        binding.min(self.shared.limits.max_buffer_size) / 256 * 256
+    }
+
+    /// Whether per-dispatch timestamps are available.
+    pub fn has_timestamps(&self) -> bool {
+        self.shared.features.contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// The wgpu device, for a viewer that shares it.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The wgpu queue, for a viewer that shares it.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    /// Reports a lost device or an error that the driver raised since the last call.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Rejected`].
+    pub fn check(&self) -> Result<()> {
+        let mut failure = lock(&self.shared.failure);
+        match &*failure {
+            None => Ok(()),
+            Some(Failure::Lost(message)) => Err(Error::DeviceLost(message.clone())),
+            Some(Failure::Error(reason)) => {
+                let error = Error::Rejected { what: "a command".into(), reason: reason.clone() };
+                *failure = None;
+                Err(error)
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that creates storage")]
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        let size = bytes.next_multiple_of(16).max(16);
+        self.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that submits")]
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.queue().submit([encoder.finish()])
+    }
+
+    /// Lets finished work call back, without waiting.
+    #[expect(clippy::disallowed_methods, reason = "the one place that polls")]
+    pub fn poll(&self) {
+        // A failing poll means a lost device, which the callback has noted for `check`.
+        let _ = self.device().poll(wgpu::PollType::Poll);
+    }
+
+    /// Blocks until everything submitted is done. Native only: a browser cannot block.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[expect(clippy::disallowed_methods, reason = "the one place that waits")]
+    pub fn wait_blocking(&self) {
+        let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
+    }
+
+    /// The pipeline for a kernel with these constants, compiled on first use.
+    ///
+    /// # Errors
+    /// [`Error::Recording`] if the shader is broken.
+    pub(crate) fn pipeline(&self, kernel: Kernel, constants: &BTreeMap<&'static str, f64>) -> Result<Arc<Pipeline>> {
+        let constants_key = constants.iter().map(|(n, v)| (*n, v.to_bits())).collect();
+        let key = PipelineKey(kernel.module.name, kernel.entry, constants_key);
+        if let Some(found) = lock(&self.shared.pipelines).get(&key) {
+            return Ok(found.clone());
+        }
+        let compiled = Arc::new(self.compile(kernel, constants)?);
+        lock(&self.shared.pipelines).insert(key, compiled.clone());
+        Ok(compiled)
+    }
+
+    fn compile(&self, kernel: Kernel, constants: &BTreeMap<&'static str, f64>) -> Result<Pipeline> {
+        let label = kernel.label();
+        let signature = kernel.signature().map_err(|what| Error::Recording { step: label.clone(), what })?;
+        let layout = self.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&label),
+            entries: &layout_entries(&signature),
+        });
+        let pipeline_layout = self.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let source = kernel.module.source();
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        #[expect(unsafe_code, reason = "our own shaders, tested against overruns; the checks cost a third of the speed")]
+        // SAFETY: kernels index within the tensors they are given and every loop ends; tests/kernels run each of them
+        // on awkward shapes with the checks on as well (LARA_CHECKED=1).
+        let module = unsafe { self.device().create_shader_module_trusted(descriptor, runtime_checks()) };
+        let constants: Vec<(&str, f64)> = constants.iter().map(|(n, v)| (*n, *v)).collect();
+        let pipeline = self.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, zero_initialize_workgroup_memory: false },
+            cache: None,
+        });
+        Ok(Pipeline { pipeline, layout, signature })
+    }
+}
+
+fn runtime_checks() -> wgpu::ShaderRuntimeChecks {
+    if std::env::var_os("LARA_CHECKED").is_some() {
+        wgpu::ShaderRuntimeChecks::checked()
+    } else {
+        wgpu::ShaderRuntimeChecks::unchecked()
+    }
+}
+
+fn layout_entries(signature: &Signature) -> Vec<wgpu::BindGroupLayoutEntry> {
+    let entry = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    };
+    let storage = signature
+        .storage
+        .iter()
+        .map(|s| entry(s.binding, wgpu::BufferBindingType::Storage { read_only: !s.writes }, false));
+    let params = signature.params.iter().map(|p| entry(p.binding, wgpu::BufferBindingType::Uniform, true));
+    let header = signature.header.iter().map(|h| entry(*h, wgpu::BufferBindingType::Uniform, false));
+    params.chain(header).chain(storage).collect()
+}
+
+fn choose(found: &[wgpu::Adapter], wanted: Option<&str>, low_power: bool) -> Option<usize> {
+    if let Some(wanted) = wanted {
+        let wanted = wanted.to_lowercase();
+        if let Ok(index) = wanted.parse::<usize>() {
+            return (index < found.len()).then_some(index);
+        }
+        return found.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted));
+    }
+    let rank = |adapter: &wgpu::Adapter| {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0 + 2 * u32::from(low_power),
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 3,
+            wgpu::DeviceType::Other => 4,
+            wgpu::DeviceType::Cpu => 5,
+        };
+        // The native interface of a system before OpenGL.
+        (kind, u32::from(info.backend == wgpu::Backend::Gl))
+    };
+    (0..found.len()).min_by_key(|&i| rank(&found[i]))
+}
+
+fn no_adapter(wanted: Option<String>, names: &[String]) -> Error {
+    let wanted = wanted.map_or_else(|| "was found".to_owned(), |w| format!("is called or numbered \"{w}\""));
+    let advice = if names.is_empty() {
+        "Install a Vulkan driver (on Debian `cargo xtask setup` installs Mesa's software driver), or unset WGPU_BACKEND"
+            .to_owned()
+    } else {
+        let listed: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
+        format!("There are {}", listed.join("; "))
+    };
+    Error::NoAdapter { wanted, advice }
+}

@@ -1,0 +1,30 @@
+//! When and where: the runtime of lara.
+//!
+//! Model code is written forward only against a [`Tape`]; operations append steps to a [`Recorder`]; [`Plan::compile`]
+//! turns the recording into pipelines, bind groups and pooled buffers once; [`Plan::run`] replays it with one submit.
+
+pub mod attention;
+mod error;
+mod gpu;
+mod kernel;
+pub mod ops;
+mod parameters;
+mod plan;
+mod pool;
+pub mod profile;
+pub mod random;
+mod readback;
+mod recorder;
+mod tape;
+mod tensor;
+mod tune;
+
+pub use error::{Error, Result};
+pub use gpu::{AdapterReport, Gpu, GpuOptions};
+pub use parameters::{Entry, Init, Parameters, Role};
+pub use plan::{Header, Memory, Plan, Run, human_bytes};
+pub use readback::Ring;
+pub use recorder::{Place, Recorder, Step, StepBuilder, TensorInfo};
+pub use tape::{Backward, Forward, Mode, Op, Slot, Tape};
+pub use tensor::{Shape, Tensor};
+pub use tune::{Tune, Variant};

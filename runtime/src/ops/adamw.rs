@@ -1,0 +1,60 @@
+//! AdamW over the flat parameter buffers, and the average of the weights.
+
+use lara_shaders::ADAMW;
+
+use super::{grad_norm, quads};
+use crate::{Parameters, Place, Recorder, Role, StepBuilder, Tensor};
+
+/// AdamW with decoupled weight decay; learning rate and bias corrections come with the step header.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Decay of the first and second moments.
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Weight decay of matrices; biases, norms and tables are not decayed.
+    pub weight_decay: f32,
+    /// Largest global gradient norm, infinite for no clipping.
+    pub clip_grad: f32,
+    /// Whether an exponential moving average of the weights is kept.
+    pub ema: bool,
+}
+
+impl AdamW {
+    /// Records clipping and update of every parameter; returns the gradient norm and clipping factor [2].
+    pub fn record(&self, rec: &mut Recorder, parameters: &Parameters) -> Tensor {
+        let norm = grad_norm(rec, parameters, self.clip_grad);
+        let chunks: Vec<(usize, bool)> = parameters.chunk_lens().zip(parameters.chunk_decays()).collect();
+        for (index, (len, decays)) in chunks.into_iter().enumerate() {
+            let mut of = |label: &str, role| rec.tensor(label, [len].into(), Place::Chunk { index, role });
+            let weights = of("weights", Role::Weight);
+            let grads = of("gradients", Role::Grad);
+            let first = of("first moment", Role::FirstMoment);
+            let second = of("second moment", Role::SecondMoment);
+            let average = self.ema.then(|| of("average", Role::Ema));
+            let decay = if decays { self.weight_decay } else { 0.0 };
+            let step = rec
+                .step(&ADAMW, "update")
+                .bind("grads", grads)
+                .bind("norm", norm)
+                .bind("weights", weights)
+                .bind("first_moment", first)
+                .bind("second_moment", second);
+            self.dispatch(step, len, decay);
+            if let Some(average) = average {
+                let step = rec.step(&ADAMW, "average_weights").bind("weights", weights).bind("average", average);
+                self.dispatch(step, len, decay);
+            }
+        }
+        norm
+    }
+
+    fn dispatch(&self, step: StepBuilder<'_>, len: usize, decay: f32) {
+        step.uint("quads", quads(len))
+            .float("beta1", self.betas[0])
+            .float("beta2", self.betas[1])
+            .float("eps", self.eps)
+            .float("decay", decay)
+            .dispatch_items(quads(len), 64);
+    }
+}

@@ -1,0 +1,57 @@
+//! Sums down columns: bias gradients and terms that a batch shares.
+
+use lara_shaders::COLUMN_SUM;
+
+use crate::{Recorder, Tensor};
+
+/// Most blocks of rows that are summed side by side, and the fewest rows worth a block.
+const BLOCKS: usize = 256;
+const ROWS: usize = 32;
+
+/// Rows of a block and number of blocks when `rows` are summed in parts.
+pub(crate) fn blocks(rows: usize) -> (usize, usize) {
+    let block = rows.div_ceil(BLOCKS).max(ROWS);
+    (block, rows.div_ceil(block))
+}
+
+/// y [batch, cols] = scale * sum over rows of x [batch, rows, cols], stored or added.
+pub fn column_sum(rec: &mut Recorder, x: Tensor, sizes: [usize; 3], y: Tensor, scale: f32, accumulate: bool) {
+    column_sum_at(rec, x, sizes, (y, 0), scale, accumulate);
+}
+
+/// As [`column_sum`], into y from an offset on.
+pub(crate) fn column_sum_at(
+    rec: &mut Recorder,
+    x: Tensor,
+    [batch, rows, cols]: [usize; 3],
+    (y, offset): (Tensor, usize),
+    scale: f32,
+    accumulate: bool,
+) {
+    let (block, blocks) = blocks(rows);
+    let parts = rec.scratch("column sums", [batch, blocks, cols]);
+    rec.step(&COLUMN_SUM, "partial")
+        .bind("x", x)
+        .bind("parts", parts)
+        .uint("batch", batch)
+        .uint("rows", rows)
+        .uint("cols", cols)
+        .uint("block", block)
+        .uint("blocks", blocks)
+        .float("scale", scale)
+        .uint("offset", offset)
+        .flag("accumulate", accumulate)
+        .dispatch([cols.div_ceil(64), blocks, batch]);
+    rec.step(&COLUMN_SUM, "combine")
+        .bind("parts", parts)
+        .bind("y", y)
+        .uint("batch", batch)
+        .uint("rows", rows)
+        .uint("cols", cols)
+        .uint("block", block)
+        .uint("blocks", blocks)
+        .float("scale", scale)
+        .uint("offset", offset)
+        .flag("accumulate", accumulate)
+        .dispatch_items(batch * cols, 64);
+}

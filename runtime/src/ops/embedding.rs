@@ -1,0 +1,65 @@
+//! Position table and class token.
+
+use lara_shaders::EMBEDDING;
+
+use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
+
+/// Inputs: x [batch, n, dim], position [tokens, dim] and, for tokens = n + 1, a class token [dim] that goes first.
+/// Output: y [batch, tokens, dim].
+#[derive(Debug)]
+pub struct Embedding;
+
+struct Sizes {
+    batch: usize,
+    tokens: usize,
+    dim: usize,
+    class_token: bool,
+}
+
+impl Sizes {
+    fn of(x: &[Tensor]) -> Self {
+        let class_token = x.len() == 3;
+        let (batch, n, dim) = (x[0].dims()[0], x[0].dims()[1], x[0].last());
+        Sizes { batch, tokens: n + usize::from(class_token), dim, class_token }
+    }
+
+    fn dispatch(&self, step: StepBuilder<'_>, accumulate: bool, items: usize) {
+        step.uint("batch", self.batch)
+            .uint("tokens", self.tokens)
+            .uint("dim", self.dim)
+            .flag("class_token", self.class_token)
+            .flag("accumulate", accumulate)
+            .dispatch_items(items, 64);
+    }
+}
+
+impl Op for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let sizes = Sizes::of(x);
+        let y = rec.scratch("embedded", [sizes.batch, sizes.tokens, sizes.dim]);
+        let step = rec
+            .step(&EMBEDDING, "forward")
+            .bind("x", x[0])
+            .bind("position", x[1])
+            .bind("class_embedding", x.get(2).copied().unwrap_or(x[1]))
+            .bind("y", y);
+        sizes.dispatch(step, false, y.len());
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        let Some(dy) = pass.dy[0] else { return };
+        let sizes = Sizes::of(pass.x);
+        let entries = [("backward", "dx"), ("backward_position", "dposition"), ("backward_class", "dclass")];
+        for ((entry, name), slot) in entries.into_iter().zip(pass.dx) {
+            if let Some(slot) = slot {
+                let step = rec.step(&EMBEDDING, entry).bind("dy", dy).bind(name, slot.grad);
+                sizes.dispatch(step, slot.accumulate, slot.grad.len());
+            }
+        }
+    }
+}

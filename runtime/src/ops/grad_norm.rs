@@ -1,0 +1,37 @@
+//! Global gradient norm and clipping factor.
+
+use lara_shaders::GRAD_NORM;
+
+use crate::{Parameters, Place, Recorder, Role, Tensor};
+
+/// Records norm [2]: the Euclidean norm of all parameter gradients and the factor that clips it to `max_norm`
+/// (infinite for no clipping).
+pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> Tensor {
+    let counts: Vec<usize> = parameters.chunk_lens().map(|len| len.div_ceil(64)).collect();
+    let total = counts.iter().sum();
+    let partial = rec.scratch("squared gradients", [total]);
+    let norm = rec.pinned("gradient norm", [2]);
+    let max_norm = max_norm.min(f32::MAX);
+    let mut offset = 0;
+    for (index, len) in parameters.chunk_lens().enumerate() {
+        let grads = rec.tensor("gradients", [len].into(), Place::Chunk { index, role: Role::Grad });
+        rec.step(&GRAD_NORM, "squares")
+            .bind("grads", grads)
+            .bind("partial", partial)
+            .uint("len", len)
+            .uint("offset", offset)
+            .uint("partials", total)
+            .float("max_norm", max_norm)
+            .dispatch_items(counts[index], 64);
+        offset += counts[index];
+    }
+    rec.step(&GRAD_NORM, "finish")
+        .bind("partial", partial)
+        .bind("norm", norm)
+        .uint("len", 0)
+        .uint("offset", 0)
+        .uint("partials", total)
+        .float("max_norm", max_norm)
+        .dispatch([1, 1, 1]);
+    norm
+}

@@ -1,0 +1,305 @@
+//! Matrix products: the linear layer, products of two activations, and what both record.
+
+use lara_shaders::{MATMUL_ROWS, MATMUL_ROWS4, MATMUL_TILES, Module};
+
+use super::column_sum;
+use crate::{Backward, Error, Forward, Op, Recorder, Shape, Tensor, Variant};
+
+/// Which operand is transposed; matrices are row-major.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// a [M, K], b [N, K]: c = a b^T.
+    Nt,
+    /// a [M, K], b [K, N]: c = a b.
+    Nn,
+    /// a [K, M], b [K, N]: c = a^T b.
+    Tn,
+}
+
+/// A tensor read or written from an element on.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// The tensor.
+    pub tensor: Tensor,
+    /// First element.
+    pub offset: usize,
+}
+
+impl From<Tensor> for Operand {
+    fn from(tensor: Tensor) -> Self {
+        Operand { tensor, offset: 0 }
+    }
+}
+
+/// One batched product: for every z, c (m x n) = scale a b (+ bias) (+ c), with contiguous matrices.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// Which operand is transposed.
+    pub layout: Layout,
+    /// Number of products.
+    pub batch: usize,
+    /// Rows of c.
+    pub m: usize,
+    /// Columns of c.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Factor of the product (not of the bias).
+    pub scale: f32,
+    /// Whether c is added to.
+    pub accumulate: bool,
+}
+
+/// Longest K that one workgroup walks when there are few tiles.
+const SPLIT_K: usize = 1024;
+
+impl Product {
+    /// Appends the product. The variant is measured once per layout and size.
+    pub fn record(
+        self,
+        rec: &mut Recorder,
+        a: impl Into<Operand>,
+        b: impl Into<Operand>,
+        bias: Option<Tensor>,
+        c: impl Into<Operand>,
+    ) {
+        let (a, b, c) = (a.into(), b.into(), c.into());
+        let variant = self.variant(rec, [a, b, c]);
+        self.record_variant(rec, variant, [a, b, c], bias);
+    }
+
+    fn key(&self) -> String {
+        let Product { layout, batch, m, n, k, .. } = self;
+        let about = |x: usize| if x > 64 { x.next_power_of_two() } else { x };
+        format!("matmul {layout:?} {} {} {} {}", batch.next_power_of_two(), about(*m), about(*n), about(*k))
+    }
+
+    fn variant(&self, rec: &Recorder, [a, b, c]: [Operand; 3]) -> Variant {
+        let mut candidates = vec!["tiles"];
+        if self.splits() > 1 {
+            candidates.push("tiles_split");
+        }
+        candidates.push("rows");
+        let quads = self.allows_quads(a.offset, b.offset, c.offset);
+        if quads {
+            candidates.push("rows4");
+        }
+        let key = format!("{}{}", self.key(), if quads { " quads" } else { "" });
+        rec.choose(&key, &candidates, &|rec, variant| {
+            let a = rec.scratch("a", [self.batch, self.m * self.k]);
+            let b = rec.scratch("b", [self.batch, self.k * self.n]);
+            let c = rec.scratch("c", [self.batch, self.m * self.n]);
+            let product = Product { accumulate: false, ..*self };
+            product.record_variant(rec, variant, [a.into(), b.into(), c.into()], None);
+        })
+    }
+
+    /// Whether every row that `rows4` reads or writes as vec4s is whole.
+    fn allows_quads(&self, a_offset: usize, b_offset: usize, c_offset: usize) -> bool {
+        let Product { layout, m, n, k, .. } = *self;
+        let needed = match layout {
+            Layout::Nt => [n, k, b_offset, c_offset],
+            Layout::Nn => [n, b_offset, c_offset, 0],
+            Layout::Tn => [n, m, a_offset, b_offset | c_offset],
+        };
+        needed.iter().all(|x| x.is_multiple_of(4))
+    }
+
+    fn splits(&self) -> usize {
+        let tiles = self.batch * self.m.div_ceil(64) * self.n.div_ceil(64);
+        if tiles > 256 { 1 } else { self.k.div_ceil(SPLIT_K).min(64) }
+    }
+
+    fn record_variant(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
+        match variant {
+            "rows" => self.whole(rec, &MATMUL_ROWS, self.entry(), [64, 32], operands, bias),
+            "rows4" => self.rows4(rec, operands, bias),
+            "tiles_split" => self.split(rec, operands, bias),
+            _ => self.whole(rec, &MATMUL_TILES, self.entry(), [64, 64], operands, bias),
+        }
+    }
+
+    fn entry(&self) -> &'static str {
+        match self.layout {
+            Layout::Nt => "nt",
+            Layout::Nn => "nn",
+            Layout::Tn => "tn",
+        }
+    }
+
+    /// One dispatch with a workgroup for every tile of c.
+    fn whole(
+        &self,
+        rec: &mut Recorder,
+        module: &'static Module,
+        entry: &'static str,
+        tile: [usize; 2],
+        operands: [Operand; 3],
+        bias: Option<Tensor>,
+    ) {
+        let [a, b, c] = operands;
+        let groups = [self.n.div_ceil(tile[1]), self.m.div_ceil(tile[0]), self.batch];
+        let step = rec.step(module, entry).bind("a", a.tensor).bind("b", b.tensor).bind("c", c.tensor);
+        let step = step.bind("bias", bias.unwrap_or(a.tensor));
+        self.params(step, operands, bias.is_some(), 1).dispatch(groups);
+    }
+
+    /// As `whole`, with rows read as vec4s; a transposed b is copied into rows first.
+    fn rows4(&self, rec: &mut Recorder, operands: [Operand; 3], bias: Option<Tensor>) {
+        let [a, b, c] = operands;
+        if self.layout != Layout::Nt {
+            return self.whole(rec, &MATMUL_ROWS4, self.entry(), [64, 32], operands, bias);
+        }
+        let copy = rec.scratch("b transposed", [self.batch, self.k, self.n]);
+        let step = rec.step(&MATMUL_ROWS4, "transpose_b").bind("b", b.tensor).bind("partial", copy);
+        let groups = [self.n.div_ceil(32), self.k.div_ceil(16), self.batch];
+        self.params(step, operands, false, 1).dispatch(groups);
+        let product = Product { layout: Layout::Nn, ..*self };
+        product.whole(rec, &MATMUL_ROWS4, "nn", [64, 32], [a, copy.into(), c], bias);
+    }
+
+    /// Partial sums over parts of k, then their sum.
+    fn split(&self, rec: &mut Recorder, operands: [Operand; 3], bias: Option<Tensor>) {
+        let [a, b, c] = operands;
+        let splits = self.splits();
+        let entry = match self.layout {
+            Layout::Nt => "nt_split",
+            Layout::Nn => "nn_split",
+            Layout::Tn => "tn_split",
+        };
+        let partial = rec.scratch("partial products", [self.batch, splits, self.m, self.n]);
+        let step = rec.step(&MATMUL_TILES, entry).bind("a", a.tensor).bind("b", b.tensor).bind("partial", partial);
+        let groups = [self.n.div_ceil(64), self.m.div_ceil(64), self.batch * splits];
+        self.params(step, operands, false, splits).dispatch(groups);
+        let count = (self.m * self.n).div_ceil(64);
+        let step = rec.step(&MATMUL_TILES, "sum_splits").bind("c", c.tensor).bind("partial", partial);
+        let step = step.bind("bias", bias.unwrap_or(a.tensor));
+        let step = self.params(step, operands, bias.is_some(), splits);
+        step.dispatch([count.min(1024), count.div_ceil(1024), self.batch]);
+    }
+
+    fn params<'r>(
+        &self,
+        step: crate::StepBuilder<'r>,
+        [a, b, c]: [Operand; 3],
+        has_bias: bool,
+        splits: usize,
+    ) -> crate::StepBuilder<'r> {
+        step.uint("m", self.m)
+            .uint("n", self.n)
+            .uint("k", self.k)
+            .uint("splits", splits)
+            .uint("a_stride", self.m * self.k)
+            .uint("b_stride", self.k * self.n)
+            .uint("c_stride", self.m * self.n)
+            .uint("a_offset", a.offset)
+            .uint("b_offset", b.offset)
+            .uint("c_offset", c.offset)
+            .flag("has_bias", has_bias)
+            .flag("accumulate", self.accumulate)
+            .float("scale", self.scale)
+    }
+}
+
+/// y = x W^T + b. Inputs: x [.., in], weight [out, in] and, if given, bias [out]; `torch.nn.Linear`.
+#[derive(Debug)]
+pub struct Linear;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let (x, weight, bias) = (x[0], x[1], x.get(2).copied());
+        let (m, n, k) = (x.rows(), weight.dims()[0], x.last());
+        if weight.last() != k {
+            let what = format!("a Linear with weight {} takes {} channels, not {k}", weight.shape(), weight.last());
+            rec.fail(Error::Shape(what));
+        }
+        let mut shape = x.dims().to_vec();
+        shape.pop();
+        shape.push(n);
+        let y = rec.scratch("linear", Shape::from(&shape[..]));
+        let product = Product { layout: Layout::Nt, batch: 1, m, n, k, scale: 1.0, accumulate: false };
+        product.record(rec, x, weight, bias, y);
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        let Some(dy) = pass.dy[0] else { return };
+        let (x, weight) = (pass.x[0], pass.x[1]);
+        let (rows, inputs, outputs) = (x.rows(), x.last(), weight.dims()[0]);
+        let product = |layout, m, n, k, accumulate| Product { layout, batch: 1, m, n, k, scale: 1.0, accumulate };
+        if let Some(slot) = pass.dx[0] {
+            product(Layout::Nn, rows, inputs, outputs, slot.accumulate).record(rec, dy, weight, None, slot.grad);
+        }
+        if let Some(slot) = pass.dx[1] {
+            product(Layout::Tn, outputs, inputs, rows, slot.accumulate).record(rec, dy, x, None, slot.grad);
+        }
+        if let Some(slot) = pass.dx.get(2).copied().flatten() {
+            column_sum(rec, dy, [1, rows, outputs], slot.grad, 1.0, slot.accumulate);
+        }
+    }
+}
+
+/// scale a b^T (`Nt`) or scale a b (`Nn`) for every batch and head: a [batch, heads, M, K], b [.., N, K] or [.., K, N].
+#[derive(Debug)]
+pub struct MatMul {
+    /// `Nt` or `Nn`.
+    pub layout: Layout,
+    /// Factor of the product.
+    pub scale: f32,
+}
+
+impl MatMul {
+    /// Batch, M, N, K.
+    fn sizes(&self, a: Tensor, b: Tensor) -> [usize; 4] {
+        let (a, b) = (a.dims(), b.dims());
+        let n = if self.layout == Layout::Nt { b[2] } else { b[3] };
+        [a[0] * a[1], a[2], n, a[3]]
+    }
+}
+
+impl Op for MatMul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let (a, b) = (x[0], x[1]);
+        let [batch, m, n, k] = self.sizes(a, b);
+        let inner = if self.layout == Layout::Nt { b.dims()[3] } else { b.dims()[2] };
+        if inner != k || a.dims()[..2] != b.dims()[..2] || self.layout == Layout::Tn {
+            rec.fail(Error::Shape(format!("no {:?} product of {} and {}", self.layout, a.shape(), b.shape())));
+        }
+        let y = rec.scratch("product", [a.dims()[0], a.dims()[1], m, n]);
+        let product = Product { layout: self.layout, batch, m, n, k, scale: self.scale, accumulate: false };
+        product.record(rec, a, b, None, y);
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        let Some(dy) = pass.dy[0] else { return };
+        let (a, b) = (pass.x[0], pass.x[1]);
+        let [batch, m, n, k] = self.sizes(a, b);
+        let product = |layout, [m, n, k]: [usize; 3], accumulate| Product {
+            layout,
+            batch,
+            m,
+            n,
+            k,
+            scale: self.scale,
+            accumulate,
+        };
+        let transposed = self.layout == Layout::Nt;
+        if let Some(slot) = pass.dx[0] {
+            let layout = if transposed { Layout::Nn } else { Layout::Nt };
+            product(layout, [m, k, n], slot.accumulate).record(rec, dy, b, None, slot.grad);
+        }
+        if let Some(slot) = pass.dx[1] {
+            let (sizes, left, right) = if transposed { ([n, k, m], dy, a) } else { ([k, n, m], a, dy) };
+            product(Layout::Tn, sizes, slot.accumulate).record(rec, left, right, None, slot.grad);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Differentiable primitives, one a file; each shares its basename with its shader and its test.
+
+mod adamw;
+mod column_sum;
+mod cross_entropy;
+mod dropout;
+mod embedding;
+mod gelu;
+mod grad_norm;
+mod layernorm;
+mod matmul;
+mod patchify;
+pub mod peak;
+mod pooling;
+mod residual;
+
+pub use adamw::AdamW;
+pub use column_sum::column_sum;
+pub(crate) use column_sum::{blocks, column_sum_at};
+pub use cross_entropy::CrossEntropy;
+pub use dropout::Dropout;
+pub use embedding::Embedding;
+pub use gelu::Gelu;
+pub use grad_norm::grad_norm;
+pub use layernorm::LayerNorm;
+pub use matmul::{Layout, Linear, MatMul, Operand, Product};
+pub use patchify::Patchify;
+pub use pooling::TokenPooling;
+pub use residual::Residual;
+pub(crate) use residual::pass_on;
+
+/// Number of vec4s that hold `len` elements; buffers are padded to whole ones.
+pub(crate) fn quads(len: usize) -> usize {
+    len.div_ceil(4)
+}

@@ -1,0 +1,46 @@
+//! y = a + b.
+
+use lara_shaders::RESIDUAL;
+
+use super::quads;
+use crate::{Backward, Forward, Op, Recorder, Slot, Tensor};
+
+/// Adds two tensors of one shape. Inputs: a, b. Output: a + b.
+#[derive(Debug)]
+pub struct Residual;
+
+/// Stores `dy` in a slot or adds it: the gradient of anything that passes a value on unchanged.
+pub(crate) fn pass_on(rec: &mut Recorder, dy: Tensor, slot: Slot) {
+    rec.step(&RESIDUAL, "backward")
+        .bind("dy", dy)
+        .bind("dx", slot.grad)
+        .uint("quads", quads(dy.len()))
+        .flag("accumulate", slot.accumulate)
+        .dispatch_items(quads(dy.len()), 64);
+}
+
+impl Op for Residual {
+    fn name(&self) -> &'static str {
+        "residual"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let y = rec.scratch("residual", x[0].shape());
+        rec.step(&RESIDUAL, "forward")
+            .bind("a", x[0])
+            .bind("b", x[1])
+            .bind("y", y)
+            .uint("quads", quads(y.len()))
+            .flag("accumulate", false)
+            .dispatch_items(quads(y.len()), 64);
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        for slot in pass.dx.iter().flatten() {
+            if let Some(dy) = pass.dy[0] {
+                pass_on(rec, dy, *slot);
+            }
+        }
+    }
+}

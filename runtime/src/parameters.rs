@@ -1,0 +1,217 @@
+//! Model parameters in flat buffers: weights, gradients, both Adam moments and the averaged weights, chunk by chunk.
+//!
+//! A chunk is one buffer; a parameter is a 256-byte aligned slice of it, so the optimizer is one pass over each chunk.
+//! Parameters with and without weight decay lie in different chunks. A chunk ends where the adapter's binding limit asks.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::random::Stream;
+use crate::readback;
+use crate::tensor::Shape;
+
+/// Slices start at multiples of this many elements (256 bytes, core WebGPU's storage offset alignment).
+const ALIGN: usize = 64;
+
+/// Which of the parallel buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The parameters themselves.
+    Weight,
+    /// Gradients of the loss.
+    Grad,
+    /// Adam's first moment.
+    FirstMoment,
+    /// Adam's second moment.
+    SecondMoment,
+    /// Exponential moving average of the weights.
+    Ema,
+}
+
+/// Initial values of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Normal with this standard deviation, redrawn beyond two of them (timm's `trunc_normal_`).
+    TruncNormal(f32),
+}
+
+/// A declared parameter.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Name in checkpoints, timm's.
+    pub name: String,
+    /// Shape.
+    pub shape: Shape,
+    init: Init,
+    pub(crate) chunk: usize,
+    pub(crate) offset: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub(crate) len: usize,
+    pub(crate) decay: bool,
+}
+
+/// The parameters of a model.
+#[derive(Debug)]
+pub struct Parameters {
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    pub(crate) chunks: Vec<Chunk>,
+    chunk_limit: usize,
+    buffers: HashMap<Role, Vec<wgpu::Buffer>>,
+}
+
+impl Parameters {
+    /// No parameters yet; chunks will fit the bindings of `gpu`.
+    pub fn new(gpu: &Gpu) -> Self {
+        let chunk_limit = (gpu.max_binding_bytes() / 4) as usize;
+        Parameters { entries: vec![], by_name: HashMap::new(), chunks: vec![], chunk_limit, buffers: HashMap::new() }
+    }
+
+    /// The index of parameter `name`, declared on first use. Weight decay applies to matrices, as in timm: not to
+    /// biases, norms (one dimension), nor to what `decay` excludes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it was declared with another shape, [`Error::TooLarge`] if no binding can hold it.
+    pub fn declare(&mut self, name: &str, shape: Shape, init: Init, decay: bool) -> Result<usize> {
+        if let Some(&index) = self.by_name.get(name) {
+            let known = self.entries[index].shape;
+            if known != shape {
+                return Err(Error::Shape(format!("parameter {name} was declared as {known} and now as {shape}")));
+            }
+            return Ok(index);
+        }
+        if !self.buffers.is_empty() {
+            return Err(Error::Shape(format!("parameter {name} is new to a model whose weights are already on the GPU")));
+        }
+        let len = shape.len().next_multiple_of(ALIGN);
+        if len > self.chunk_limit {
+            return Err(Error::TooLarge {
+                what: format!("parameter {name} {shape}"),
+                needed: format!("{} bytes in one binding", len * 4),
+                allowed: format!("{} bytes", self.chunk_limit * 4),
+                lower: "the embedding dimension or the image size".into(),
+            });
+        }
+        let decay = decay && shape.dims().len() > 1;
+        let fits = |c: &Chunk| c.decay == decay && c.len + len <= self.chunk_limit;
+        let chunk = self.chunks.iter().position(fits).unwrap_or_else(|| {
+            self.chunks.push(Chunk { len: 0, decay });
+            self.chunks.len() - 1
+        });
+        let offset = self.chunks[chunk].len;
+        self.chunks[chunk].len += len;
+        let index = self.entries.len();
+        self.entries.push(Entry { name: name.to_owned(), shape, init, chunk, offset });
+        self.by_name.insert(name.to_owned(), index);
+        Ok(index)
+    }
+
+    /// The declared parameters in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Number of trainable numbers.
+    pub fn count(&self) -> usize {
+        self.entries.iter().map(|e| e.shape.len()).sum()
+    }
+
+    pub(crate) fn chunk_lens(&self) -> impl Iterator<Item = usize> {
+        self.chunks.iter().map(|c| c.len)
+    }
+
+    pub(crate) fn chunk_decays(&self) -> impl Iterator<Item = bool> {
+        self.chunks.iter().map(|c| c.decay)
+    }
+
+    /// Bytes of all buffers of a role that was allocated.
+    pub fn bytes(&self, role: Role) -> u64 {
+        self.buffers.get(&role).map_or(0, |b| b.iter().map(wgpu::Buffer::size).sum())
+    }
+
+    /// Creates the buffers of these roles, zeroed, if they are not there yet.
+    pub fn allocate(&mut self, gpu: &Gpu, roles: &[Role]) {
+        use wgpu::BufferUsages as U;
+        for &role in roles {
+            let chunks = &self.chunks;
+            self.buffers.entry(role).or_insert_with(|| {
+                let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
+                let label = format!("{role:?}");
+                chunks.iter().map(|c| gpu.buffer(&label, c.len as u64 * 4, usage)).collect()
+            });
+        }
+    }
+
+    /// Draws initial weights, each parameter from its own random stream, and uploads them.
+    pub fn initialize(&self, gpu: &Gpu, seed: u64) {
+        for (index, entry) in self.entries.iter().enumerate() {
+            self.write(gpu, Role::Weight, index, &entry.initial(seed));
+        }
+    }
+
+    /// Uploads the values of one parameter. Shorter data writes its beginning.
+    pub fn write(&self, gpu: &Gpu, role: Role, index: usize, values: &[f32]) {
+        let entry = &self.entries[index];
+        let values = &values[..values.len().min(entry.shape.len())];
+        if let Some(buffers) = self.buffers.get(&role) {
+            gpu.queue().write_buffer(&buffers[entry.chunk], entry.offset as u64 * 4, bytemuck::cast_slice(values));
+        }
+    }
+
+    /// Copies all buffers of `from` over those of `to`, for instance the weights into the first average.
+    pub fn copy(&self, gpu: &Gpu, from: Role, to: Role) {
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        if let (Some(from), Some(to)) = (self.buffers.get(&from), self.buffers.get(&to)) {
+            for (from, to) in from.iter().zip(to) {
+                encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
+            }
+        }
+        gpu.submit(encoder);
+    }
+
+    /// Downloads every parameter of a role, in order of declaration.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub async fn read(&self, gpu: &Gpu, role: Role) -> Result<Vec<Vec<f32>>> {
+        let mut chunks = Vec::new();
+        for buffer in self.buffers.get(&role).into_iter().flatten() {
+            chunks.push(readback::read(gpu, buffer, 0, buffer.size()).await?);
+        }
+        let slice = |e: &Entry| chunks.get(e.chunk).map(|c: &Vec<f32>| c[e.offset..e.offset + e.shape.len()].to_vec());
+        Ok(self.entries.iter().filter_map(slice).collect())
+    }
+
+    pub(crate) fn buffer(&self, role: Role, chunk: usize) -> Option<&wgpu::Buffer> {
+        self.buffers.get(&role).and_then(|b| b.get(chunk))
+    }
+}
+
+impl Entry {
+    /// The initial values for a seed.
+    pub fn initial(&self, seed: u64) -> Vec<f32> {
+        let len = self.shape.len();
+        match self.init {
+            Init::Zeros => vec![0.0; len],
+            Init::Ones => vec![1.0; len],
+            Init::TruncNormal(std) => {
+                let mut stream = Stream::new(seed, &self.name);
+                let mut draw = || loop {
+                    let x = stream.normal();
+                    if x.abs() <= 2.0 {
+                        return x * std;
+                    }
+                };
+                (0..len).map(|_| draw()).collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! A recording made ready: pipelines, bind groups and buffers, once; then one command buffer and one submit a run.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Pipeline};
+use crate::parameters::{Parameters, Role};
+use crate::pool;
+use crate::readback::{self, Ring};
+use crate::recorder::{Place, Recorder, Step, TensorInfo};
+use crate::tensor::Tensor;
+
+/// What changes from run to run; `shaders/common/header.wgsl` is its twin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Header {
+    /// Optimizer step, from 0.
+    pub step: u32,
+    /// Low and high words of the run's seed.
+    pub seed: [u32; 2],
+    /// Position inside a gradient-accumulation cycle.
+    pub micro_step: u32,
+    /// Learning rate.
+    pub lr: f32,
+    /// 1 - beta1^(step + 1).
+    pub bias_correction1: f32,
+    /// 1 - beta2^(step + 1).
+    pub bias_correction2: f32,
+    /// Decay of the averaged weights in this step.
+    pub ema_decay: f32,
+}
+
+/// Bytes on the device by purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Model weights (and their average, if kept).
+    pub weights: u64,
+    /// Gradients of the weights.
+    pub gradients: u64,
+    /// Optimizer moments.
+    pub optimizer: u64,
+    /// Pooled activations, saved values and their gradients.
+    pub activations: u64,
+    /// Inputs, outputs and other buffers of their own.
+    pub pinned: u64,
+    /// What the activations would take if no two shared a buffer.
+    pub activations_unshared: u64,
+}
+
+impl Memory {
+    /// Peak bytes: everything that exists at once.
+    pub fn peak(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.activations + self.pinned
+    }
+}
+
+/// A compiled recording.
+pub struct Plan {
+    gpu: Gpu,
+    steps: Vec<Ready>,
+    listing: Vec<Step>,
+    tensors: Vec<TensorInfo>,
+    buffers: Vec<Option<wgpu::Buffer>>,
+    owned: Vec<wgpu::Buffer>,
+    header: wgpu::Buffer,
+    belt: Mutex<wgpu::util::StagingBelt>,
+    memory: Memory,
+}
+
+struct Ready {
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    offset: Option<u32>,
+    groups: [u32; 3],
+}
+
+impl Plan {
+    /// Compiles a recording. Parameter buffers must have been allocated for every role the recording uses.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] before anything is allocated if a tensor or dispatch exceeds the adapter's limits,
+    /// [`Error::OutOfMemory`], or a bug in an operation ([`Error::Recording`], [`Error::Rejected`]).
+    pub async fn compile(gpu: &Gpu, mut rec: Recorder, parameters: &Parameters) -> Result<Plan> {
+        rec.finish()?;
+        check_limits(gpu, &rec)?;
+        let memory_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let plan = Self::build(gpu, rec, parameters);
+        if let Some(error) = validation_scope.pop().await {
+            return Err(Error::Rejected { what: "a compiled plan".into(), reason: error.to_string() });
+        }
+        if memory_scope.pop().await.is_some() {
+            let bytes = plan.map(|p| p.memory.peak()).unwrap_or_default();
+            return Err(Error::OutOfMemory(format!("a plan of {}", human_bytes(bytes))));
+        }
+        plan
+    }
+
+    /// [`Plan::compile`] on native systems.
+    ///
+    /// # Errors
+    /// See [`Plan::compile`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn compile_blocking(gpu: &Gpu, rec: Recorder, parameters: &Parameters) -> Result<Plan> {
+        pollster::block_on(Self::compile(gpu, rec, parameters))
+    }
+
+    fn build(gpu: &Gpu, rec: Recorder, parameters: &Parameters) -> Result<Plan> {
+        let (owned, buffers, memory) = allocate(gpu, &rec, parameters)?;
+        let header = gpu.buffer("header", 32, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
+        let (uniforms, stride) = params_buffer(gpu, &rec);
+        let resolve = |t: &Tensor| bind_range(&rec, parameters, &buffers, *t);
+        let mut steps = Vec::with_capacity(rec.steps.len());
+        for (index, step) in rec.steps.iter().enumerate() {
+            let pipeline = gpu.pipeline(step.kernel, &step.constants)?;
+            let mut entries = Vec::new();
+            if let Some(params) = &pipeline.signature.params {
+                let size = NonZeroU64::new(params.size as u64);
+                entries.push(bind_entry(params.binding, &uniforms, 0, size));
+            }
+            entries.extend(pipeline.signature.header.map(|b| bind_entry(b, &header, 0, None)));
+            for (storage, tensor) in pipeline.signature.storage.iter().zip(&step.binds) {
+                let (buffer, offset, size) = resolve(tensor).ok_or_else(|| Error::Recording {
+                    step: step.label.clone(),
+                    what: format!("`{}` has no buffer; its role was not allocated", rec.tensors[tensor.id].label),
+                })?;
+                entries.push(bind_entry(storage.binding, buffer, offset, NonZeroU64::new(size)));
+            }
+            let bind_group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&step.label),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            let offset = pipeline.signature.params.as_ref().map(|_| (index as u64 * stride) as u32);
+            steps.push(Ready { pipeline, bind_group, offset, groups: step.groups });
+        }
+        let belt = Mutex::new(wgpu::util::StagingBelt::new(gpu.device().clone(), 1 << 20));
+        let Recorder { tensors, steps: listing, .. } = rec;
+        Ok(Plan { gpu: gpu.clone(), steps, listing, tensors, buffers, owned, header, belt, memory })
+    }
+
+    /// Starts a run: upload inputs, then [`Run::submit`].
+    pub fn run(&self) -> Run<'_> {
+        let encoder = self.gpu.device().create_command_encoder(&Default::default());
+        Run { plan: self, encoder, ring: None }
+    }
+
+    /// Uploads values into a tensor that has a buffer of its own, outside a run.
+    pub fn write(&self, tensor: Tensor, values: &[f32]) {
+        if let Some(buffer) = self.buffer(tensor) {
+            let values = &values[..values.len().min(tensor.len())];
+            self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        }
+    }
+
+    /// Downloads a pinned tensor.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], or [`Error::Shape`] if the tensor is not in this plan.
+    pub async fn read(&self, tensor: Tensor) -> Result<Vec<f32>> {
+        let missing = || Error::Shape(format!("{tensor:?} has no buffer in this plan; pin it before compiling"));
+        let buffer = self.buffer(tensor).ok_or_else(missing)?;
+        let values = readback::read(&self.gpu, buffer, 0, (tensor.len() as u64 * 4).next_multiple_of(4)).await?;
+        Ok(values)
+    }
+
+    /// [`Plan::read`] on native systems, waiting for the device.
+    ///
+    /// # Errors
+    /// See [`Plan::read`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_blocking(&self, tensor: Tensor) -> Result<Vec<f32>> {
+        pollster::block_on(self.read(tensor))
+    }
+
+    /// The buffer of a tensor, for a viewer that draws it where it lies. Parameters are not found here.
+    pub fn buffer(&self, tensor: Tensor) -> Option<&wgpu::Buffer> {
+        self.buffers.get(tensor.id).and_then(Option::as_ref)
+    }
+
+    /// Fills every buffer the plan owns with NaN, so that a test sees whatever relies on old or zeroed contents.
+    pub fn poison(&self) {
+        for buffer in &self.owned {
+            let nan = vec![f32::NAN; (buffer.size() / 4) as usize];
+            self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(&nan));
+        }
+    }
+
+    /// Bytes by purpose.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The recorded steps.
+    pub fn steps(&self) -> &[Step] {
+        &self.listing
+    }
+
+    /// The device the plan was compiled for.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    pub(crate) fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
+        let step = &self.steps[index];
+        pass.set_pipeline(&step.pipeline.pipeline);
+        pass.set_bind_group(0, &step.bind_group, step.offset.as_slice());
+        pass.dispatch_workgroups(step.groups[0], step.groups[1], step.groups[2]);
+    }
+}
+
+/// One run of a plan in the making.
+pub struct Run<'p> {
+    plan: &'p Plan,
+    pub(crate) encoder: wgpu::CommandEncoder,
+    ring: Option<&'p mut Ring>,
+}
+
+impl<'p> Run<'p> {
+    /// Uploads values into an input through reused staging memory.
+    pub fn write(mut self, tensor: Tensor, values: &[f32]) -> Self {
+        let values = &values[..values.len().min(tensor.len())];
+        if let Some(buffer) = self.plan.buffer(tensor) {
+            let buffer = buffer.clone();
+            self.upload(&buffer, bytemuck::cast_slice(values));
+        }
+        self
+    }
+
+    /// Sets the step header.
+    pub fn header(mut self, header: Header) -> Self {
+        let buffer = self.plan.header.clone();
+        self.upload(&buffer, bytemuck::bytes_of(&header));
+        self
+    }
+
+    fn upload(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        if let Some(size) = NonZeroU64::new(bytes.len() as u64) {
+            let mut belt = self.plan.belt.lock().unwrap_or_else(PoisonError::into_inner);
+            belt.write_buffer(&mut self.encoder, buffer, 0, size).copy_from_slice(bytes);
+        }
+    }
+
+    /// Zeroes the gradients of all parameters first.
+    pub fn clear_gradients(mut self, parameters: &Parameters) -> Self {
+        for chunk in 0..parameters.chunks.len() {
+            if let Some(buffer) = parameters.buffer(Role::Grad, chunk) {
+                self.encoder.clear_buffer(buffer, 0, None);
+            }
+        }
+        self
+    }
+
+    /// Encodes every step.
+    pub fn steps(self) -> Self {
+        self.repeat(1)
+    }
+
+    /// Encodes every step `times` times in one pass, for timing what is too short to be timed alone.
+    pub fn repeat(mut self, times: usize) -> Self {
+        {
+            let mut pass = self.encoder.begin_compute_pass(&Default::default());
+            for _ in 0..times {
+                (0..self.plan.steps.len()).for_each(|index| self.plan.encode_step(&mut pass, index));
+            }
+        }
+        self
+    }
+
+    /// Encodes every step of another plan that shares buffers with this one, behind it in the same submit.
+    pub fn then(mut self, other: &Plan, header: Header) -> Self {
+        self.upload(&other.header.clone(), bytemuck::bytes_of(&header));
+        {
+            let mut pass = self.encoder.begin_compute_pass(&Default::default());
+            for index in 0..other.steps.len() {
+                other.encode_step(&mut pass, index);
+            }
+        }
+        self
+    }
+
+    /// Sends tensors (of this plan or of one that runs with it) back through a ring, one behind the other, tagged. Does
+    /// nothing if the ring is full.
+    pub fn send(mut self, ring: &'p mut Ring, tensors: &[(&Plan, Tensor)], tag: u64) -> Self {
+        let source = |(plan, tensor): &(&Plan, Tensor)| plan.buffer(*tensor).map(|b| (b.clone(), tensor.len() as u64 * 4));
+        let sources: Vec<(wgpu::Buffer, u64)> = tensors.iter().filter_map(source).collect();
+        if ring.send(&mut self.encoder, &sources, tag) {
+            self.ring = Some(ring);
+        }
+        self
+    }
+
+    /// Submits the run.
+    ///
+    /// # Errors
+    /// What [`Gpu::check`] finds.
+    pub fn submit(self) -> Result<wgpu::SubmissionIndex> {
+        let mut belt = self.plan.belt.lock().unwrap_or_else(PoisonError::into_inner);
+        belt.finish();
+        let index = self.plan.gpu.submit(self.encoder);
+        belt.recall();
+        if let Some(ring) = self.ring {
+            ring.request();
+        }
+        self.plan.gpu.check()?;
+        Ok(index)
+    }
+}
+
+impl fmt::Display for Plan {
+    /// Every dispatch with its label, workgroups and tensors, then bytes by purpose.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(f, &self.listing, &self.tensors)?;
+        writeln!(f, "{:?}", self.memory)
+    }
+}
+
+impl fmt::Display for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(f, &self.steps, &self.tensors)
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, steps: &[Step], tensors: &[TensorInfo]) -> fmt::Result {
+    for (at, step) in steps.iter().enumerate() {
+        let [x, y, z] = step.groups;
+        write!(f, "{at:4} {} <{x} {y} {z}>", step.label)?;
+        for tensor in &step.binds {
+            write!(f, " {}{}", tensors[tensor.id].label, tensor.shape)?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+type Allocation = (Vec<wgpu::Buffer>, Vec<Option<wgpu::Buffer>>, Memory);
+
+fn allocate(gpu: &Gpu, rec: &Recorder, parameters: &Parameters) -> Result<Allocation> {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let layout = pool::assign(rec);
+    let mut owned: Vec<wgpu::Buffer> = layout.slots.iter().map(|&bytes| gpu.buffer("pool", bytes, usage)).collect();
+    let mut buffers: Vec<Option<wgpu::Buffer>> =
+        layout.slot_of.iter().map(|slot| slot.map(|s| owned[s].clone())).collect();
+    let mut memory = Memory {
+        weights: parameters.bytes(Role::Weight) + parameters.bytes(Role::Ema),
+        gradients: parameters.bytes(Role::Grad),
+        optimizer: parameters.bytes(Role::FirstMoment) + parameters.bytes(Role::SecondMoment),
+        activations: layout.slots.iter().sum(),
+        activations_unshared: layout.unshared,
+        pinned: 0,
+    };
+    for (id, tensor) in rec.tensors.iter().enumerate().filter(|(_, t)| t.place == Place::Pinned) {
+        let buffer = gpu.buffer(&tensor.label, tensor.shape.len() as u64 * 4, usage);
+        memory.pinned += buffer.size();
+        owned.push(buffer.clone());
+        buffers[id] = Some(buffer);
+    }
+    Ok((owned, buffers, memory))
+}
+
+/// One uniform buffer with the `params` of every step at multiples of the stride.
+fn params_buffer(gpu: &Gpu, rec: &Recorder) -> (wgpu::Buffer, u64) {
+    let largest = rec.steps.iter().map(|s| s.params.len() as u64).max().unwrap_or(16).max(16);
+    let stride = largest.next_multiple_of(u64::from(gpu.limits().min_uniform_buffer_offset_alignment));
+    let mut bytes = vec![0; (rec.steps.len() as u64 * stride).max(16) as usize];
+    for (index, step) in rec.steps.iter().enumerate() {
+        let at = (index as u64 * stride) as usize;
+        bytes[at..at + step.params.len()].copy_from_slice(&step.params);
+    }
+    let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let buffer = gpu.buffer("params", bytes.len() as u64, usage);
+    gpu.queue().write_buffer(&buffer, 0, &bytes);
+    (buffer, stride)
+}
+
+fn bind_entry(
+    binding: u32,
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    size: Option<NonZeroU64>,
+) -> wgpu::BindGroupEntry<'_> {
+    wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
+    }
+}
+
+fn bind_range<'a>(
+    rec: &Recorder,
+    parameters: &'a Parameters,
+    buffers: &'a [Option<wgpu::Buffer>],
+    tensor: Tensor,
+) -> Option<(&'a wgpu::Buffer, u64, u64)> {
+    // Whole 16-byte units, so that the last vec4 of a vectorised view is inside; slices are padded to 256 bytes.
+    let bytes = (tensor.len() as u64 * 4).next_multiple_of(16);
+    match rec.tensors[tensor.id].place {
+        Place::Scratch | Place::Pinned => buffers[tensor.id].as_ref().map(|b| (b, 0, bytes)),
+        Place::Parameter { index, role } => {
+            let entry = &parameters.entries()[index];
+            parameters.buffer(role, entry.chunk).map(|b| (b, entry.offset as u64 * 4, bytes))
+        }
+        Place::Chunk { index, role } => parameters.buffer(role, index).map(|b| (b, 0, bytes)),
+    }
+}
+
+fn check_limits(gpu: &Gpu, rec: &Recorder) -> Result<()> {
+    let limits = gpu.limits();
+    let mut sizes: HashMap<usize, u64> = HashMap::new();
+    for step in &rec.steps {
+        if step.groups.iter().any(|&g| g > limits.max_compute_workgroups_per_dimension) {
+            return Err(Error::TooLarge {
+                what: format!("{} on {}", step.label, step.binds.iter().map(|t| t.shape.to_string()).collect::<Vec<_>>().join(" ")),
+                needed: format!("{:?} workgroups", step.groups),
+                allowed: format!("{} a dimension", limits.max_compute_workgroups_per_dimension),
+                lower: "the batch size or the number of tokens".into(),
+            });
+        }
+        sizes.extend(step.binds.iter().map(|t| (t.id, t.len() as u64 * 4)));
+    }
+    match sizes.iter().max_by_key(|s| s.1) {
+        Some((&id, &bytes)) if bytes > gpu.max_binding_bytes() => Err(Error::TooLarge {
+            what: format!("{} {}", rec.tensors[id].label, rec.tensors[id].shape),
+            needed: human_bytes(bytes),
+            allowed: format!("{} in one buffer", human_bytes(gpu.max_binding_bytes())),
+            lower: "the batch size, the image size or the number of tokens".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// `1.5 MiB`
+pub fn human_bytes(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() / 10).min(4);
+    if power == 0 {
+        return format!("{bytes} bytes");
+    }
+    format!("{:.1} {}", bytes as f64 / f64::from(1u32 << (10 * power.min(3))) / if power == 4 { 1024.0 } else { 1.0 }, units[power as usize])
+}

@@ -1,0 +1,54 @@
+//! Philox4x32-10 (Salmon et al., SC 2011) on the CPU: the same numbers as `shaders/common/philox.wgsl`.
+
+/// Ten rounds of Philox: 128 random bits for a counter under a key.
+pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let (mut c, mut k) = (counter, key);
+    for _ in 0..10 {
+        let p0 = u64::from(c[0]) * 0xd251_1f53;
+        let p1 = u64::from(c[2]) * 0xcd9e_8d57;
+        c = [(p1 >> 32) as u32 ^ c[1] ^ k[0], p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k[1], p0 as u32];
+        k = [k[0].wrapping_add(0x9e37_79b9), k[1].wrapping_add(0xbb67_ae85)];
+    }
+    c
+}
+
+/// Uniform in (0, 1) from 32 random bits, as the device computes it.
+pub fn uniform_open(bits: u32) -> f32 {
+    ((bits >> 9) as f32 + 0.5) * 1.192_092_9e-7
+}
+
+/// Two independent normal numbers from 64 random bits (Box and Muller).
+pub fn normal_pair(bits: [u32; 2]) -> [f32; 2] {
+    let radius = (-2.0 * uniform_open(bits[0]).ln()).sqrt();
+    let angle = std::f32::consts::TAU * uniform_open(bits[1]);
+    [radius * angle.cos(), radius * angle.sin()]
+}
+
+/// A stream of numbers for initial values, keyed by a seed and a name.
+#[derive(Debug)]
+pub struct Stream {
+    key: [u32; 2],
+    name: u32,
+    at: u32,
+    ready: Vec<f32>,
+}
+
+impl Stream {
+    /// The stream of `seed` for `name`; different names give independent numbers.
+    pub fn new(seed: u64, name: &str) -> Self {
+        // FNV-1a
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        Stream { key: [seed as u32, (seed >> 32) as u32], name: hash, at: 0, ready: Vec::new() }
+    }
+
+    /// The next standard normal number.
+    pub fn normal(&mut self) -> f32 {
+        if self.ready.is_empty() {
+            let bits = philox([self.at, 0, self.name, u32::MAX], self.key);
+            self.at += 1;
+            self.ready.extend(normal_pair([bits[0], bits[1]]));
+            self.ready.extend(normal_pair([bits[2], bits[3]]));
+        }
+        self.ready.pop().unwrap_or_default()
+    }
+}

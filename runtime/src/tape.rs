@@ -1,0 +1,251 @@
+//! Model code is forward only and written against a tape, which walks its nodes once in reverse to record the backward.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::{Error, Result};
+use crate::parameters::{Init, Parameters, Role};
+use crate::recorder::{Place, Recorder};
+use crate::tensor::{Shape, Tensor};
+use crate::tune::Tune;
+
+/// A differentiable primitive. Both directions only append steps.
+pub trait Op {
+    /// The operation's name, which is also its shader's and its test's.
+    fn name(&self) -> &'static str;
+    /// Records the forward pass.
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward;
+    /// Records the backward pass: every `Some` slot of `pass.dx` must be written, in full, exactly once.
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>);
+}
+
+/// Results of a forward pass.
+pub struct Forward {
+    /// The outputs, each of which may receive a gradient.
+    pub y: Vec<Tensor>,
+    /// What the backward pass needs besides inputs and outputs.
+    pub saved: Vec<Tensor>,
+}
+
+impl Forward {
+    /// One output, nothing saved.
+    pub fn one(y: Tensor) -> Self {
+        Forward { y: vec![y], saved: vec![] }
+    }
+}
+
+/// Where the gradient of an input goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// The gradient, of the input's shape.
+    pub grad: Tensor,
+    /// `false` for the first writer, which stores; `true` for later ones, which add.
+    pub accumulate: bool,
+}
+
+/// What a backward pass sees.
+pub struct Backward<'a> {
+    /// Inputs of the forward pass.
+    pub x: &'a [Tensor],
+    /// Outputs of the forward pass.
+    pub y: &'a [Tensor],
+    /// What the forward pass saved.
+    pub saved: &'a [Tensor],
+    /// Gradients of the outputs; `None` where nothing depends on an output. At least one is there.
+    pub dy: &'a [Option<Tensor>],
+    /// Where to put the gradients of the inputs; `None` where none is wanted.
+    pub dx: &'a [Option<Slot>],
+}
+
+struct Node {
+    op: Box<dyn Op>,
+    scope: Vec<String>,
+    x: Vec<Tensor>,
+    y: Vec<Tensor>,
+    saved: Vec<Tensor>,
+}
+
+/// What a recording is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Forward only; dropout, drop-path and proposal noise are off.
+    Eval,
+    /// Forward with gradients and with the random parts of training.
+    Train {
+        /// Parameter gradients add to what is there instead of replacing it (gradient accumulation).
+        accumulate: bool,
+    },
+    /// Forward with gradients but without the random parts: saliency, tests.
+    Differentiate,
+}
+
+/// Records a model and its gradient.
+pub struct Tape<'p> {
+    /// The recording so far, for operations that have no gradient.
+    pub rec: Recorder,
+    parameters: &'p mut Parameters,
+    mode: Mode,
+    scope: Vec<String>,
+    nodes: Vec<Node>,
+    known: HashMap<usize, Tensor>,
+    wants: HashSet<usize>,
+    grads: HashMap<usize, Tensor>,
+}
+
+impl<'p> Tape<'p> {
+    /// An empty tape for a model with these parameters.
+    pub fn new(parameters: &'p mut Parameters, tune: &Tune, mode: Mode) -> Self {
+        Tape {
+            rec: Recorder::new(tune.clone()),
+            parameters,
+            mode,
+            scope: Vec::new(),
+            nodes: Vec::new(),
+            known: HashMap::new(),
+            wants: HashSet::new(),
+            grads: HashMap::new(),
+        }
+    }
+
+    /// Whether dropout, drop-path and proposal noise are on.
+    pub fn is_training(&self) -> bool {
+        matches!(self.mode, Mode::Train { .. })
+    }
+
+    /// An input of the plan, without gradient.
+    pub fn input(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
+        self.rec.pinned(label, shape)
+    }
+
+    /// An input of the plan whose gradient is wanted.
+    pub fn variable(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
+        let tensor = self.rec.pinned(label, shape);
+        self.wants.insert(tensor.id);
+        tensor
+    }
+
+    /// The parameter `name` in the current scope (`blocks.0.attn.` + `qkv.weight`), with weight decay for matrices.
+    pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor {
+        self.declare(name, shape.into(), init, true)
+    }
+
+    /// As [`Tape::parameter`], never decayed (position tables and class tokens).
+    pub fn parameter_without_decay(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor {
+        self.declare(name, shape.into(), init, false)
+    }
+
+    fn declare(&mut self, name: &str, shape: Shape, init: Init, decay: bool) -> Tensor {
+        let mut path = self.scope.join(".");
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+        let index = match self.parameters.declare(&path, shape, init, decay) {
+            Ok(index) => index,
+            Err(error) => {
+                self.rec.fail(error);
+                return self.rec.scratch(name, shape);
+            }
+        };
+        if let Some(&known) = self.known.get(&index) {
+            return known;
+        }
+        let tensor = self.rec.tensor(name, shape, Place::Parameter { index, role: Role::Weight });
+        self.known.insert(index, tensor);
+        self.wants.insert(tensor.id);
+        tensor
+    }
+
+    /// Runs `body` inside a named scope, which prefixes parameter names and labels.
+    pub fn scope<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.scope.push(name.to_owned());
+        self.rec.enter(name);
+        let result = body(self);
+        self.rec.leave();
+        self.scope.pop();
+        result
+    }
+
+    /// Applies an operation with one output.
+    pub fn apply(&mut self, op: impl Op + 'static, x: &[Tensor]) -> Tensor {
+        self.apply_all(op, x)[0]
+    }
+
+    /// Applies an operation and returns all its outputs.
+    pub fn apply_all(&mut self, op: impl Op + 'static, x: &[Tensor]) -> Vec<Tensor> {
+        let distinct: HashSet<usize> = x.iter().map(|t| t.id).collect();
+        if distinct.len() != x.len() {
+            let what = format!("{} was given the same tensor twice; its gradients would overwrite each other", op.name());
+            self.rec.fail(Error::Shape(what));
+        }
+        let Forward { y, saved } = op.forward(&mut self.rec, x);
+        if self.mode != Mode::Eval && x.iter().any(|t| self.wants.contains(&t.id)) {
+            self.wants.extend(y.iter().map(|t| t.id));
+            let node = Node { op: Box::new(op), scope: self.scope.clone(), x: x.to_vec(), y: y.clone(), saved };
+            self.nodes.push(node);
+        }
+        y
+    }
+
+    /// Records the gradient with respect to everything that wants one, given the gradients of some outputs
+    /// (output, its gradient). Called once, at the end.
+    pub fn backward(&mut self, outputs: &[(Tensor, Tensor)]) {
+        self.grads.extend(outputs.iter().map(|(y, dy)| (y.id, *dy)));
+        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+            let dy: Vec<Option<Tensor>> =
+                node.y.iter().map(|t| self.grads.get(&t.id).map(|g| g.reshape(t.shape))).collect();
+            if dy.iter().all(Option::is_none) {
+                continue;
+            }
+            for scope in &node.scope {
+                self.rec.enter(scope);
+            }
+            let dx: Vec<Option<Slot>> = node.x.iter().map(|t| self.slot(*t)).collect();
+            let pass = Backward { x: &node.x, y: &node.y, saved: &node.saved, dy: &dy, dx: &dx };
+            node.op.backward(&mut self.rec, &pass);
+            for _ in &node.scope {
+                self.rec.leave();
+            }
+        }
+    }
+
+    /// The first writer stores, later writers add: no zero fill, no extra add kernel, no atomics.
+    fn slot(&mut self, tensor: Tensor) -> Option<Slot> {
+        if !self.wants.contains(&tensor.id) {
+            return None;
+        }
+        let info = self.rec.tensors[tensor.id].clone();
+        let first = !self.grads.contains_key(&tensor.id);
+        let mut accumulate = !first;
+        if first {
+            let place = match info.place {
+                Place::Parameter { index, .. } => {
+                    accumulate = self.mode == (Mode::Train { accumulate: true });
+                    Place::Parameter { index, role: Role::Grad }
+                }
+                other => other,
+            };
+            let grad = self.rec.gradient(&info.label, info.shape, place);
+            self.grads.insert(tensor.id, grad);
+        }
+        Some(Slot { grad: self.grads[&tensor.id].reshape(tensor.shape), accumulate })
+    }
+
+    /// The gradient recorded for a tensor.
+    pub fn gradient(&self, tensor: Tensor) -> Option<Tensor> {
+        self.grads.get(&tensor.id).map(|g| g.reshape(tensor.shape))
+    }
+
+    /// The parameters declared so far.
+    pub fn parameters(&self) -> &Parameters {
+        self.parameters
+    }
+
+    /// Ends the tape and hands over the recording.
+    ///
+    /// # Errors
+    /// The first mistake of the recording.
+    pub fn finish(mut self) -> Result<Recorder> {
+        self.rec.finish()?;
+        Ok(self.rec)
+    }
+}

@@ -1,0 +1,154 @@
+//! Several variants of a kernel, and a measured choice between them, remembered per adapter, driver and shader text.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::gpu::Gpu;
+use crate::recorder::Recorder;
+
+/// Chooses variants. Clones share what was learned.
+#[derive(Clone, Debug, Default)]
+pub struct Tune {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    gpu: Option<Gpu>,
+    forced: Vec<String>,
+    file: Option<PathBuf>,
+    choices: BTreeMap<String, String>,
+}
+
+/// A way to do the same thing.
+pub type Variant = &'static str;
+
+impl Tune {
+    /// Never measures: takes the first candidate that is in `preferred`, else the first.
+    pub fn fixed(preferred: &[&str]) -> Self {
+        let state = State { forced: preferred.iter().map(|&p| p.to_owned()).collect(), ..State::default() };
+        Tune { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Measures on `gpu` and remembers the answers in the user's cache folder (`LARA_CACHE` overrides it).
+    pub fn measured(gpu: &Gpu) -> Self {
+        let file = cache_file(gpu);
+        let choices = file
+            .as_ref()
+            .and_then(|f| std::fs::read_to_string(f).ok())
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        let state = State { gpu: Some(gpu.clone()), forced: vec![], file, choices };
+        Tune { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All choices made so far, to be stored with a run so that it resumes with the same kernels.
+    pub fn choices(&self) -> BTreeMap<String, String> {
+        self.lock().choices.clone()
+    }
+
+    /// Takes over choices stored with a run.
+    pub fn adopt(&self, choices: BTreeMap<String, String>) {
+        self.lock().choices.extend(choices);
+    }
+
+    /// The best of `candidates` for `key` (operation, layout, sizes). `record` appends one variant to an empty recorder.
+    pub fn choose(&self, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
+        let Some(&first) = candidates.first() else { return "" };
+        let gpu = {
+            let state = self.lock();
+            if let Some(&forced) = candidates.iter().find(|c| state.forced.iter().any(|f| f == *c)) {
+                return forced;
+            }
+            if let Some(&known) = candidates.iter().find(|c| state.choices.get(key).is_some_and(|k| k == *c)) {
+                return known;
+            }
+            if candidates.len() == 1 {
+                return first;
+            }
+            state.gpu.clone()
+        };
+        let Some(gpu) = gpu else { return first };
+        let best = measure(&gpu, candidates, record);
+        let mut state = self.lock();
+        state.choices.insert(key.to_owned(), best.to_owned());
+        save(&state);
+        best
+    }
+}
+
+/// A browser cannot wait for a measurement, so there the order of the candidates decides.
+#[cfg(target_arch = "wasm32")]
+fn measure(_gpu: &Gpu, candidates: &[Variant], _record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
+    candidates[0]
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn measure(gpu: &Gpu, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
+    let timed = candidates.iter().filter_map(|&variant| {
+        let seconds = time(gpu, &|rec| record(rec, variant))?;
+        tracing::debug!(variant, milliseconds = seconds * 1e3, "tuned");
+        Some((variant, seconds))
+    });
+    timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(candidates[0], |best| best.0)
+}
+
+/// Seconds of one run, the least of several after a warm-up; `None` if the variant does not compile here.
+#[cfg(not(target_arch = "wasm32"))]
+fn time(gpu: &Gpu, record: &dyn Fn(&mut Recorder)) -> Option<f64> {
+    use std::time::{Duration, Instant};
+    let mut rec = Recorder::new(Tune::default());
+    record(&mut rec);
+    let parameters = crate::Parameters::new(gpu);
+    let plan = crate::Plan::compile_blocking(gpu, rec, &parameters).ok()?;
+    let once = || {
+        let start = Instant::now();
+        plan.run().steps().submit().ok()?;
+        gpu.wait_blocking();
+        Some(start.elapsed().as_secs_f64())
+    };
+    once()?;
+    let begun = Instant::now();
+    let mut best = f64::INFINITY;
+    for _ in 0..20 {
+        best = best.min(once()?);
+        if begun.elapsed() > Duration::from_millis(60) {
+            break;
+        }
+    }
+    Some(best)
+}
+
+fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
+    #[cfg(target_arch = "wasm32")]
+    let folder: Option<PathBuf> = None;
+    #[cfg(not(target_arch = "wasm32"))]
+    let folder = std::env::var_os("LARA_CACHE").map(PathBuf::from).or_else(|| dirs::cache_dir().map(|d| d.join("lara")));
+    let report = gpu.report();
+    let mut identity = format!("{} {} {}", report.name, report.backend, report.driver);
+    for module in lara_shaders::MODULES {
+        identity.push_str(&module.source());
+    }
+    // FNV-1a, 64 bit: a name for the file, not a defence.
+    let hash = identity.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    folder.map(|f| f.join(format!("tune-{hash:016x}.json")))
+}
+
+/// A cache that cannot be written only costs the next start some seconds.
+fn save(state: &State) {
+    let Some(file) = &state.file else { return };
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(file.parent().unwrap_or(file))?;
+        let partial = file.with_extension(format!("{}.tmp", std::process::id()));
+        std::fs::write(&partial, serde_json::to_string_pretty(&state.choices)?)?;
+        std::fs::rename(partial, file)
+    };
+    if let Err(error) = write() {
+        tracing::debug!(%error, "the tuning cache was not written");
+    }
+}

@@ -1,0 +1,146 @@
+// What surrounds the streaming attention of attend.wgsl: joining its splits, and preparing its backward pass.
+//
+//   forward_combine   out = sum_s w_s out_s / sum_s w_s,  lse = log sum_s exp(lse_s),  w_s = exp(lse_s - max_s lse_s)
+//                     One thread per element of out.
+//   combine_lse       lse alone. One thread per query.
+//   backward_prepare  stats_n = (lse_n, delta_n),  delta_n = sum_c dout_nc out_nc - dlse_n
+//                     8 threads per query: ceil(rows / 8) workgroups.
+//   backward_reduce   total_i = sum_s parts_si   (dq, dk, dv or dkey_bias from splits). One thread per element.
+//
+// Dispatch: workgroups of 64 threads, spread over x and y.
+// A query whose splits are all masked (lse <= -1e29) has out = 0, lse = -1e30.
+// Write policy: stores; backward_reduce adds when params.accumulate == 1.
+
+struct Params {
+    rows: u32,        // batch x queries; for backward_reduce the number of elements of `total`
+    channels: u32,    // for backward_reduce 1
+    splits: u32,
+    has_dout: u32,    // 0: dout and out are not read
+    has_dlse: u32,    // 0: dlse is not read
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> out_parts: array<f32>;    // [splits, rows, channels]
+@group(0) @binding(3) var<storage, read> lse_parts: array<f32>;    // [splits, rows]
+@group(0) @binding(4) var<storage, read_write> out_joined: array<f32>; // [rows, channels]
+@group(0) @binding(5) var<storage, read_write> lse_joined: array<f32>; // [rows]
+@group(0) @binding(6) var<storage, read> out: array<f32>;          // [rows, channels]
+@group(0) @binding(7) var<storage, read> lse: array<f32>;          // [rows]
+@group(0) @binding(8) var<storage, read> dout: array<f32>;         // [rows, channels]
+@group(0) @binding(9) var<storage, read> dlse: array<f32>;         // [rows]
+@group(0) @binding(10) var<storage, read_write> stats: array<f32>; // [rows, 2]
+@group(0) @binding(11) var<storage, read> parts: array<f32>;       // [splits, rows]
+@group(0) @binding(12) var<storage, read_write> total: array<f32>; // [rows]
+
+const THREADS: u32 = 64u;
+const MASKED: f32 = -1e30;
+const MASK_LIMIT: f32 = -1e29;
+
+var<workgroup> shares: array<f32, 64>;
+
+#import index
+
+fn peak_of(row: u32) -> f32 {
+    var peak = MASKED;
+    for (var split = 0u; split < params.splits; split++) {
+        peak = max(peak, lse_parts[split * params.rows + row]);
+    }
+    return peak;
+}
+
+@compute @workgroup_size(64)
+fn forward_combine(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let at = flat_index(group, groups, THREADS, lid);
+    let count = params.rows * params.channels;
+    if at >= count {
+        return;
+    }
+    let row = at / params.channels;
+    let peak = peak_of(row);
+    var sum = 0.0;
+    var weights = 0.0;
+    if peak > MASK_LIMIT {
+        for (var split = 0u; split < params.splits; split++) {
+            let weight = exp(lse_parts[split * params.rows + row] - peak);
+            weights += weight;
+            sum += weight * out_parts[split * count + at];
+        }
+        sum /= weights;
+    }
+    out_joined[at] = sum;
+    if at % params.channels == 0u {
+        lse_joined[row] = select(MASKED, peak + log(max(weights, 1e-30)), peak > MASK_LIMIT);
+    }
+}
+
+@compute @workgroup_size(64)
+fn combine_lse(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let row = flat_index(group, groups, THREADS, lid);
+    if row >= params.rows {
+        return;
+    }
+    let peak = peak_of(row);
+    var weights = 0.0;
+    for (var split = 0u; split < params.splits; split++) {
+        weights += exp(lse_parts[split * params.rows + row] - peak);
+    }
+    lse_joined[row] = select(MASKED, peak + log(weights), peak > MASK_LIMIT);
+}
+
+@compute @workgroup_size(64)
+fn backward_prepare(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let row = flat_index(group, groups, 8u, lid / 8u);
+    let inside = row < params.rows;
+    var sum = 0.0;
+    if inside && params.has_dout == 1u {
+        for (var channel = lid % 8u; channel < params.channels; channel += 8u) {
+            sum += dout[row * params.channels + channel] * out[row * params.channels + channel];
+        }
+    }
+    shares[lid] = sum;
+    workgroupBarrier();
+    if inside && lid % 8u == 0u {
+        var delta = 0.0;
+        for (var i = 0u; i < 8u; i++) {
+            delta += shares[lid + i];
+        }
+        if params.has_dlse == 1u {
+            delta -= dlse[row];
+        }
+        stats[row * 2u] = lse[row];
+        stats[row * 2u + 1u] = delta;
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward_reduce(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let at = flat_index(group, groups, THREADS, lid);
+    if at >= params.rows {
+        return;
+    }
+    var sum = 0.0;
+    if params.accumulate == 1u {
+        sum = total[at];
+    }
+    for (var split = 0u; split < params.splits; split++) {
+        sum += parts[split * params.rows + at];
+    }
+    total[at] = sum;
+}

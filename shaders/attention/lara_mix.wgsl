@@ -1,0 +1,98 @@
+// LARA's mixing weights of the C proposals for every query (mis-opt; paper section 4.2, spec 1.4 and 1.10):
+//   t_nc = exp(r_nc - tlse_c),  a_nc = max(balance_c + alpha (t_nc - mean_c t_nc), 1e-8)
+//   y_n. = softmax_c( log a_nc + x_nc + lse_c - log_q_c ),   x = s q w^T,  r = s q qbar^T
+// (-(s / 2) |q_n|^2 is the same for all c and left out.) Gradients:
+//   dL = y (dy - sum_c y dy); dx = dL; da = dL / a where a was not clamped; dt = alpha (da - mean_c da); dr = t dt
+//   dlse_c = sum_n dL = -dlog_q_c, dbalance_c = sum_n da, dtlse_c = -sum_n t dt
+// One invocation per query, 8 a workgroup.
+// Write policy: all stored (dlse, dlog_q, dbalance and dtlse are column sums of dx, -dx, da and -dr).
+
+#import index
+
+const SMALLEST = 1e-8;
+
+struct Params { rows: u32, queries: u32, landmarks: u32, alpha: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<f32>;           // [rows, landmarks], rows = batch heads queries
+@group(0) @binding(3) var<storage, read> r: array<f32>;           // [rows, landmarks]
+@group(0) @binding(4) var<storage, read> tlse: array<f32>;        // [batch heads, landmarks]
+@group(0) @binding(5) var<storage, read> balance: array<f32>;     // [batch heads, landmarks]
+@group(0) @binding(6) var<storage, read> lse: array<f32>;         // [batch heads, landmarks]
+@group(0) @binding(7) var<storage, read> log_q: array<f32>;       // [batch heads, landmarks]
+@group(0) @binding(8) var<storage, read_write> y: array<f32>;     // [rows, landmarks]
+@group(0) @binding(9) var<storage, read> saved: array<f32>;       // [rows, landmarks] y, read
+@group(0) @binding(10) var<storage, read> dy: array<f32>;         // [rows, landmarks]
+@group(0) @binding(11) var<storage, read_write> dx: array<f32>;   // [rows, landmarks]
+@group(0) @binding(12) var<storage, read_write> dr: array<f32>;   // [rows, landmarks]
+@group(0) @binding(13) var<storage, read_write> da: array<f32>;   // [rows, landmarks]
+
+fn mean_t(at: u32, base: u32) -> f32 {
+    var sum = 0.0;
+    for (var c = 0u; c < params.landmarks; c++) {
+        sum += exp(r[at + c] - tlse[base + c]);
+    }
+    return sum / f32(params.landmarks);
+}
+
+@compute @workgroup_size(8)
+fn forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.landmarks;
+    let base = (row / params.queries) * params.landmarks;
+    let mean = mean_t(at, base);
+    var largest = -1e30;
+    for (var c = 0u; c < params.landmarks; c++) {
+        let a = max(balance[base + c] + params.alpha * (exp(r[at + c] - tlse[base + c]) - mean), SMALLEST);
+        let logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
+        y[at + c] = logit;
+        largest = max(largest, logit);
+    }
+    var sum = 0.0;
+    for (var c = 0u; c < params.landmarks; c++) {
+        sum += exp(y[at + c] - largest);
+    }
+    // Every key masked: every lse is the sentinel, and the query attends to nothing.
+    let scale = select(0.0, 1.0 / sum, largest > -1e29);
+    for (var c = 0u; c < params.landmarks; c++) {
+        y[at + c] = scale * exp(y[at + c] - largest);
+    }
+}
+
+@compute @workgroup_size(8)
+fn backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.landmarks;
+    let base = (row / params.queries) * params.landmarks;
+    let mean = mean_t(at, base);
+    var product = 0.0;
+    for (var c = 0u; c < params.landmarks; c++) {
+        product += saved[at + c] * dy[at + c];
+    }
+    var mean_da = 0.0;
+    for (var c = 0u; c < params.landmarks; c++) {
+        let a = balance[base + c] + params.alpha * (exp(r[at + c] - tlse[base + c]) - mean);
+        let dl = saved[at + c] * (dy[at + c] - product);
+        let d = select(0.0, dl / max(a, SMALLEST), a > SMALLEST);
+        da[at + c] = d;
+        mean_da += d;
+        dx[at + c] = dl;
+    }
+    mean_da /= f32(params.landmarks);
+    for (var c = 0u; c < params.landmarks; c++) {
+        dr[at + c] = exp(r[at + c] - tlse[base + c]) * params.alpha * (da[at + c] - mean_da);
+    }
+}

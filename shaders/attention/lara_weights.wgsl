@@ -1,0 +1,71 @@
+// Weights of LARA's proposals against each other (mis-opt; paper section 4.2, spec 1.4). With M_cj = phi(mu_j, w_c) =
+// g_cj + norm_j, where g = s w mu^T and norm_j = -(s / 2) |mu_j|^2:
+//   log_q_c = M_cc,   balance_c = exp(M_cc - LSE_j M_cj)
+// Gradient: dM_cj = -(dbalance_c balance_c) softmax_j(M_c.), plus dbalance_c balance_c + dlog_q_c on the diagonal.
+// One invocation per row c, 8 a workgroup.
+// Write policy: all stored (dnorm is the column sum of dg).
+
+#import index
+
+struct Params { rows: u32, landmarks: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> g: array<f32>;               // [rows, landmarks], rows = batch heads landmarks
+@group(0) @binding(3) var<storage, read> norm: array<f32>;            // [rows]
+@group(0) @binding(4) var<storage, read_write> balance: array<f32>;   // [rows]
+@group(0) @binding(5) var<storage, read_write> log_q: array<f32>;     // [rows]
+@group(0) @binding(6) var<storage, read> dbalance: array<f32>;        // [rows]
+@group(0) @binding(7) var<storage, read> dlog_q: array<f32>;          // [rows]
+@group(0) @binding(8) var<storage, read_write> dg: array<f32>;        // [rows, landmarks]
+
+fn row_lse(row: u32) -> f32 {
+    let at = row * params.landmarks;
+    let base = (row / params.landmarks) * params.landmarks;
+    var largest = g[at] + norm[base];
+    for (var j = 1u; j < params.landmarks; j++) {
+        largest = max(largest, g[at + j] + norm[base + j]);
+    }
+    var sum = 0.0;
+    for (var j = 0u; j < params.landmarks; j++) {
+        sum += exp(g[at + j] + norm[base + j] - largest);
+    }
+    return largest + log(sum);
+}
+
+@compute @workgroup_size(8)
+fn forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let diagonal = g[row * params.landmarks + row % params.landmarks] + norm[row];
+    balance[row] = exp(diagonal - row_lse(row));
+    log_q[row] = diagonal;
+}
+
+@compute @workgroup_size(8)
+fn backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.landmarks;
+    let c = row % params.landmarks;
+    let base = row - c;
+    let total = row_lse(row);
+    let weighted = dbalance[row] * exp(g[at + c] + norm[row] - total);
+    for (var j = 0u; j < params.landmarks; j++) {
+        var d = -weighted * exp(g[at + j] + norm[base + j] - total);
+        if j == c {
+            d += weighted + dlog_q[row];
+        }
+        dg[at + j] = d;
+    }
+}

@@ -1,0 +1,400 @@
+// Streaming softmax attention and its backward pass, shaped for GPUs (register blocked, tiles in workgroup memory).
+//
+//   l_nm = scale q_n.k_m + key_bias_m      p_nm = softmax_m(l_nm)      lse_n = log sum_m exp(l_nm)
+//   out_n = sum_m p_nm v_m
+//   g_nm = dout_n.v_m - delta_n            ds_nm = p_nm g_nm           (stats_n = lse_n, delta_n: attend_merge.wgsl)
+//   dq_n = scale sum_m ds_nm k_m           dk_m = scale sum_n ds_nm q_n
+//   dv_m = sum_n p_nm dout_n               dkey_bias_m = sum_n ds_nm
+//
+// This file is imported, with attend_backward.wgsl, by the modules attend_vector.wgsl (channels % 4 == 0, the fast one)
+// and attend_scalar.wgsl (any channels), which declare q, k, v, dout, out, dq, dk and dv under the same names.
+//
+// lse is one f32, so backward's exp(l - lse) has a relative error of about 6e-8 |lse|.
+//
+// Masking: a key with key_bias <= -1e29 (MASKED = -1e30) gets no weight, and so does one hidden by `causal` (key m is
+// visible to query n when m <= n + keys - queries). A query without visible keys has out = 0, lse = -1e30, no gradient.
+//
+// Every pass is the same walk. "Rows" are what the workgroup owns, "columns" what it streams over:
+//   rows = queries, columns = keys: forward, forward_lse, backward_queries
+//   rows = keys, columns = queries: backward_keys, backward_keys_bias, backward_values
+// 128 threads own 64 rows and CHANNELS output channels. For each tile of 32 columns: dot products by 4x4 register
+// blocks (operands staged 16 channels at a time, transposed), weights to workgroup memory, then
+// accumulator += weights x column vectors. Nothing in workgroup memory grows with `channels`.
+//
+// Dispatch: x = ceil(rows / 64) * ceil(channels / CHANNELS), y = batch, z = splits.
+// (forward_lse: x = ceil(queries / 64).)
+// Split s covers columns [s * split_columns, (s + 1) * split_columns), split_columns a multiple of 32, and writes the
+// s-th slice of its outputs, which then have a leading axis [splits, ...]. attend_merge.wgsl joins the slices.
+// Write policy: out and lse are stored. dq, dk, dv, dkey_bias: stored, or added when their accumulate flag is 1.
+
+struct Params {
+    batch: u32,             // batch x heads
+    queries: u32,
+    keys: u32,
+    channels: u32,          // head dimension of q, k and v
+    scale: f32,
+    causal: u32,
+    has_bias: u32,          // 0: key_bias is not read
+    has_dout: u32,          // 0: dout and v are not read by the backward pass
+    split_columns: u32,     // columns a split covers; with one split, at least the number of columns
+    accumulate_dq: u32,
+    accumulate_dk: u32,
+    accumulate_dv: u32,
+    accumulate_dkey_bias: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(5) var<storage, read> key_bias: array<f32>; // [batch, keys]
+@group(0) @binding(9) var<storage, read_write> lse: array<f32>; // [splits, batch, queries]
+
+// Output channels of one workgroup: 32 or 64. More channels are spread over workgroups, which repeat the dot products.
+override CHANNELS: u32 = 64u;
+override LANES: u32 = CHANNELS / 4u;     // threads that share an output row, one vec4 each
+override STAGED: u32 = 1024u / CHANNELS; // column vectors staged at a time
+override WIDE: bool = CHANNELS == 64u;   // 8 output rows a thread, otherwise 4
+
+const THREADS: u32 = 128u;
+const ROWS: u32 = 64u;
+const COLUMNS: u32 = 32u;
+const CHUNK: u32 = 16u;
+const MASKED: f32 = -1e30;
+const MASK_LIMIT: f32 = -1e29;
+
+alias Accumulator = array<vec4<f32>, 8>;
+
+// Three uses in turn: [16 channels][16 row groups] then [16 channels][8 column groups] of transposed operands;
+// [STAGED][LANES] column vectors; [8 column groups][16 row groups] partial row reductions.
+var<workgroup> stage: array<vec4<f32>, 384>;
+var<workgroup> weights: array<vec4<f32>, 512>; // [32 columns][16 row groups]
+var<workgroup> factor: array<vec4<f32>, 16>;   // [64 rows]
+
+// What a workgroup works on. Uniform: nothing in it may come from the invocation's index, or loops over it lose their
+// right to barriers.
+struct Job {
+    z: u32,        // batch x head
+    row: u32,      // first row
+    channel: u32,  // first output channel
+    leader: bool,  // whether it writes what has no channels
+    slice: u32,    // split * batch + z: which matrix of the outputs
+    begin: u32,    // columns [begin, end)
+    end: u32,
+}
+
+fn job(group: vec3<u32>, blocks: u32, rows_are_keys: bool) -> Job {
+    let row = group.x / blocks * ROWS;
+    let columns = select(params.keys, params.queries, rows_are_keys);
+    var begin = group.z * params.split_columns;
+    var end = min(columns, begin + params.split_columns);
+    if params.causal == 1u {
+        let queries = params.queries;
+        let keys = params.keys;
+        if rows_are_keys {
+            let first = select(0u, row + queries - keys, row + queries > keys);
+            begin = max(begin, first / COLUMNS * COLUMNS);
+        } else {
+            let last = min(row + ROWS, queries);
+            end = min(end, select(0u, last + keys - queries, last + keys > queries));
+        }
+    }
+    let block = group.x % blocks;
+    return Job(group.y, row, block * CHANNELS, block == 0u, group.z * params.batch + group.y, begin, end);
+}
+
+fn channel_blocks() -> u32 {
+    return (params.channels + CHANNELS - 1u) / CHANNELS;
+}
+
+// ---------------------------------------------------------------- dot products
+
+fn q_block(z: u32, row: u32, channel: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        q_at(z, row, channel),
+        q_at(z, row + 1u, channel),
+        q_at(z, row + 2u, channel),
+        q_at(z, row + 3u, channel),
+    );
+}
+
+fn k_block(z: u32, row: u32, channel: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        k_at(z, row, channel),
+        k_at(z, row + 1u, channel),
+        k_at(z, row + 2u, channel),
+        k_at(z, row + 3u, channel),
+    );
+}
+
+// Which 4x4 block thread `lid` stages: threads 0..64 the rows' operand, 64..96 the columns'.
+struct Item {
+    of_rows: bool,
+    first: u32,   // first of 4 vectors
+    channel: u32, // first of 4 channels, within the chunk
+    slot: u32,    // where channel 0 goes
+    stride: u32,  // slots from channel to channel
+}
+
+fn item(row: u32, column: u32, lid: u32) -> Item {
+    let of_rows = lid < 64u;
+    let i = select(lid - 64u, lid, of_rows);
+    let group = i / 4u;
+    let channel = i % 4u * 4u;
+    if of_rows {
+        return Item(true, row + group * 4u, channel, channel * 16u + group, 16u);
+    }
+    return Item(false, column + group * 4u, channel, 256u + channel * 8u + group, 8u);
+}
+
+fn place(to: Item, block: mat4x4<f32>) {
+    let turned = transpose(block);
+    stage[to.slot] = turned[0];
+    stage[to.slot + to.stride] = turned[1];
+    stage[to.slot + 2u * to.stride] = turned[2];
+    stage[to.slot + 3u * to.stride] = turned[3];
+}
+
+// Adds the outer products of the chunk's `channels`; thread (lid / 8, lid % 8) holds 4 rows (components) x 4 columns
+// (matrix columns). Unrolled by hand to 4, not to 16: as fast, and software adapters compile it in half the time.
+fn multiply_chunk(dots: mat4x4<f32>, channels: u32, lid: u32) -> mat4x4<f32> {
+    var sum = dots;
+    for (var channel = 0u; channel < min(channels, CHUNK); channel += 4u) {
+        let at = channel * 16u + lid / 8u;
+        let to = 256u + channel * 8u + lid % 8u;
+        sum = multiply(sum, stage[at], stage[to]);
+        sum = multiply(sum, stage[at + 16u], stage[to + 8u]);
+        sum = multiply(sum, stage[at + 32u], stage[to + 16u]);
+        sum = multiply(sum, stage[at + 48u], stage[to + 24u]);
+    }
+    return sum;
+}
+
+fn multiply(dots: mat4x4<f32>, a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(dots[0] + a * b.x, dots[1] + a * b.y, dots[2] + a * b.z, dots[3] + a * b.w);
+}
+
+fn multiply_qk(z: u32, rows_are_keys: bool, row: u32, column: u32, lid: u32) -> mat4x4<f32> {
+    var dots = mat4x4<f32>();
+    for (var chunk = 0u; chunk < params.channels; chunk += CHUNK) {
+        if lid < 96u {
+            let to = item(row, column, lid);
+            var block: mat4x4<f32>;
+            if to.of_rows == rows_are_keys {
+                block = k_block(z, to.first, chunk + to.channel);
+            } else {
+                block = q_block(z, to.first, chunk + to.channel);
+            }
+            place(to, block);
+        }
+        workgroupBarrier();
+        dots = multiply_chunk(dots, params.channels - chunk, lid);
+        workgroupBarrier();
+    }
+    return dots;
+}
+
+// ---------------------------------------------------------------- logits and probabilities
+
+fn bias_at(z: u32, key: u32) -> f32 {
+    if key >= params.keys {
+        return MASKED;
+    }
+    if params.has_bias == 0u {
+        return 0.0;
+    }
+    return key_bias[z * params.keys + key];
+}
+
+fn logits(dots: vec4<f32>, bias: vec4<f32>, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
+    var visible = bias > vec4(MASK_LIMIT);
+    if params.causal == 1u {
+        visible = visible & (key + params.queries <= query + params.keys);
+    }
+    return select(vec4(MASKED), params.scale * dots + bias, visible);
+}
+
+fn weight(logit: vec4<f32>, shift: vec4<f32>) -> vec4<f32> {
+    return select(exp(logit - shift), vec4(0.0), logit <= vec4(MASK_LIMIT));
+}
+
+fn four(first: u32) -> vec4<u32> {
+    return vec4(first) + vec4(0u, 1u, 2u, 3u);
+}
+
+fn store_weights(block: mat4x4<f32>, lid: u32) {
+    let at = lid % 8u * 64u + lid / 8u;
+    weights[at] = block[0];
+    weights[at + 16u] = block[1];
+    weights[at + 32u] = block[2];
+    weights[at + 48u] = block[3];
+}
+
+// Over the 8 threads that hold the same 4 rows. Ends without a barrier: the caller puts one before stage's next use.
+fn row_total(part: vec4<f32>, lid: u32) -> vec4<f32> {
+    stage[lid % 8u * 16u + lid / 8u] = part;
+    workgroupBarrier();
+    var total = vec4(0.0);
+    for (var i = 0u; i < 8u; i++) {
+        total += stage[i * 16u + lid / 8u];
+    }
+    return total;
+}
+
+fn row_max(part: vec4<f32>, lid: u32) -> vec4<f32> {
+    stage[lid % 8u * 16u + lid / 8u] = part;
+    workgroupBarrier();
+    var best = vec4(MASKED);
+    for (var i = 0u; i < 8u; i++) {
+        best = max(best, stage[i * 16u + lid / 8u]);
+    }
+    return best;
+}
+
+// ---------------------------------------------------------------- accumulator += weights x column vectors
+
+// Rounded up to 4 columns: those past the end have weight 0.
+fn add_staged(sum: ptr<function, Accumulator>, first: u32, columns: u32, lid: u32) {
+    for (var i = 0u; i < min(columns, STAGED); i += 4u) {
+        add_vector(sum, first + i, i, lid);
+        add_vector(sum, first + i + 1u, i + 1u, lid);
+        add_vector(sum, first + i + 2u, i + 2u, lid);
+        add_vector(sum, first + i + 3u, i + 3u, lid);
+    }
+}
+
+fn add_vector(sum: ptr<function, Accumulator>, column: u32, staged: u32, lid: u32) {
+    let group = lid / LANES;
+    let x = stage[staged * LANES + lid % LANES];
+    let w = weights[column * 16u + select(group, group * 2u, WIDE)];
+    (*sum)[0] += w.x * x;
+    (*sum)[1] += w.y * x;
+    (*sum)[2] += w.z * x;
+    (*sum)[3] += w.w * x;
+    if WIDE {
+        let u = weights[column * 16u + group * 2u + 1u];
+        (*sum)[4] += u.x * x;
+        (*sum)[5] += u.y * x;
+        (*sum)[6] += u.z * x;
+        (*sum)[7] += u.w * x;
+    }
+}
+
+fn add_v(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
+    let columns = min(COLUMNS, to.end - column);
+    for (var first = 0u; first < columns; first += STAGED) {
+        for (var at = lid; at < 256u; at += THREADS) {
+            stage[at] = v_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
+        }
+        workgroupBarrier();
+        add_staged(sum, first, columns - first, lid);
+        workgroupBarrier();
+    }
+}
+
+// Multiplies every accumulated row by its entry of `factor`.
+fn rescale(sum: ptr<function, Accumulator>, lid: u32) {
+    let group = lid / LANES;
+    let f = factor[select(group, group * 2u, WIDE)];
+    (*sum)[0] *= f.x;
+    (*sum)[1] *= f.y;
+    (*sum)[2] *= f.z;
+    (*sum)[3] *= f.w;
+    if WIDE {
+        let g = factor[group * 2u + 1u];
+        (*sum)[4] *= g.x;
+        (*sum)[5] *= g.y;
+        (*sum)[6] *= g.z;
+        (*sum)[7] *= g.w;
+    }
+}
+
+// First of the thread's 4 or 8 output rows, and its first output channel.
+fn own_row(to: Job, lid: u32) -> u32 {
+    return to.row + lid / LANES * (CHANNELS / 8u);
+}
+
+fn own_channel(to: Job, lid: u32) -> u32 {
+    return to.channel + lid % LANES * 4u;
+}
+
+// ---------------------------------------------------------------- forward
+
+// Running maximum and this thread's share of the running sum, of 4 rows.
+struct Softmax {
+    peak: vec4<f32>,
+    sum: vec4<f32>,
+}
+
+// One tile of keys: logits to probabilities relative to the new peak, in `weights`; old sums' correction in `factor`.
+// Ends without a barrier.
+fn softmax_tile(state: Softmax, to: Job, key: u32, lid: u32) -> Softmax {
+    var s = multiply_qk(to.z, false, to.row, key, lid);
+    let query = four(to.row + lid / 8u * 4u);
+    let first = key + lid % 8u * 4u;
+    s[0] = logits(s[0], vec4(bias_at(to.z, first)), query, vec4(first));
+    s[1] = logits(s[1], vec4(bias_at(to.z, first + 1u)), query, vec4(first + 1u));
+    s[2] = logits(s[2], vec4(bias_at(to.z, first + 2u)), query, vec4(first + 2u));
+    s[3] = logits(s[3], vec4(bias_at(to.z, first + 3u)), query, vec4(first + 3u));
+    let peak = max(state.peak, row_max(max(max(s[0], s[1]), max(s[2], s[3])), lid));
+    let p = mat4x4<f32>(weight(s[0], peak), weight(s[1], peak), weight(s[2], peak), weight(s[3], peak));
+    let correction = exp(state.peak - peak);
+    store_weights(p, lid);
+    if lid % 8u == 0u {
+        factor[lid / 8u] = correction;
+    }
+    return Softmax(peak, state.sum * correction + (p[0] + p[1] + p[2] + p[3]));
+}
+
+fn store_lse(state: Softmax, total: vec4<f32>, to: Job, lid: u32) {
+    if to.leader && lid % 8u == 0u {
+        let values = select(vec4(MASKED), state.peak + log(max(total, vec4(1e-30))), total > vec4(0.0));
+        let query = to.row + lid / 8u * 4u;
+        let at = to.slice * params.queries + query;
+        if query < params.queries { lse[at] = values.x; }
+        if query + 1u < params.queries { lse[at + 1u] = values.y; }
+        if query + 2u < params.queries { lse[at + 2u] = values.z; }
+        if query + 3u < params.queries { lse[at + 3u] = values.w; }
+    }
+}
+
+@compute @workgroup_size(128)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let to = job(group, channel_blocks(), false);
+    var state = Softmax(vec4(MASKED), vec4(0.0));
+    var sum = Accumulator();
+    for (var key = to.begin; key < to.end; key += COLUMNS) {
+        state = softmax_tile(state, to, key, lid);
+        workgroupBarrier();
+        rescale(&sum, lid);
+        add_v(&sum, to, key, lid);
+    }
+    let total = row_total(state.sum, lid);
+    store_lse(state, total, to, lid);
+    if lid % 8u == 0u {
+        factor[lid / 8u] = select(vec4(0.0), 1.0 / max(total, vec4(1e-30)), total > vec4(0.0));
+    }
+    workgroupBarrier();
+    rescale(&sum, lid);
+    let row = own_row(to, lid);
+    let channel = own_channel(to, lid);
+    store_out(to.slice, row, channel, sum[0]);
+    store_out(to.slice, row + 1u, channel, sum[1]);
+    store_out(to.slice, row + 2u, channel, sum[2]);
+    store_out(to.slice, row + 3u, channel, sum[3]);
+    if WIDE {
+        store_out(to.slice, row + 4u, channel, sum[4]);
+        store_out(to.slice, row + 5u, channel, sum[5]);
+        store_out(to.slice, row + 6u, channel, sum[6]);
+        store_out(to.slice, row + 7u, channel, sum[7]);
+    }
+}
+
+// Only lse: no v, no out.
+@compute @workgroup_size(128)
+fn forward_lse(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let to = job(group, 1u, false);
+    var state = Softmax(vec4(MASKED), vec4(0.0));
+    for (var key = to.begin; key < to.end; key += COLUMNS) {
+        state = softmax_tile(state, to, key, lid);
+        workgroupBarrier();
+    }
+    store_lse(state, row_total(state.sum, lid), to, lid);
+}

@@ -1,0 +1,272 @@
+// The backward pass of streaming attention: entry points that use the tile machinery of attend.wgsl, which has the
+// formulas, the dispatch contract and the write policy. Probabilities are recomputed from lse; no atomics.
+//
+//   backward_queries    dq                rows = queries, columns = keys
+//   backward_keys       dk                rows = keys, columns = queries
+//   backward_keys_bias  dk, dkey_bias     the same, when the key bias wants a gradient too
+//   backward_values     dv                rows = keys, columns = queries
+//
+// dk and dv are separate passes: one pass would save a seventh of the arithmetic and double the accumulators (to more
+// registers than some GPUs have), and with dkey_bias it would bind 9 storage buffers, where WebGPU grants 8.
+// `stats` comes from backward_prepare in attend_merge.wgsl. With has_dout = 0, dq, dk and dkey_bias get lse's gradient
+// alone and dv is zero.
+
+@group(0) @binding(6) var<storage, read> stats: array<f32>; // [batch, queries, 2]: lse, delta
+@group(0) @binding(13) var<storage, read_write> dkey_bias: array<f32>; // [splits, batch, keys]
+
+fn v_block(z: u32, row: u32, channel: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        v_at(z, row, channel),
+        v_at(z, row + 1u, channel),
+        v_at(z, row + 2u, channel),
+        v_at(z, row + 3u, channel),
+    );
+}
+
+fn dout_block(z: u32, row: u32, channel: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        dout_at(z, row, channel),
+        dout_at(z, row + 1u, channel),
+        dout_at(z, row + 2u, channel),
+        dout_at(z, row + 3u, channel),
+    );
+}
+
+fn block_of(of_qk: bool, of_keys: bool, z: u32, row: u32, channel: u32) -> mat4x4<f32> {
+    if of_qk {
+        if of_keys {
+            return k_block(z, row, channel);
+        }
+        return q_block(z, row, channel);
+    }
+    if of_keys {
+        return v_block(z, row, channel);
+    }
+    return dout_block(z, row, channel);
+}
+
+fn add_q(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
+    let columns = min(COLUMNS, to.end - column);
+    for (var first = 0u; first < columns; first += STAGED) {
+        for (var at = lid; at < 256u; at += THREADS) {
+            stage[at] = q_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
+        }
+        workgroupBarrier();
+        add_staged(sum, first, columns - first, lid);
+        workgroupBarrier();
+    }
+}
+
+fn add_k(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
+    let columns = min(COLUMNS, to.end - column);
+    for (var first = 0u; first < columns; first += STAGED) {
+        for (var at = lid; at < 256u; at += THREADS) {
+            stage[at] = k_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
+        }
+        workgroupBarrier();
+        add_staged(sum, first, columns - first, lid);
+        workgroupBarrier();
+    }
+}
+
+fn add_dout(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
+    let columns = min(COLUMNS, to.end - column);
+    for (var first = 0u; first < columns; first += STAGED) {
+        for (var at = lid; at < 256u; at += THREADS) {
+            stage[at] = dout_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
+        }
+        workgroupBarrier();
+        add_staged(sum, first, columns - first, lid);
+        workgroupBarrier();
+    }
+}
+
+// A query past the end gets an lse that makes all its probabilities zero.
+fn stats_at(z: u32, query: u32) -> vec2<f32> {
+    if query >= params.queries {
+        return vec2(-MASKED, 0.0);
+    }
+    let at = (z * params.queries + query) * 2u;
+    return vec2(stats[at], stats[at + 1u]);
+}
+
+// p of one tile, rows as components and columns as matrix columns, in either orientation.
+fn probabilities(qk: mat4x4<f32>, to: Job, rows_are_keys: bool, column: u32, lid: u32) -> mat4x4<f32> {
+    var s = qk;
+    let rows = four(to.row + lid / 8u * 4u);
+    let first = column + lid % 8u * 4u;
+    if rows_are_keys {
+        let bias = vec4(bias_at(to.z, rows.x), bias_at(to.z, rows.y), bias_at(to.z, rows.z), bias_at(to.z, rows.w));
+        s[0] = weight(logits(s[0], bias, vec4(first), rows), vec4(stats_at(to.z, first).x));
+        s[1] = weight(logits(s[1], bias, vec4(first + 1u), rows), vec4(stats_at(to.z, first + 1u).x));
+        s[2] = weight(logits(s[2], bias, vec4(first + 2u), rows), vec4(stats_at(to.z, first + 2u).x));
+        s[3] = weight(logits(s[3], bias, vec4(first + 3u), rows), vec4(stats_at(to.z, first + 3u).x));
+    } else {
+        let shift = vec4(
+            stats_at(to.z, rows.x).x,
+            stats_at(to.z, rows.y).x,
+            stats_at(to.z, rows.z).x,
+            stats_at(to.z, rows.w).x,
+        );
+        s[0] = weight(logits(s[0], vec4(bias_at(to.z, first)), rows, vec4(first)), shift);
+        s[1] = weight(logits(s[1], vec4(bias_at(to.z, first + 1u)), rows, vec4(first + 1u)), shift);
+        s[2] = weight(logits(s[2], vec4(bias_at(to.z, first + 2u)), rows, vec4(first + 2u)), shift);
+        s[3] = weight(logits(s[3], vec4(bias_at(to.z, first + 3u)), rows, vec4(first + 3u)), shift);
+    }
+    return s;
+}
+
+// ds of one tile: first p from q.k, then its product with dout.v - delta. One loop body for both dot products: half the
+// code of two, which software adapters take seconds to compile.
+fn logit_gradients(to: Job, rows_are_keys: bool, column: u32, lid: u32) -> mat4x4<f32> {
+    var ds: mat4x4<f32>;
+    for (var side = 0u; side < 2u; side++) {
+        var dots = mat4x4<f32>();
+        let channels = select(params.channels, 0u, side == 1u && params.has_dout == 0u);
+        for (var chunk = 0u; chunk < channels; chunk += CHUNK) {
+            if lid < 96u {
+                let put = item(to.row, column, lid);
+                place(put, block_of(side == 0u, put.of_rows == rows_are_keys, to.z, put.first, chunk + put.channel));
+            }
+            workgroupBarrier();
+            dots = multiply_chunk(dots, channels - chunk, lid);
+            workgroupBarrier();
+        }
+        if side == 0u {
+            ds = probabilities(dots, to, rows_are_keys, column, lid);
+        } else {
+            ds = times_gradients(ds, dots, to, rows_are_keys, column, lid);
+        }
+    }
+    return ds;
+}
+
+// p o (g - delta)
+fn times_gradients(
+    p: mat4x4<f32>,
+    g: mat4x4<f32>,
+    to: Job,
+    rows_are_keys: bool,
+    column: u32,
+    lid: u32,
+) -> mat4x4<f32> {
+    if rows_are_keys {
+        let first = column + lid % 8u * 4u;
+        return mat4x4<f32>(
+            p[0] * (g[0] - stats_at(to.z, first).y),
+            p[1] * (g[1] - stats_at(to.z, first + 1u).y),
+            p[2] * (g[2] - stats_at(to.z, first + 2u).y),
+            p[3] * (g[3] - stats_at(to.z, first + 3u).y),
+        );
+    }
+    let row = to.row + lid / 8u * 4u;
+    let delta = vec4(
+        stats_at(to.z, row).y,
+        stats_at(to.z, row + 1u).y,
+        stats_at(to.z, row + 2u).y,
+        stats_at(to.z, row + 3u).y,
+    );
+    return mat4x4<f32>(p[0] * (g[0] - delta), p[1] * (g[1] - delta), p[2] * (g[2] - delta), p[3] * (g[3] - delta));
+}
+
+@compute @workgroup_size(128)
+fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let to = job(group, channel_blocks(), false);
+    var sum = Accumulator();
+    for (var key = to.begin; key < to.end; key += COLUMNS) {
+        store_weights(logit_gradients(to, false, key, lid), lid);
+        workgroupBarrier();
+        add_k(&sum, to, key, lid);
+    }
+    let row = own_row(to, lid);
+    let channel = own_channel(to, lid);
+    store_dq(to.slice, row, channel, params.scale * sum[0]);
+    store_dq(to.slice, row + 1u, channel, params.scale * sum[1]);
+    store_dq(to.slice, row + 2u, channel, params.scale * sum[2]);
+    store_dq(to.slice, row + 3u, channel, params.scale * sum[3]);
+    if WIDE {
+        store_dq(to.slice, row + 4u, channel, params.scale * sum[4]);
+        store_dq(to.slice, row + 5u, channel, params.scale * sum[5]);
+        store_dq(to.slice, row + 6u, channel, params.scale * sum[6]);
+        store_dq(to.slice, row + 7u, channel, params.scale * sum[7]);
+    }
+}
+
+// Writes dk; returns this thread's share of its 4 rows' sums of ds.
+fn key_gradients(to: Job, lid: u32) -> vec4<f32> {
+    var sum = Accumulator();
+    var bias = vec4(0.0);
+    for (var query = to.begin; query < to.end; query += COLUMNS) {
+        let ds = logit_gradients(to, true, query, lid);
+        bias += ds[0] + ds[1] + ds[2] + ds[3];
+        store_weights(ds, lid);
+        workgroupBarrier();
+        add_q(&sum, to, query, lid);
+    }
+    let row = own_row(to, lid);
+    let channel = own_channel(to, lid);
+    store_dk(to.slice, row, channel, params.scale * sum[0]);
+    store_dk(to.slice, row + 1u, channel, params.scale * sum[1]);
+    store_dk(to.slice, row + 2u, channel, params.scale * sum[2]);
+    store_dk(to.slice, row + 3u, channel, params.scale * sum[3]);
+    if WIDE {
+        store_dk(to.slice, row + 4u, channel, params.scale * sum[4]);
+        store_dk(to.slice, row + 5u, channel, params.scale * sum[5]);
+        store_dk(to.slice, row + 6u, channel, params.scale * sum[6]);
+        store_dk(to.slice, row + 7u, channel, params.scale * sum[7]);
+    }
+    return bias;
+}
+
+@compute @workgroup_size(128)
+fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    key_gradients(job(group, channel_blocks(), true), lid);
+}
+
+fn store_dkey_bias(slice: u32, key: u32, value: f32) {
+    if key < params.keys {
+        let at = slice * params.keys + key;
+        if params.accumulate_dkey_bias == 1u {
+            dkey_bias[at] += value;
+        } else {
+            dkey_bias[at] = value;
+        }
+    }
+}
+
+@compute @workgroup_size(128)
+fn backward_keys_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let to = job(group, channel_blocks(), true);
+    let total = row_total(key_gradients(to, lid), lid);
+    if to.leader && lid % 8u == 0u {
+        let key = to.row + lid / 8u * 4u;
+        store_dkey_bias(to.slice, key, total.x);
+        store_dkey_bias(to.slice, key + 1u, total.y);
+        store_dkey_bias(to.slice, key + 2u, total.z);
+        store_dkey_bias(to.slice, key + 3u, total.w);
+    }
+}
+
+@compute @workgroup_size(128)
+fn backward_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let to = job(group, channel_blocks(), true);
+    let end = select(to.begin, to.end, params.has_dout == 1u);
+    var sum = Accumulator();
+    for (var query = to.begin; query < end; query += COLUMNS) {
+        store_weights(probabilities(multiply_qk(to.z, true, to.row, query, lid), to, true, query, lid), lid);
+        workgroupBarrier();
+        add_dout(&sum, to, query, lid);
+    }
+    let row = own_row(to, lid);
+    let channel = own_channel(to, lid);
+    store_dv(to.slice, row, channel, sum[0]);
+    store_dv(to.slice, row + 1u, channel, sum[1]);
+    store_dv(to.slice, row + 2u, channel, sum[2]);
+    store_dv(to.slice, row + 3u, channel, sum[3]);
+    if WIDE {
+        store_dv(to.slice, row + 4u, channel, sum[4]);
+        store_dv(to.slice, row + 5u, channel, sum[5]);
+        store_dv(to.slice, row + 6u, channel, sum[6]);
+        store_dv(to.slice, row + 7u, channel, sum[7]);
+    }
+}

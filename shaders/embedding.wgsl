@@ -1,0 +1,98 @@
+// y[b, n, :] = token(b, n) + position[n, :], where token(b, 0) is the class token if there is one (params.class_token
+// == 1) and the other tokens are x[b, :, :] in order.
+// One invocation per element of y (forward), of x (backward), of position (backward_position, backward_class); 64 a group.
+// Write policy: forward stores y; gradients are stored, or added to when params.accumulate == 1.
+
+#import index
+
+struct Params { batch: u32, tokens: u32, dim: u32, class_token: u32, accumulate: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<f32>;                // [batch, tokens - class_token, dim]
+@group(0) @binding(3) var<storage, read> position: array<f32>;         // [tokens, dim]
+@group(0) @binding(4) var<storage, read> class_embedding: array<f32>;  // [dim]; position again if there is none
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;          // [batch, tokens, dim]
+@group(0) @binding(6) var<storage, read> dy: array<f32>;               // [batch, tokens, dim]
+@group(0) @binding(7) var<storage, read_write> dx: array<f32>;         // [batch, tokens - class_token, dim]
+@group(0) @binding(8) var<storage, read_write> dposition: array<f32>;  // [tokens, dim]
+@group(0) @binding(9) var<storage, read_write> dclass: array<f32>;     // [dim]
+
+@compute @workgroup_size(64)
+fn forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    let size = params.tokens * params.dim;
+    if i >= params.batch * size {
+        return;
+    }
+    let inner = i % size;
+    let skipped = params.class_token * params.dim;
+    if inner < skipped {
+        y[i] = class_embedding[inner] + position[inner];
+    } else {
+        y[i] = x[(i / size) * (size - skipped) + inner - skipped] + position[inner];
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    let skipped = params.class_token * params.dim;
+    let size = params.tokens * params.dim - skipped;
+    if i >= params.batch * size {
+        return;
+    }
+    var d = dy[(i / size) * (size + skipped) + skipped + i % size];
+    if params.accumulate == 1u {
+        d += dx[i];
+    }
+    dx[i] = d;
+}
+
+fn over_batch(i: u32) -> f32 {
+    var sum = 0.0;
+    for (var b = 0u; b < params.batch; b++) {
+        sum += dy[b * params.tokens * params.dim + i];
+    }
+    return sum;
+}
+
+@compute @workgroup_size(64)
+fn backward_position(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    if i >= params.tokens * params.dim {
+        return;
+    }
+    var d = over_batch(i);
+    if params.accumulate == 1u {
+        d += dposition[i];
+    }
+    dposition[i] = d;
+}
+
+@compute @workgroup_size(64)
+fn backward_class(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    if i >= params.dim {
+        return;
+    }
+    var d = over_batch(i);
+    if params.accumulate == 1u {
+        d += dclass[i];
+    }
+    dclass[i] = d;
+}

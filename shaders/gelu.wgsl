@@ -1,0 +1,44 @@
+// y = x Phi(x) with the exact normal distribution function Phi (not the tanh form); dx = dy (Phi(x) + x phi(x)).
+// One invocation per four elements; a workgroup holds 64 (256 elements). Lengths are padded to whole vec4s.
+// Write policy: forward stores y; backward stores dx, or adds to it when params.accumulate == 1.
+
+#import index
+#import erf
+
+struct Params { quads: u32, accumulate: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;        // [len]
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;  // [len]
+@group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>;       // [len]
+@group(0) @binding(5) var<storage, read_write> dx: array<vec4<f32>>; // [len]
+
+@compute @workgroup_size(64)
+fn forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    if i < params.quads {
+        let value = x[i];
+        y[i] = value * normal(value).cdf;
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    if i < params.quads {
+        let value = x[i];
+        let at = normal(value);
+        var d = dy[i] * (at.cdf + value * at.density);
+        if params.accumulate == 1u {
+            d += dx[i];
+        }
+        dx[i] = d;
+    }
+}

@@ -1,0 +1,184 @@
+// y = (x - mean) / sqrt(var + eps) * gain + bias over each row; mean and 1/sqrt(var + eps) are kept for the backward:
+// with h = (x - mean) rstd and g = dy gain:  dx = rstd (g - mean(g) - h mean(g h)), dgain = sum dy h, dbias = sum dy.
+//
+// forward, backward            one workgroup of 64 per row (GPUs); rows are spread over workgroups in x and y
+// forward_rows, backward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers)
+// backward_params              one invocation per column, 64 a workgroup in x, one block of params.block rows in y;
+//                              partial sums go to dgain, dbias [blocks, cols], which column_sum adds up
+// Write policy: y, statistics and partial sums are stored; dx is stored, or added to when params.accumulate == 1.
+
+#import index
+
+struct Params { rows: u32, cols: u32, block: u32, eps: f32, accumulate: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<f32>;                // [rows, cols]
+@group(0) @binding(3) var<storage, read> gain: array<f32>;             // [cols]
+@group(0) @binding(4) var<storage, read> bias: array<f32>;             // [cols]
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;          // [rows, cols]
+@group(0) @binding(6) var<storage, read_write> statistics: array<f32>; // [rows, 2] mean and rstd
+@group(0) @binding(7) var<storage, read> saved: array<f32>;            // [rows, 2] the same, read
+@group(0) @binding(8) var<storage, read> dy: array<f32>;               // [rows, cols]
+@group(0) @binding(9) var<storage, read_write> dx: array<f32>;         // [rows, cols]
+@group(0) @binding(10) var<storage, read_write> dgain: array<f32>;     // [blocks, cols]
+@group(0) @binding(11) var<storage, read_write> dbias: array<f32>;     // [blocks, cols]
+
+var<workgroup> first: array<f32, 64>;
+var<workgroup> second: array<f32, 64>;
+
+// Sums `a` and `b` over the workgroup.
+fn reduce(a: f32, b: f32, local: u32) -> vec2<f32> {
+    workgroupBarrier();
+    first[local] = a;
+    second[local] = b;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if local < half {
+            first[local] += first[local + half];
+            second[local] += second[local + half];
+        }
+        workgroupBarrier();
+    }
+    return vec2(first[0], second[0]);
+}
+
+@compute @workgroup_size(64)
+fn forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = workgroup.x + workgroup.y * workgroups.x;
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.cols;
+    var sum = 0.0;
+    for (var i = local; i < params.cols; i += 64u) {
+        sum += x[at + i];
+    }
+    let mean = reduce(sum, 0.0, local).x / f32(params.cols);
+    var square = 0.0;
+    for (var i = local; i < params.cols; i += 64u) {
+        let d = x[at + i] - mean;
+        square += d * d;
+    }
+    let rstd = inverseSqrt(reduce(square, 0.0, local).x / f32(params.cols) + params.eps);
+    for (var i = local; i < params.cols; i += 64u) {
+        y[at + i] = (x[at + i] - mean) * rstd * gain[i] + bias[i];
+    }
+    if local == 0u {
+        statistics[row * 2u] = mean;
+        statistics[row * 2u + 1u] = rstd;
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = workgroup.x + workgroup.y * workgroups.x;
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.cols;
+    let mean = saved[row * 2u];
+    let rstd = saved[row * 2u + 1u];
+    var sum = 0.0;
+    var product = 0.0;
+    for (var i = local; i < params.cols; i += 64u) {
+        let g = dy[at + i] * gain[i];
+        sum += g;
+        product += g * (x[at + i] - mean) * rstd;
+    }
+    let means = reduce(sum, product, local) / f32(params.cols);
+    for (var i = local; i < params.cols; i += 64u) {
+        let h = (x[at + i] - mean) * rstd;
+        var d = rstd * (dy[at + i] * gain[i] - means.x - h * means.y);
+        if params.accumulate == 1u {
+            d += dx[at + i];
+        }
+        dx[at + i] = d;
+    }
+}
+
+@compute @workgroup_size(8)
+fn forward_rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.cols;
+    var sum = 0.0;
+    for (var i = 0u; i < params.cols; i++) {
+        sum += x[at + i];
+    }
+    let mean = sum / f32(params.cols);
+    var square = 0.0;
+    for (var i = 0u; i < params.cols; i++) {
+        let d = x[at + i] - mean;
+        square += d * d;
+    }
+    let rstd = inverseSqrt(square / f32(params.cols) + params.eps);
+    for (var i = 0u; i < params.cols; i++) {
+        y[at + i] = (x[at + i] - mean) * rstd * gain[i] + bias[i];
+    }
+    statistics[row * 2u] = mean;
+    statistics[row * 2u + 1u] = rstd;
+}
+
+@compute @workgroup_size(8)
+fn backward_rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let at = row * params.cols;
+    let mean = saved[row * 2u];
+    let rstd = saved[row * 2u + 1u];
+    var sum = 0.0;
+    var product = 0.0;
+    for (var i = 0u; i < params.cols; i++) {
+        let g = dy[at + i] * gain[i];
+        sum += g;
+        product += g * (x[at + i] - mean) * rstd;
+    }
+    let mean_g = sum / f32(params.cols);
+    let mean_gh = product / f32(params.cols);
+    for (var i = 0u; i < params.cols; i++) {
+        let h = (x[at + i] - mean) * rstd;
+        var d = rstd * (dy[at + i] * gain[i] - mean_g - h * mean_gh);
+        if params.accumulate == 1u {
+            d += dx[at + i];
+        }
+        dx[at + i] = d;
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward_params(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup.x * 64u + local;
+    if i >= params.cols {
+        return;
+    }
+    let begin = workgroup.y * params.block;
+    let end = min(begin + params.block, params.rows);
+    var sum = 0.0;
+    var product = 0.0;
+    for (var row = begin; row < end; row++) {
+        let g = dy[row * params.cols + i];
+        sum += g;
+        product += g * (x[row * params.cols + i] - saved[row * 2u]) * saved[row * 2u + 1u];
+    }
+    dgain[workgroup.y * params.cols + i] = product;
+    dbias[workgroup.y * params.cols + i] = sum;
+}

@@ -1,0 +1,81 @@
+//! The WGSL kernels of lara: arithmetic and nothing else.
+//!
+//! One [`Module`] per `.wgsl` file, named by its path without the ending. A line `#import name` is replaced by the file
+//! `common/name.wgsl`; imports are flat (imported files import nothing).
+
+/// One WGSL file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Path below `shaders/` without `.wgsl`, for instance `attention/attend`.
+    pub name: &'static str,
+    text: &'static str,
+}
+
+impl Module {
+    /// The file's text with its imports resolved.
+    ///
+    /// An unknown import is left in place, where the WGSL front end names it and its line.
+    pub fn source(&self) -> String {
+        let mut resolved = String::with_capacity(self.text.len() + 4096);
+        for line in self.text.lines() {
+            let import = line.strip_prefix("#import ").and_then(|name| COMMON.iter().find(|c| c.0 == name.trim()));
+            resolved.push_str(import.map_or(line, |c| c.1));
+            resolved.push('\n');
+        }
+        resolved
+    }
+
+    /// The last part of the name, which the operation and the test share.
+    pub fn basename(&self) -> &'static str {
+        self.name.rsplit('/').next().unwrap_or(self.name)
+    }
+}
+
+const COMMON: &[(&str, &str)] = &[
+    ("header", include_str!("common/header.wgsl")),
+    ("philox", include_str!("common/philox.wgsl")),
+    ("index", include_str!("common/index.wgsl")),
+    ("erf", include_str!("common/erf.wgsl")),
+    ("attend", include_str!("common/attend.wgsl")),
+    ("attend_backward", include_str!("common/attend_backward.wgsl")),
+];
+
+macro_rules! modules {
+    ($($constant:ident = $name:literal;)*) => {
+        $(
+            #[doc = concat!("`", $name, ".wgsl`")]
+            pub const $constant: Module = Module { name: $name, text: include_str!(concat!($name, ".wgsl")) };
+        )*
+        /// Every module, in the order of registration.
+        pub const MODULES: &[&Module] = &[$(&$constant),*];
+    };
+}
+
+modules! {
+    MATMUL_TILES = "matmul_tiles";
+    MATMUL_ROWS = "matmul_rows";
+    MATMUL_ROWS4 = "matmul_rows4";
+    RESIDUAL = "residual";
+    GELU = "gelu";
+    DROPOUT = "dropout";
+    LAYERNORM = "layernorm";
+    PATCHIFY = "patchify";
+    EMBEDDING = "embedding";
+    POOLING = "pooling";
+    COLUMN_SUM = "column_sum";
+    CROSS_ENTROPY = "cross_entropy";
+    GRAD_NORM = "grad_norm";
+    ADAMW = "adamw";
+    PEAK = "peak";
+    HEADS = "attention/heads";
+    ATTEND_VECTOR = "attention/attend_vector";
+    ATTEND_SCALAR = "attention/attend_scalar";
+    ATTEND_MERGE = "attention/attend_merge";
+    SOFTMAX = "attention/softmax";
+    KEY_NORMS = "attention/key_norms";
+    LANDMARKS = "attention/landmarks";
+    NOISE = "attention/noise";
+    COLUMN_LSE = "attention/column_lse";
+    LARA_WEIGHTS = "attention/lara_weights";
+    LARA_MIX = "attention/lara_mix";
+}

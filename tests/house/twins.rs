@@ -1,0 +1,59 @@
+//! A basename is an address: the shader, its user in the runtime and its test have the same one.
+
+use crate::{assert_none, files_below, name, stem, with_extension};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// Shaders that are kernels, not parts to import.
+fn kernels() -> Vec<PathBuf> {
+    let mut shaders = with_extension(files_below("shaders"), &["wgsl"]);
+    shaders.retain(|path| !name(path).starts_with("shaders/common/"));
+    assert!(!shaders.is_empty(), "there is no shader outside shaders/common");
+    shaders
+}
+
+/// `attend_vector`, `attend`: a kernel that is split over files is tested under the first part of its name.
+fn addresses(basename: &str) -> Vec<&str> {
+    let shorter = basename.rmatch_indices('_').map(|(at, _)| &basename[..at]);
+    std::iter::once(basename).chain(shorter).collect()
+}
+
+fn words(paths: &[PathBuf]) -> HashSet<String> {
+    let texts = paths.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let split = |text: String| {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_lowercase).collect::<HashSet<String>>()
+    };
+    texts.flat_map(split).collect()
+}
+
+#[test]
+fn every_shader_has_a_test_of_its_name() {
+    let tests: HashSet<String> =
+        with_extension(files_below("tests/kernels"), &["rs"]).iter().map(|path| stem(path)).collect();
+    let alone =
+        kernels().into_iter().filter(|shader| !addresses(&stem(shader)).iter().any(|name| tests.contains(*name)));
+    let told = |shader: PathBuf| format!("{}: no tests/kernels/**/{}.rs", name(&shader), stem(&shader));
+    assert_none("every kernel has a test under its own name", &alone.map(told).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_shader_is_used() {
+    let runtime = words(&with_extension(files_below("runtime/src"), &["rs"]));
+    let library = words(&[crate::root().join("shaders/lib.rs")]);
+    let modules: HashSet<&str> = lara_shaders::MODULES.iter().map(|module| module.name).collect();
+    let used = |shader: &Path| {
+        let path = name(shader);
+        let module = path.trim_start_matches("shaders/").trim_end_matches(".wgsl");
+        // A part of a module is only known to the crate that joins it.
+        if modules.contains(module) { runtime.contains(&stem(shader)) } else { library.contains(&stem(shader)) }
+    };
+    let idle = kernels().into_iter().filter(|shader| !used(shader));
+    let told =
+        |shader: PathBuf| format!("{}: nothing in runtime/src (or shaders/lib.rs, for a part) names it", name(&shader));
+    assert_none("every shader is used under its own name", &idle.map(told).collect::<Vec<_>>());
+}
+
+#[test]
+fn addresses_shorten_at_underscores() {
+    assert_eq!(addresses("attend_merge_all"), ["attend_merge_all", "attend_merge", "attend"]);
+}

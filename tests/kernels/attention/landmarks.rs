@@ -1,0 +1,96 @@
+use std::ops::Range;
+
+use lara_runtime::attention::{Landmarks, Pooling};
+use lara_runtime::{Tape, Tensor};
+use lara_tests::{Case, Real, Reference, check, random};
+
+/// Bin i of r along a side of n in adaptive average pooling: floor(i n / r) .. ceil((i + 1) n / r).
+fn adaptive_bin(i: usize, r: usize, n: usize) -> Range<usize> {
+    (i * n) / r..((i + 1) * n).div_ceil(r)
+}
+
+/// The tokens of each landmark, after the prefix (spec 1.5).
+pub(super) fn members(pooling: Pooling) -> Vec<Vec<usize>> {
+    match pooling {
+        Pooling::Grid { grid: [height, width], side } => {
+            let cells = (0..side).flat_map(|row| (0..side).map(move |column| (row, column)));
+            let tokens = cells.map(|(row, column)| {
+                let columns = adaptive_bin(column, side, width);
+                adaptive_bin(row, side, height).flat_map(|y| columns.clone().map(move |x| y * width + x)).collect()
+            });
+            tokens.collect()
+        }
+        Pooling::Segments { tokens, landmarks } => {
+            let short = tokens / landmarks;
+            let short_ones = (short + 1) * landmarks - tokens;
+            let mut next = 0;
+            let mut segment = |c: usize| {
+                let first = next;
+                next += short + usize::from(c >= short_ones);
+                (first..next).collect::<Vec<usize>>()
+            };
+            (0..landmarks).map(&mut segment).collect()
+        }
+    }
+}
+
+/// Means over the members of each landmark: x [.., prefix + tokens, dim] -> [.., C, dim].
+pub(super) fn pool<R: Real>(pooling: Pooling, prefix: usize, [tokens, dim]: [usize; 2], x: &[R]) -> Vec<R> {
+    let mut y = Vec::new();
+    for matrix in x.chunks((prefix + tokens) * dim) {
+        for members in members(pooling) {
+            let size = R::of(members.len() as f64);
+            let sum = |d: usize| members.iter().fold(R::of(0.0), |sum, n| sum + matrix[(prefix + n) * dim + d]);
+            y.extend((0..dim).map(|d| sum(d) / size));
+        }
+    }
+    y
+}
+
+struct Means {
+    pooling: Pooling,
+    prefix: usize,
+    tokens: usize,
+    dim: usize,
+}
+
+impl Reference for Means {
+    fn eval<R: Real>(&self, x: &[Vec<R>]) -> Vec<Vec<R>> {
+        vec![pool(self.pooling, self.prefix, [self.tokens, self.dim], &x[0])]
+    }
+}
+
+fn compare(pooling: Pooling, tokens: usize, prefix: usize, [batch, heads, dim]: [usize; 3]) {
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Landmarks { prefix, pooling }, x)];
+    let case = Case::new(format!("{pooling:?} prefix {prefix} batch {batch} heads {heads} dim {dim}"), &build);
+    let case = case.variable([batch, heads, prefix + tokens, dim], random(1, batch * heads * (prefix + tokens) * dim));
+    check(&case, &Means { pooling, prefix, tokens, dim }, &[&[]]);
+}
+
+#[test]
+fn pools_grids() {
+    let grids = [([1, 1], 1), ([4, 4], 2), ([5, 3], 2), ([7, 7], 3), ([14, 14], 7), ([3, 2], 5), ([1, 13], 4), ([8, 5], 8)];
+    for (grid, side) in grids {
+        for (prefix, sizes) in [(0, [1, 1, 1]), (1, [2, 3, 5]), (0, [1, 2, 33]), (2, [1, 1, 64])] {
+            compare(Pooling::Grid { grid, side }, grid[0] * grid[1], prefix, sizes);
+        }
+    }
+}
+
+#[test]
+fn pools_sequences() {
+    for (tokens, landmarks) in [(1, 1), (16, 4), (18, 4), (19, 4), (7, 7), (13, 5), (65, 64), (129, 7), (64, 1)] {
+        for (prefix, sizes) in [(0, [1, 1, 1]), (1, [2, 3, 5]), (3, [1, 2, 33])] {
+            compare(Pooling::Segments { tokens, landmarks }, tokens, prefix, sizes);
+        }
+    }
+}
+
+#[test]
+fn segments_cover_every_token_once_and_the_first_are_the_short_ones() {
+    for (tokens, landmarks) in [(16, 4), (18, 4), (19, 4), (13, 13), (129, 7)] {
+        let members = members(Pooling::Segments { tokens, landmarks });
+        assert_eq!(members.concat(), (0..tokens).collect::<Vec<_>>());
+        assert!(members.windows(2).all(|pair| pair[0].len() <= pair[1].len()), "{members:?}");
+    }
+}

@@ -1,0 +1,19 @@
+mod attend;
+mod column_lse;
+mod heads;
+mod key_norms;
+mod landmarks;
+mod lara;
+mod lara_mix;
+mod lara_weights;
+mod noise;
+mod softmax;
+
+use lara_tests::Real;
+
+/// log sum exp
+fn lse<R: Real>(values: &[R]) -> R {
+    let largest = values.iter().map(|x| x.value()).fold(f64::NEG_INFINITY, f64::max);
+    let sum = values.iter().fold(R::of(0.0), |sum, &x| sum + (x - R::of(largest)).exp());
+    sum.ln() + R::of(largest)
+}

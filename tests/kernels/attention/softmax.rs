@@ -1,0 +1,153 @@
+use lara_runtime::attention::Attend;
+use lara_runtime::{Tape, Tensor};
+use lara_tests::{Case, Dual, Outcome, Real, Reference, assert_close, check, cotangent, random, run};
+
+use super::attend::{Exact, Sizes, VARIANTS};
+
+#[test]
+fn gradients_flow_through_the_output_the_lse_or_both() {
+    for shape in [[1, 1, 1, 1, 1], [2, 3, 5, 7, 4], [1, 2, 65, 33, 3], [1, 1, 8, 129, 5]] {
+        let sizes = Sizes::new(shape);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        for seeded in [&[0][..], &[1], &[0, 1]] {
+            let case = sizes.case(&format!("softmax, gradients of {seeded:?}"), 2.0, &build).gradients_of(seeded);
+            check(&case, &sizes.exact(), VARIANTS);
+        }
+    }
+}
+
+#[test]
+fn a_key_bias_is_added_and_has_a_gradient() {
+    for shape @ [batch, heads, _, m, _] in [[1, 1, 3, 1, 2], [2, 3, 9, 17, 4], [1, 2, 64, 65, 3], [3, 1, 7, 130, 8]] {
+        let sizes = Sizes::new(shape);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        for seeded in [&[0][..], &[1], &[0, 1]] {
+            let bias = random(4, batch * heads * m).into_iter().map(|b| 3.0 * b).collect();
+            let case = sizes.case(&format!("softmax with a key bias, gradients of {seeded:?}"), 2.0, &build);
+            let case = case.variable([batch, heads, m], bias).gradients_of(seeded);
+            check(&case, &sizes.exact(), VARIANTS);
+        }
+    }
+}
+
+/// The output without the log-sum-exp.
+struct First(Exact);
+
+impl Reference for First {
+    fn eval<R: Real>(&self, x: &[Vec<R>]) -> Vec<Vec<R>> {
+        vec![self.0.eval(x).swap_remove(0)]
+    }
+}
+
+/// Every third key is masked, and in the second matrix every key.
+fn masks(matrices: usize, m: usize) -> Vec<f64> {
+    let bias = random(4, matrices * m).into_iter().enumerate();
+    bias.map(|(i, b)| if i / m == 1 || i % 3 == 1 { -1e30 } else { b }).collect()
+}
+
+#[test]
+fn masked_keys_are_not_seen() {
+    for m in [1, 2, 65, 130] {
+        let sizes = Sizes::new([3, 1, 9, m, 4]);
+        // The log-sum-exp of a matrix without keys is a sentinel of 1e30 beside which nothing else shows: see below.
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply_all(Attend { scale: sizes.scale() }, x)[0]];
+        let case = sizes.case("softmax with masked keys", 2.0, &build).variable([3, 1, m], masks(3, m));
+        check(&case, &First(sizes.exact()), VARIANTS);
+    }
+}
+
+#[test]
+fn a_query_that_sees_no_key_gets_zeros_and_the_sentinel() {
+    let sizes = Sizes::new([3, 1, 9, 70, 4]);
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+    let case = sizes.case("no key", 2.0, &build).variable([3, 1, 70], masks(3, 70));
+    for preferred in VARIANTS {
+        let result = run(&case, preferred, 1);
+        assert_eq!(result.outputs[0][36..72], [0.0; 36], "{preferred:?}: output");
+        assert_eq!(result.outputs[1][9..18], [f64::from(-1e30_f32); 9], "{preferred:?}: log-sum-exp");
+        assert!(result.outputs[1][..9].iter().all(|&lse| lse.abs() < 20.0), "{preferred:?}: {:?}", result.outputs[1]);
+        for (name, gradient, width) in [("queries", 0, 36), ("keys", 1, 280), ("values", 2, 280), ("key bias", 3, 70)] {
+            let own = &result.gradients[gradient][width..2 * width];
+            assert!(own.iter().all(|&g| g == 0.0), "{preferred:?}: gradient of the {name}: {own:?}");
+            assert!(result.gradients[gradient].iter().all(|g| g.is_finite()), "{preferred:?}: gradient of the {name}");
+        }
+    }
+}
+
+/// Whole numbers and a scale of a power of 2, so that even large logits are exact in f32.
+#[test]
+fn logits_of_ten_thousand_stay_finite() {
+    let sizes = Sizes::new([2, 2, 17, 67, 16]);
+    let whole = |seed, len| -> Vec<f64> { random(seed, len).into_iter().map(|x| (100.0 * x).round()).collect() };
+    let x = [whole(1, 4 * 17 * 16), whole(2, 4 * 67 * 16), random(3, 4 * 67 * 16)];
+    let largest = sizes.exact().eval(&x)[1].iter().copied().fold(0.0, f64::max);
+    assert!(largest > 1e4, "the largest logit is only {largest}");
+    let mut case = Case::new("softmax of logits beyond 1e4", &|tape, x| tape.apply_all(Attend { scale: 0.25 }, x));
+    for (values, len) in x.into_iter().zip([17, 67, 67]) {
+        case = case.variable([2, 2, len, 16], values);
+    }
+    check(&case.tolerance(1e-5), &sizes.exact(), VARIANTS);
+}
+
+/// One row of attention with one channel, from the log-sum-exp that the GPU found.
+struct Row<'a> {
+    result: &'a Outcome,
+    x: &'a [Vec<f64>; 4],
+    sizes: Sizes,
+}
+
+impl Row<'_> {
+    /// Gradients of a key, a value and a key bias: sums over all queries.
+    fn key_gradients(&self, z: usize, m: usize) -> [f64; 3] {
+        let (queries, at) = (z * self.sizes.n..(z + 1) * self.sizes.n, z * self.sizes.m + m);
+        let (dout, dlse) = (cotangent(0, self.x[0].len()), cotangent(1, self.x[0].len()));
+        let mut sums = [0.0; 3];
+        for n in queries {
+            let p = (self.x[0][n] * self.x[1][at] + self.x[3][at] - self.result.outputs[1][n]).exp();
+            let ds = p * (dout[n] * (self.x[2][at] - self.result.outputs[0][n]) + dlse[n]);
+            for (sum, term) in sums.iter_mut().zip([ds * self.x[0][n], p * dout[n], ds]) {
+                *sum += term;
+            }
+        }
+        sums
+    }
+
+    /// Output, log-sum-exp and gradient of a query.
+    fn query(&self, z: usize, n: usize) -> [f64; 3] {
+        let (at, keys) = (z * self.sizes.n + n, z * self.sizes.m..(z + 1) * self.sizes.m);
+        let constant = |x: &[f64]| x.iter().map(|&x| Dual(x, 0.0)).collect::<Vec<_>>();
+        let [k, v, bias] = [1, 2, 3].map(|i| constant(&self.x[i][keys.clone()]));
+        let exact = Exact { queries: 1, keys: self.sizes.m, dim: 1, scale: 1.0 };
+        let y = exact.eval(&[vec![Dual(self.x[0][at], 1.0)], k, v, bias]);
+        let (dout, dlse) = (cotangent(0, self.x[0].len())[at], cotangent(1, self.x[0].len())[at]);
+        [y[0][0].0, y[1][0].0, dout * y[0][0].1 + dlse * y[1][0].1]
+    }
+}
+
+/// More logits than fit a slab (4 Mi): slabs of some matrices, and slabs of some rows of each matrix. The reference
+/// looks at some queries and keys only.
+#[test]
+fn slabs_find_their_places() {
+    for (sizes, places) in [
+        (Sizes::new([17, 1, 512, 512, 1]), [(0, 0), (15, 511), (16, 0), (16, 511)]),
+        (Sizes::new([2, 1, 1030, 4100, 1]), [(0, 1022), (0, 1029), (1, 0), (1, 1023)]),
+    ] {
+        let Sizes { batch, n: queries, m: keys, .. } = sizes;
+        let x = [(1, queries), (2, keys), (3, keys), (4, keys)].map(|(seed, len)| random(seed, batch * len));
+        let mut case = Case::new(format!("slabs {sizes:?}"), &|tape, x| tape.apply_all(Attend { scale: 1.0 }, x));
+        for (values, len) in x.iter().zip([queries, keys, keys, keys]) {
+            case = case.variable([batch, 1, len, 1], values.clone());
+        }
+        let result = run(&case, &["slabs", "forward_rows"], 1);
+        let row = Row { result: &result, x: &x, sizes };
+        let gradients = &result.gradients;
+        for (z, n) in places {
+            let at = z * queries + n;
+            let got = [result.outputs[0][at], result.outputs[1][at], gradients[0][at]];
+            assert_close(&format!("{sizes:?} matrix {z}: query {n}"), &row.query(z, n), &got, 1e-5);
+            let at = z * keys + n;
+            let got = [gradients[1][at], gradients[2][at], gradients[3][at]];
+            assert_close(&format!("{sizes:?} matrix {z}: key {n}"), &row.key_gradients(z, n), &got, 1e-4);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Models, data sets, checkpoints and the trainer.
+
+mod checkpoint;
+mod config;
+mod data;
+mod loader;
+mod metrics;
+mod random;

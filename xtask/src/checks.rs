@@ -1,0 +1,151 @@
+//! `cargo xtask test`: what CI runs, stage by stage. A failed stage does not hide what the later ones would say.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::Result;
+use crate::adapters::{Adapter, Vulkan};
+use crate::shell::{self, Keep, Task};
+
+/// The same packages and features in every stage, so that cargo builds each dependency once for all of them.
+const WHOLE: &str = "--workspace --all-features";
+
+/// Options of `test`.
+#[derive(Args, Clone)]
+pub(crate) struct Options {
+    /// Runs only the kernel tests, on this adapter: lavapipe, gl, swiftshader, or a part of a name, or an index.
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Leaves out the docs, the doctests and the other adapters.
+    #[arg(long)]
+    quick: bool,
+}
+
+struct Stage {
+    name: String,
+    /// What to run, or why it cannot be run here.
+    task: std::result::Result<Task, String>,
+}
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// Runs every stage, prints a summary, and fails if one of them did.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let stages = match &options.adapter {
+        // Asked for by name, an adapter that is missing is an error, not something to leave out.
+        Some(name) => vec![kernels_on(&Adapter::parse(name))?],
+        None => all(options.quick),
+    };
+    let start = Instant::now();
+    let mut summary = Vec::new();
+    for stage in stages {
+        summary.push(run_stage(stage));
+    }
+    println!("\n== summary");
+    for (name, outcome, time, closing) in &summary {
+        let verdict = match outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed(_) => "FAILED",
+            Outcome::Skipped(_) => "skipped",
+        };
+        println!("{name:<28} {verdict:<8} {:>7.1} s", time.as_secs_f64());
+        if let Outcome::Failed(why) | Outcome::Skipped(why) = outcome {
+            println!("    {why}");
+        }
+        closing.iter().for_each(|line| println!("    {line}"));
+    }
+    println!("total {:.1} s", start.elapsed().as_secs_f64());
+    let failed: Vec<&str> = summary
+        .iter()
+        .filter(|(_, outcome, ..)| matches!(outcome, Outcome::Failed(_)))
+        .map(|(name, ..)| &**name)
+        .collect();
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
+}
+
+fn run_stage(stage: Stage) -> (String, Outcome, Duration, Vec<String>) {
+    println!("\n== {}", stage.name);
+    let start = Instant::now();
+    let (outcome, output) = match stage.task {
+        Err(why) => (Outcome::Skipped(why), String::new()),
+        Ok(task) => {
+            let (result, output) = task.run_and_keep(Keep::Both);
+            (result.map_or_else(Outcome::Failed, |()| Outcome::Passed), output)
+        }
+    };
+    let time = start.elapsed();
+    match &outcome {
+        Outcome::Passed => println!("-- {} ok in {:.1} s", stage.name, time.as_secs_f64()),
+        Outcome::Failed(_) => println!("-- {} FAILED after {:.1} s", stage.name, time.as_secs_f64()),
+        Outcome::Skipped(why) => println!("-- {} skipped: {why}", stage.name),
+    }
+    (stage.name, outcome, time, closing_lines(&output))
+}
+
+/// The test runner's own totals, repeated in the summary: a log is read from its end.
+fn closing_lines(output: &str) -> Vec<String> {
+    // Under nextest each failed test's output holds a total of its own, which says nothing.
+    if let Some(line) = output.lines().find(|line| line.contains("Summary") && line.contains("tests run:")) {
+        return vec![line.trim().to_owned()];
+    }
+    let is_total = |line: &&str| line.contains("test result:") && !line.contains("0 passed; 0 failed; 0 ignored");
+    output.lines().map(str::trim).filter(is_total).map(str::to_owned).collect()
+}
+
+fn all(quick: bool) -> Vec<Stage> {
+    let stage = |name: &str, task: Task| Stage { name: name.into(), task: Ok(task) };
+    let clippy = Task::cargo("clippy").words(WHOLE).words("--all-targets -- -D warnings");
+    let docs = Task::cargo("doc").words(WHOLE).words("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
+    let mut stages = vec![
+        stage("format", Task::cargo("fmt --all --check")),
+        stage("clippy", clippy),
+        // Some tests start the binary, which a test build alone does not bring up to date.
+        stage("build lara", Task::cargo("build --bin lara").words(WHOLE)),
+        stage("tests", runner()),
+    ];
+    if quick {
+        return stages;
+    }
+    stages.push(stage("doctests", Task::cargo("test --doc").words(WHOLE)));
+    stages.push(stage("docs", docs));
+    let mut others = vec![Adapter::Gl, Adapter::SwiftShader];
+    if cfg!(target_os = "linux") && !Vulkan::look().hardware.is_empty() {
+        others.insert(0, Adapter::Lavapipe); // the tests above ran on the GPU
+    }
+    let or_skipped = |adapter| kernels_on(adapter).unwrap_or_else(|why| Stage { name: title(adapter), task: Err(why) });
+    stages.extend(others.iter().map(or_skipped));
+    stages
+}
+
+fn kernels_on(adapter: &Adapter) -> Result<Stage> {
+    let task = runner().words("--test kernels").envs(&adapter.environment()?);
+    Ok(Stage { name: title(adapter), task: Ok(task) })
+}
+
+fn title(adapter: &Adapter) -> String {
+    format!("kernel tests on {}", adapter.name())
+}
+
+/// nextest where it is installed (a process a test, and a summary); plain cargo otherwise.
+fn runner() -> Task {
+    let task = if shell::find("cargo-nextest").is_some() { "nextest run" } else { "test --tests --no-fail-fast" };
+    Task::cargo(task).words(WHOLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::closing_lines;
+
+    #[test]
+    fn totals_of_both_runners_are_repeated_and_empty_ones_are_not() {
+        let cargo = "running 0 tests\ntest result: ok. 0 passed; 0 failed; 0 ignored\ntest result: FAILED. 3 passed; 1 failed; 0 ignored\n";
+        assert_eq!(closing_lines(cargo), ["test result: FAILED. 3 passed; 1 failed; 0 ignored"]);
+        let nextest = format!("{cargo}     Summary [   0.5s] 12 tests run: 11 passed, 1 failed, 0 skipped\n");
+        assert_eq!(closing_lines(&nextest), ["Summary [   0.5s] 12 tests run: 11 passed, 1 failed, 0 skipped"]);
+    }
+}

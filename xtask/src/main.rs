@@ -1,0 +1,69 @@
+//! The chores of the workspace: `cargo xtask setup | demo | test | shader-stats`.
+#![expect(clippy::print_stdout, reason = "a command line tool: what it prints is what it is for")]
+
+mod adapters;
+mod checks;
+mod debian;
+mod demo;
+mod report;
+mod setup;
+mod shell;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sentences for a person, not types for a program: nothing here is caught and acted upon.
+type Result<T> = std::result::Result<T, String>;
+
+/// Chores of the lara workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Makes sure that a graphics adapter is there; installs a software Vulkan driver on Debian-like systems without one.
+    Setup(setup::Options),
+    /// Trains a small Vision Transformer on the digits, evaluates it, and writes predictions and attention maps to runs/demo.
+    Demo(demo::Options),
+    /// Everything that CI runs: format, clippy, docs, tests, doctests, and the kernel tests on every other adapter.
+    Test(checks::Options),
+    /// What AMD's compiler makes of every kernel (registers, spills, occupancy), without the card.
+    ShaderStats(stats::Options),
+    /// One architecture's table, in a process that was started with the null device in its environment.
+    #[cfg(feature = "shader-stats")]
+    #[command(hide = true)]
+    ShaderStatsOfNullDevice(stats::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = enter_workspace().and_then(|()| match arguments.chore {
+        Chore::Setup(options) => setup::run(&options),
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Test(options) => checks::run(&options),
+        Chore::ShaderStats(options) => stats::run(&options),
+        #[cfg(feature = "shader-stats")]
+        Chore::ShaderStatsOfNullDevice(options) => stats::run_on_null_device(&options),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("xtask: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Paths in this crate are relative to the workspace's root, wherever the chore was called from.
+fn enter_workspace() -> Result<()> {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let root = here.parent().ok_or("the xtask crate has no folder above it")?;
+    std::env::set_current_dir(root).map_err(|e| format!("cannot enter the workspace at {}: {e}", root.display()))
+}
