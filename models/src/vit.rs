@@ -79,9 +79,10 @@ impl Vit {
         let patches = tape.apply(Patchify { patch: p }, &[images]);
         let tokens = tape.scope("patch_embed", |tape| {
             tape.scope("proj", |tape| {
-                let weight = tape.parameter("weight", [dim, in_chans, p, p], Init::TruncNormal(0.02));
-                let bias = tape.parameter("bias", [dim], Init::Zeros);
-                tape.apply(Linear, &[patches, weight.reshape([dim, in_chans * p * p]), bias])
+                let inputs = in_chans * p * p;
+                let weight = tape.parameter("weight", [dim, in_chans, p, p], Init::FanIn(inputs));
+                let bias = tape.parameter("bias", [dim], Init::FanIn(inputs));
+                tape.apply(Linear, &[patches, weight.reshape([dim, inputs]), bias])
             })
         });
         let table = [1, self.tokens(), dim];

@@ -38,6 +38,8 @@ pub enum Init {
     Ones,
     /// Normal with this standard deviation, redrawn beyond two of them (timm's `trunc_normal_`).
     TruncNormal(f32),
+    /// Uniform in +-1 / sqrt(fan in), PyTorch's default for convolutions, which timm keeps for the patch embedding.
+    FanIn(usize),
 }
 
 /// A declared parameter.
@@ -202,6 +204,11 @@ impl Entry {
         match self.init {
             Init::Zeros => vec![0.0; len],
             Init::Ones => vec![1.0; len],
+            Init::FanIn(inputs) => {
+                let mut stream = Stream::new(seed, &self.name);
+                let bound = 1.0 / (inputs.max(1) as f32).sqrt();
+                (0..len).map(|_| bound * (2.0 * stream.uniform() - 1.0)).collect()
+            }
             Init::TruncNormal(std) => {
                 let mut stream = Stream::new(seed, &self.name);
                 let mut draw = || loop {

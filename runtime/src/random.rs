@@ -30,7 +30,8 @@ pub struct Stream {
     key: [u32; 2],
     name: u32,
     at: u32,
-    ready: Vec<f32>,
+    bits: Vec<u32>,
+    ready: Option<f32>,
 }
 
 impl Stream {
@@ -38,17 +39,29 @@ impl Stream {
     pub fn new(seed: u64, name: &str) -> Self {
         // FNV-1a
         let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
-        Stream { key: [seed as u32, (seed >> 32) as u32], name: hash, at: 0, ready: Vec::new() }
+        Stream { key: [seed as u32, (seed >> 32) as u32], name: hash, at: 0, bits: Vec::new(), ready: None }
+    }
+
+    fn bits(&mut self) -> u32 {
+        if self.bits.is_empty() {
+            self.bits.extend(philox([self.at, 0, self.name, u32::MAX], self.key));
+            self.at += 1;
+        }
+        self.bits.pop().unwrap_or_default()
+    }
+
+    /// The next number, uniform in (0, 1).
+    pub fn uniform(&mut self) -> f32 {
+        uniform_open(self.bits())
     }
 
     /// The next standard normal number.
     pub fn normal(&mut self) -> f32 {
-        if self.ready.is_empty() {
-            let bits = philox([self.at, 0, self.name, u32::MAX], self.key);
-            self.at += 1;
-            self.ready.extend(normal_pair([bits[0], bits[1]]));
-            self.ready.extend(normal_pair([bits[2], bits[3]]));
+        if let Some(ready) = self.ready.take() {
+            return ready;
         }
-        self.ready.pop().unwrap_or_default()
+        let pair = normal_pair([self.bits(), self.bits()]);
+        self.ready = Some(pair[1]);
+        pair[0]
     }
 }

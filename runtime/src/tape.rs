@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
+use crate::ops::pass_on;
 use crate::parameters::{Init, Parameters, Role};
 use crate::recorder::{Place, Recorder};
 use crate::tensor::{Shape, Tensor};
@@ -189,7 +190,10 @@ impl<'p> Tape<'p> {
     /// Records the gradient with respect to everything that wants one, given the gradients of some outputs
     /// (output, its gradient). Called once, at the end.
     pub fn backward(&mut self, outputs: &[(Tensor, Tensor)]) {
-        self.grads.extend(outputs.iter().map(|(y, dy)| (y.id, *dy)));
+        for (y, dy) in outputs {
+            let seed = self.seed(*y, *dy);
+            self.grads.insert(y.id, seed);
+        }
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
             let dy: Vec<Option<Tensor>> =
                 node.y.iter().map(|t| self.grads.get(&t.id).map(|g| g.reshape(t.shape))).collect();
@@ -206,6 +210,18 @@ impl<'p> Tape<'p> {
                 self.rec.leave();
             }
         }
+    }
+
+    /// The given gradient of an output; a copy if more will be added to it, so that every run starts from the given one.
+    fn seed(&mut self, y: Tensor, dy: Tensor) -> Tensor {
+        let is_read = self.nodes.iter().any(|node| node.x.iter().any(|x| x.id == y.id));
+        if !is_read {
+            return dy;
+        }
+        let label = self.rec.label(y).to_owned();
+        let grad = self.rec.gradient(&label, y.shape(), Place::Scratch);
+        pass_on(&mut self.rec, dy, Slot { grad, accumulate: false });
+        grad
     }
 
     /// The first writer stores, later writers add: no zero fill, no extra add kernel, no atomics.

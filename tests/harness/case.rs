@@ -117,6 +117,10 @@ impl<'a> Case<'a> {
         self
     }
 
+    pub(crate) fn has_gradients(&self) -> bool {
+        self.mode != Mode::Eval && self.inputs.iter().any(Input::has_gradient)
+    }
+
     pub(crate) fn is_seeded(&self, output: usize) -> bool {
         self.seeded.as_ref().is_none_or(|s| s.contains(&output))
     }

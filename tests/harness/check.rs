@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use lara_runtime::random::philox;
-use lara_runtime::{Gpu, GpuOptions, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, GpuOptions, Parameters, Plan, Role, Tape, Tensor, Tune};
 
 use crate::case::{Case, Kind};
 use crate::{Dual, Real};
@@ -46,8 +46,9 @@ pub fn random(seed: u32, len: usize) -> Vec<f64> {
 /// With the case's name and numbers if something differs.
 pub fn check(case: &Case<'_>, reference: &impl Reference, variants: &[&[&str]]) {
     let expected = Expected::of(case, reference);
+    let recordings = if case.has_gradients() { 2 } else { 1 };
     for preferred in variants {
-        for copies in [1, 2] {
+        for copies in 1..=recordings {
             let result = run(case, preferred, copies);
             let name = format!("{} {preferred:?} x{copies}", case.name);
             expected.compare_values(&name, case, &result);
@@ -110,8 +111,7 @@ fn record(case: &Case<'_>, tape: &mut Tape<'_>, copies: usize) -> Recorded {
             first = outputs;
         }
     }
-    let differentiable = case.inputs.iter().any(|i| i.has_gradient()) && case.mode != Mode::Eval;
-    if differentiable {
+    if case.has_gradients() {
         tape.backward(&pairs);
     }
     let gradients: Vec<Option<Tensor>> = inputs.iter().map(|x| x.and_then(|x| tape.gradient(x))).collect();
@@ -164,7 +164,7 @@ fn gradients(
     parameters: &Parameters,
     read: &dyn Fn(Tensor) -> Vec<f64>,
 ) -> Vec<Vec<f64>> {
-    if case.mode == Mode::Eval {
+    if !case.has_gradients() {
         return Vec::new();
     }
     let values = pollster::block_on(parameters.read(adapter(), Role::Grad));
@@ -196,7 +196,7 @@ struct Expected {
 
 impl Expected {
     fn of(case: &Case<'_>, reference: &impl Reference) -> Expected {
-        let inputs = case.inputs.iter().enumerate().filter(|(_, i)| i.has_gradient() && case.mode != Mode::Eval);
+        let inputs = case.inputs.iter().enumerate().filter(|(_, i)| i.has_gradient() && case.has_gradients());
         let along = |input: usize| (0..TRIALS).map(|trial| Self::product(case, reference, input, trial)).collect();
         Expected { values: reference.eval(&case.values()), products: inputs.map(|(input, _)| along(input)).collect() }
     }

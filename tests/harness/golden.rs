@@ -17,7 +17,8 @@ impl Golden {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/attention.json");
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
         let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let cases = json["cases"].as_object().map(|cases| cases.iter().map(|(name, v)| (name.clone(), flat(v))).collect());
+        let cases =
+            json["cases"].as_object().map(|cases| cases.iter().map(|(name, v)| (name.clone(), flat(v))).collect());
         Golden { cases: cases.unwrap_or_else(|| panic!("{path} has no cases")) }
     }
 

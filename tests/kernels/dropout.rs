@@ -36,7 +36,9 @@ impl Reference for Masked {
 
 #[test]
 fn draws_the_hosts_mask_in_both_directions() {
-    for (len, group, probability) in [(1, 1, 0.5), (63, 1, 0.1), (65, 5, 0.5), (129, 43, 0.9), (1000, 250, 0.3), (64, 1, 0.0)] {
+    for (len, group, probability) in
+        [(1, 1, 0.5), (63, 1, 0.1), (65, 5, 0.5), (129, 43, 0.9), (1000, 250, 0.3), (64, 1, 0.0)]
+    {
         let reference = Masked { probability, group, stream: 4 };
         let build = |tape: &mut lara_runtime::Tape<'_>, x: &[lara_runtime::Tensor]| {
             vec![tape.apply(Dropout { probability, group, stream: 4 }, x)]

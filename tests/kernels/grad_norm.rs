@@ -50,7 +50,10 @@ fn sums_over_all_chunks_and_clips() {
         for max_norm in [0.05, 1.0, f32::INFINITY] {
             let [got, want] = [norm_of(&gradients, max_norm), expected(&gradients, f64::from(max_norm))];
             for (name, got, want) in [("norm", got[0], want[0]), ("factor", got[1], want[1])] {
-                assert!((got - want).abs() <= 2e-6 * want, "{shapes:?} clipped to {max_norm}: {name} {got}, not {want}");
+                assert!(
+                    (got - want).abs() <= 2e-6 * want,
+                    "{shapes:?} clipped to {max_norm}: {name} {got}, not {want}"
+                );
             }
         }
     }

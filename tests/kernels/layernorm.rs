@@ -28,9 +28,8 @@ fn matches_the_formula() {
     let sizes = [(1, 1), (1, 2), (3, 7), (8, 63), (9, 64), (7, 65), (64, 5), (65, 128), (129, 33), (257, 17), (2, 769)];
     for (rows, cols) in sizes {
         for eps in [1e-5_f32, 1e-6] {
-            let build = |tape: &mut lara_runtime::Tape<'_>, x: &[lara_runtime::Tensor]| {
-                vec![tape.apply(LayerNorm { eps }, x)]
-            };
+            let build =
+                |tape: &mut lara_runtime::Tape<'_>, x: &[lara_runtime::Tensor]| vec![tape.apply(LayerNorm { eps }, x)];
             let x = random(1, rows * cols).into_iter().map(|x| 2.0 * x + 0.5).collect();
             let gain = random(2, cols).into_iter().map(|g| 1.0 + 0.5 * g).collect();
             let case = Case::new(format!("layernorm {rows} x {cols} eps {eps}"), &build)

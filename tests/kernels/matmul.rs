@@ -1,8 +1,8 @@
 use lara_runtime::ops::{Layout, Linear, MatMul, Operand, Product};
-use lara_runtime::{Mode, Parameters, Tape, Tensor};
+use lara_runtime::{Mode, Parameters, Recorder, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, check, random, tune};
 
-const VARIANTS: &[&[&str]] = &[&["tiles"], &["tiles_split"], &["rows"]];
+const VARIANTS: &[&[&str]] = &[&["tiles"], &["tiles_split"], &["rows"], &["rows4"]];
 
 /// Where a(i, k) and b(k, j) of a layout lie.
 fn places(layout: Layout, [m, n, k]: [usize; 3]) -> (impl Fn(usize, usize) -> usize, impl Fn(usize, usize) -> usize) {
@@ -36,8 +36,13 @@ impl Reference for Layer {
     }
 }
 
-/// Ones, primes, around a tile of 64, several tiles, and sums long enough to be split.
-const SIZES: [[usize; 3]; 14] = [
+/// Ones, primes, around a tile of 64, several tiles, sums long enough to be split, and multiples of 4 for `rows4`.
+const SIZES: [[usize; 3]; 19] = [
+    [1, 4, 4],
+    [65, 8, 12],
+    [129, 36, 68],
+    [33, 132, 4],
+    [7, 36, 2048],
     [1, 1, 1],
     [1, 7, 5],
     [13, 1, 3],
@@ -72,6 +77,20 @@ fn linear_matches_with_and_without_bias() {
 }
 
 #[test]
+fn linear_takes_arbitrary_sizes() {
+    for seed in 0..16 {
+        let draws: Vec<usize> = random(500 + seed, 3).into_iter().map(|x| ((x + 1.0) * 1e4) as usize).collect();
+        let sizes @ [m, n, k] = [0, 1, 2].map(|i| 1 + draws[i] % 100);
+        let case = Case::new(format!("linear {m} {n} {k}"), &|tape, x| vec![tape.apply(Linear, x)])
+            .variable([m, k], random(1, m * k))
+            .variable([n, k], random(2, n * k))
+            .variable([n], random(3, n))
+            .tolerance(1e-5);
+        check(&case, &Layer { sizes }, VARIANTS);
+    }
+}
+
+#[test]
 fn many_rows_give_split_weight_gradients() {
     let sizes @ [m, n, k] = [3001, 5, 3];
     let case = Case::new("linear over 7 x 3001 / 7 rows", &|tape, x| vec![tape.apply(Linear, x)])
@@ -98,7 +117,19 @@ impl Reference for Batched {
 
 #[test]
 fn products_of_activations_match() {
-    for sizes @ [m, n, k] in [[1, 1, 1], [5, 3, 7], [65, 63, 5], [17, 64, 33], [3, 65, 64], [7, 2, 2000], [129, 5, 65]] {
+    for sizes @ [m, n, k] in [
+        [1, 1, 1],
+        [5, 3, 7],
+        [65, 63, 5],
+        [17, 64, 33],
+        [3, 65, 64],
+        [7, 2, 2000],
+        [129, 5, 65],
+        [4, 4, 4],
+        [68, 12, 36],
+        [65, 36, 64],
+        [5, 8, 1200],
+    ] {
         for layout in [Layout::Nt, Layout::Nn] {
             for (batch, heads) in [(1, 1), (2, 3)] {
                 let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(MatMul { layout, scale: 0.375 }, x)];
@@ -160,13 +191,24 @@ impl Reference for Placed {
 
 #[test]
 fn products_go_where_they_are_told() {
-    for (batch, [m, n, k]) in
-        [(1, [1, 1, 1]), (3, [5, 7, 2]), (2, [64, 65, 31]), (1, [65, 64, 129]), (5, [2, 3, 1500]), (1, [63, 2, 3000])]
-    {
+    for (batch, [m, n, k]) in [
+        (1, [1, 1, 1]),
+        (3, [5, 7, 2]),
+        (2, [64, 65, 31]),
+        (1, [65, 64, 129]),
+        (5, [2, 3, 1500]),
+        (1, [63, 2, 3000]),
+        (3, [8, 36, 20]),
+        (2, [68, 64, 12]),
+        (1, [4, 100, 1600]),
+    ] {
         for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
-            for (accumulate, bias, offsets) in
-                [(false, false, [0, 0, 0]), (true, false, [64, 4, 8]), (false, true, [4, 64, 12]), (true, true, [3, 5, 7])]
-            {
+            for (accumulate, bias, offsets) in [
+                (false, false, [0, 0, 0]),
+                (true, false, [64, 4, 8]),
+                (false, true, [4, 64, 12]),
+                (true, true, [3, 5, 7]),
+            ] {
                 let product = Product { layout, batch, m, n, k, scale: -1.5, accumulate };
                 let placed = Placed { product, offsets, bias };
                 let [a, b, c] = placed.lens();
@@ -197,4 +239,26 @@ fn refuses_sizes_that_do_not_fit() {
     tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[a, b]);
     let error = tape.finish().expect_err("4 does not fit 5").to_string();
     assert_eq!(error, "no Nn product of [1, 2, 3, 4] and [1, 2, 5, 6]");
+}
+
+#[test]
+fn every_variant_is_taken_when_asked_for() {
+    for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+        let taken = |preferred: &[&str], k: usize| {
+            let mut rec = Recorder::new(tune(preferred));
+            let [a, b, c] = [8 * k, 8 * k, 64].map(|len| rec.scratch("x", [len]));
+            let product = Product { layout, batch: 1, m: 8, n: 8, k, scale: 1.0, accumulate: false };
+            product.record(&mut rec, a, b, None, c);
+            rec.steps().iter().map(|step| step.label.clone()).collect::<Vec<_>>()
+        };
+        let entry = format!("{layout:?}").to_lowercase();
+        assert_eq!(taken(&["tiles"], 8), [format!("matmul_tiles.{entry}")]);
+        assert_eq!(
+            taken(&["tiles_split"], 2048),
+            [format!("matmul_tiles.{entry}_split"), "matmul_tiles.sum_splits".into()]
+        );
+        assert_eq!(taken(&["rows"], 8), [format!("matmul_rows.{entry}")]);
+        let rows4 = taken(&["rows4"], 8);
+        assert!(rows4.iter().all(|label| label.starts_with("matmul_rows4.")), "{layout:?}: {rows4:?}");
+    }
 }

@@ -35,8 +35,7 @@ fn cuts_row_major() {
         ([1, 1, 8, 8], 1),
         ([5, 3, 16, 8], 4),
     ] {
-        let build =
-            |tape: &mut Tape<'_>, x: &[lara_runtime::Tensor]| vec![tape.apply(Patchify { patch }, x)];
+        let build = |tape: &mut Tape<'_>, x: &[lara_runtime::Tensor]| vec![tape.apply(Patchify { patch }, x)];
         let len = image.iter().product();
         let case = Case::new(format!("patchify {image:?} by {patch}"), &build).variable(image, random(1, len));
         check(&case.tolerance(1e-6), &Cut { image, patch }, &[&[]]);

@@ -6,3 +6,4 @@ mod data;
 mod loader;
 mod metrics;
 mod random;
+mod vit;

@@ -106,7 +106,7 @@ fn all(quick: bool) -> Vec<Stage> {
         stage("clippy", clippy),
         // Some tests start the binary, which a test build alone does not bring up to date.
         stage("build lara", Task::cargo("build --bin lara").words(WHOLE)),
-        stage("tests", runner()),
+        stage("tests", runner("--tests")),
     ];
     if quick {
         return stages;
@@ -123,7 +123,7 @@ fn all(quick: bool) -> Vec<Stage> {
 }
 
 fn kernels_on(adapter: &Adapter) -> Result<Stage> {
-    let task = runner().words("--test kernels").envs(&adapter.environment()?);
+    let task = runner("--test kernels").envs(&adapter.environment()?);
     Ok(Stage { name: title(adapter), task: Ok(task) })
 }
 
@@ -132,9 +132,9 @@ fn title(adapter: &Adapter) -> String {
 }
 
 /// nextest where it is installed (a process a test, and a summary); plain cargo otherwise.
-fn runner() -> Task {
-    let task = if shell::find("cargo-nextest").is_some() { "nextest run" } else { "test --tests --no-fail-fast" };
-    Task::cargo(task).words(WHOLE)
+fn runner(targets: &str) -> Task {
+    let task = if shell::find("cargo-nextest").is_some() { "nextest run" } else { "test --no-fail-fast" };
+    Task::cargo(task).words(WHOLE).words(targets)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use lara_shaders::LANDMARKS;
 
-use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
+use crate::{Backward, Error, Forward, Op, Recorder, StepBuilder, Tensor};
 
 /// How tokens are pooled into landmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,14 @@ impl Pooling {
         }
     }
 
+    /// Number of tokens that are pooled.
+    pub fn tokens(&self) -> usize {
+        match *self {
+            Pooling::Grid { grid, .. } => grid[0] * grid[1],
+            Pooling::Segments { tokens, .. } => tokens,
+        }
+    }
+
     fn sizes<'r>(&self, step: StepBuilder<'r>) -> StepBuilder<'r> {
         let (grid, landmarks, segments) = match *self {
             Pooling::Grid { grid, side } => (grid, [side, side], false),
@@ -54,12 +62,32 @@ pub struct Landmarks {
     pub pooling: Pooling,
 }
 
+impl Landmarks {
+    /// What does not fit; the kernel trusts its sizes.
+    fn check(&self, x: Tensor) -> Option<Error> {
+        let (tokens, landmarks) = (self.pooling.tokens(), self.pooling.landmarks());
+        let expected = self.prefix + tokens;
+        let shape = x.shape();
+        if x.dims().len() != 4 || x.dims()[2] != expected {
+            let what = format!("landmarks take [batch, heads, {expected}, dim] ({} + {tokens} tokens), not {shape}", self.prefix);
+            return Some(Error::Shape(what));
+        }
+        let segments = matches!(self.pooling, Pooling::Segments { .. });
+        let impossible = landmarks == 0 || tokens == 0 || (segments && landmarks > tokens);
+        impossible.then(|| Error::Shape(format!("{tokens} tokens cannot be pooled into {landmarks} landmarks")))
+    }
+}
+
 impl Op for Landmarks {
     fn name(&self) -> &'static str {
         "landmarks"
     }
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        if let Some(error) = self.check(x[0]) {
+            rec.fail(error);
+            return Forward::one(x[0]);
+        }
         let (batch, heads, dim) = (x[0].dims()[0], x[0].dims()[1], x[0].last());
         let y = rec.scratch("landmarks", [batch, heads, self.pooling.landmarks(), dim]);
         let step = rec.step(&LANDMARKS, "forward").bind("x", x[0]).bind("y", y).uint("batch", batch * heads);

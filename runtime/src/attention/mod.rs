@@ -60,8 +60,8 @@ impl Context {
         match self.grid {
             Some(grid) => Pooling::Grid { grid, side: wanted.isqrt().max(1) },
             None => {
-                let tokens = x.dims()[2] - self.prefix;
-                Pooling::Segments { tokens, landmarks: wanted.clamp(1, tokens) }
+                let tokens = x.dims()[2].saturating_sub(self.prefix);
+                Pooling::Segments { tokens, landmarks: wanted.min(tokens).max(1) }
             }
         }
     }

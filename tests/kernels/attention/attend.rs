@@ -6,7 +6,7 @@ use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, ru
 const MASKED: f64 = -1e29;
 
 /// Every way to compute attention.
-pub(super) const VARIANTS: &[&[&str]] = &[&["slabs", "forward"], &["slabs", "forward_rows"]];
+pub(super) const VARIANTS: &[&[&str]] = &[&["streamed"], &["slabs", "forward"], &["slabs", "forward_rows"]];
 
 /// Softmax attention of Z matrices, query by query; inputs q, k, v and, if there is a fourth, a key bias.
 pub(super) struct Exact {
@@ -119,6 +119,58 @@ fn takes_every_number_of_queries_and_keys() {
     }
 }
 
+/// The streaming kernel splits its columns where there are few rows: keys of few queries, queries of few keys.
+#[test]
+fn few_rows_against_many_columns_are_split_and_joined() {
+    for shape in [[1, 1, 7, 777, 4], [1, 2, 600, 5, 3], [2, 1, 49, 1025, 8], [1, 1, 520, 530, 40]] {
+        let sizes = Sizes::new(shape);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        let bias = random(4, shape[0] * shape[1] * shape[3]);
+        let case = sizes.case("attend with splits", 2.0, &build).variable([shape[0], shape[1], shape[3]], bias);
+        check(&case, &sizes.exact(), &[&["streamed"]]);
+    }
+}
+
+#[test]
+fn takes_arbitrary_shapes() {
+    for seed in 0..16 {
+        let draws: Vec<usize> = random(500 + seed, 5).into_iter().map(|x| ((x + 1.0) * 1e4) as usize).collect();
+        let [batch, heads, n, m, d] =
+            [(0, 3), (1, 3), (2, 140), (3, 140), (4, 40)].map(|(i, most)| 1 + draws[i] % most);
+        let sizes = Sizes::new([batch, heads, n, m, d]);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        check(&sizes.case("attend", 2.0, &build), &sizes.exact(), VARIANTS);
+    }
+}
+
+/// Whole splits without a visible key must neither count nor spoil the others.
+#[test]
+fn masked_splits_do_not_count() {
+    let sizes = Sizes::new([1, 2, 3, 900, 4]);
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+    let bias = random(4, 1800).into_iter().enumerate();
+    let bias = bias.map(|(i, b)| if i % 900 < 700 || i % 5 == 0 { -1e30 } else { b }).collect();
+    let case = sizes.case("attend with masked splits", 2.0, &build).variable([1, 2, 900], bias);
+    check(&case, &sizes.exact(), VARIANTS);
+}
+
+#[test]
+fn every_variant_is_taken_when_asked_for() {
+    for (preferred, d, taken) in [
+        (VARIANTS[0], 8, "attend_vector.forward"),
+        (VARIANTS[0], 7, "attend_scalar.forward"),
+        (VARIANTS[1], 8, "softmax.forward"),
+        (VARIANTS[2], 8, "softmax.forward_rows"),
+    ] {
+        let mut parameters = Parameters::new(adapter());
+        let mut tape = Tape::new(&mut parameters, &tune(preferred), Mode::Eval);
+        let x = ["q", "k", "v"].map(|label| tape.input(label, [1, 1, 9, d]));
+        tape.apply_all(Attend { scale: 1.0 }, &x);
+        let steps: Vec<&str> = tape.rec.steps().iter().map(|step| step.label.as_str()).collect();
+        assert!(steps.contains(&taken), "{preferred:?} records {steps:?}");
+    }
+}
+
 #[test]
 fn gradients_may_be_wanted_of_some_inputs_only() {
     let sizes = Sizes::new([1, 2, 9, 11, 4]);
@@ -148,7 +200,8 @@ fn probabilities_are_those_of_the_output() {
         let probabilities = attend.probabilities(&mut tape.rec, x[0], x[1], Some(x[3]));
         vec![tape.apply_all(attend, x)[0], probabilities]
     };
-    let bias: Vec<f64> = random(4, 102).into_iter().enumerate().map(|(i, b)| if i % 7 == 3 { -1e30 } else { b }).collect();
+    let bias: Vec<f64> =
+        random(4, 102).into_iter().enumerate().map(|(i, b)| if i % 7 == 3 { -1e30 } else { b }).collect();
     let case = sizes.case("probabilities", 2.0, &build).constant([2, 3, 17], bias).gradients_of(&[0]);
     for preferred in VARIANTS {
         let outputs = run(&case, preferred, 1).outputs;

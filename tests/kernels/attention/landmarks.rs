@@ -1,8 +1,8 @@
 use std::ops::Range;
 
 use lara_runtime::attention::{Landmarks, Pooling};
-use lara_runtime::{Tape, Tensor};
-use lara_tests::{Case, Real, Reference, check, random};
+use lara_runtime::{Mode, Parameters, Tape, Tensor};
+use lara_tests::{Case, Real, Reference, adapter, check, random, tune};
 
 /// Bin i of r along a side of n in adaptive average pooling: floor(i n / r) .. ceil((i + 1) n / r).
 fn adaptive_bin(i: usize, r: usize, n: usize) -> Range<usize> {
@@ -69,7 +69,8 @@ fn compare(pooling: Pooling, tokens: usize, prefix: usize, [batch, heads, dim]: 
 
 #[test]
 fn pools_grids() {
-    let grids = [([1, 1], 1), ([4, 4], 2), ([5, 3], 2), ([7, 7], 3), ([14, 14], 7), ([3, 2], 5), ([1, 13], 4), ([8, 5], 8)];
+    let grids =
+        [([1, 1], 1), ([4, 4], 2), ([5, 3], 2), ([7, 7], 3), ([14, 14], 7), ([3, 2], 5), ([1, 13], 4), ([8, 5], 8)];
     for (grid, side) in grids {
         for (prefix, sizes) in [(0, [1, 1, 1]), (1, [2, 3, 5]), (0, [1, 2, 33]), (2, [1, 1, 64])] {
             compare(Pooling::Grid { grid, side }, grid[0] * grid[1], prefix, sizes);
@@ -92,5 +93,25 @@ fn segments_cover_every_token_once_and_the_first_are_the_short_ones() {
         let members = members(Pooling::Segments { tokens, landmarks });
         assert_eq!(members.concat(), (0..tokens).collect::<Vec<_>>());
         assert!(members.windows(2).all(|pair| pair[0].len() <= pair[1].len()), "{members:?}");
+    }
+}
+
+#[test]
+fn refuses_tokens_that_do_not_fit() {
+    let mut parameters = Parameters::new(adapter());
+    let grid = Pooling::Grid { grid: [4, 4], side: 2 };
+    let segments = |tokens, landmarks| Pooling::Segments { tokens, landmarks };
+    for (pooling, prefix, shape, said) in [
+        (grid, 1, vec![1, 2, 16, 8], "landmarks take [batch, heads, 17, dim] (1 + 16 tokens), not [1, 2, 16, 8]"),
+        (grid, 0, vec![1, 16, 8], "landmarks take [batch, heads, 16, dim] (0 + 16 tokens), not [1, 16, 8]"),
+        (segments(9, 3), 0, vec![1, 1, 8, 8], "landmarks take [batch, heads, 9, dim] (0 + 9 tokens), not [1, 1, 8, 8]"),
+        (segments(3, 4), 0, vec![1, 1, 3, 8], "3 tokens cannot be pooled into 4 landmarks"),
+        (segments(0, 1), 2, vec![1, 1, 2, 8], "0 tokens cannot be pooled into 1 landmarks"),
+        (Pooling::Grid { grid: [2, 2], side: 0 }, 0, vec![1, 1, 4, 8], "4 tokens cannot be pooled into 0 landmarks"),
+    ] {
+        let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
+        let x = tape.input("x", &shape[..]);
+        tape.apply(Landmarks { prefix, pooling }, &[x]);
+        assert_eq!(tape.finish().expect_err("this does not fit").to_string(), said);
     }
 }

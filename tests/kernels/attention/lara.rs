@@ -1,35 +1,34 @@
 use lara_runtime::attention::{
-    Attention, AttentionConfig, Context, JoinHeads, MechanismKind, Noise, Pooling, ProposalGen, Qkv, mechanism,
+    AttentionConfig, Context, JoinHeads, MechanismKind, Noise, Pooling, ProposalGen, Qkv, mechanism,
 };
-use lara_runtime::{Header, Mode, Parameters, Plan, Role, Tape, Tensor};
-use lara_tests::{Case, Golden, Real, Reference, adapter, assert_close, check, golden_inputs, random, run, tune};
+use lara_runtime::{Header, Mode, Tape, Tensor};
+use lara_tests::{Case, Golden, Real, Reference, assert_close, check, golden_inputs, random, run};
 
+use super::attend::VARIANTS;
 use super::landmarks::pool;
-
-const VARIANTS: &[&[&str]] = &[&["slabs", "forward"], &["slabs", "forward_rows"]];
 
 /// One way to use LARA, and its reference.
 #[derive(Clone, Debug)]
-struct Lara {
-    batch: usize,
-    heads: usize,
-    dim: usize,
-    prefix: usize,
-    grid: Option<[usize; 2]>,
+pub(super) struct Lara {
+    pub(super) batch: usize,
+    pub(super) heads: usize,
+    pub(super) dim: usize,
+    pub(super) prefix: usize,
+    pub(super) grid: Option<[usize; 2]>,
     /// Tokens after the prefix.
-    tokens: usize,
-    num_landmarks: usize,
-    proposal_gen: ProposalGen,
-    alpha: f32,
+    pub(super) tokens: usize,
+    pub(super) num_landmarks: usize,
+    pub(super) proposal_gen: ProposalGen,
+    pub(super) alpha: f32,
     /// [batch, heads, C, dim], or nothing.
-    noise: Vec<f64>,
+    pub(super) noise: Vec<f64>,
 }
 
 /// Names of the learned parts of a landmark generator, with their number of dimensions.
 const LEARNED: [(&str, usize); 4] = [("linear.weight", 2), ("linear.bias", 1), ("norm.weight", 1), ("norm.bias", 1)];
 
 impl Lara {
-    fn new([batch, heads, tokens, dim]: [usize; 4], num_landmarks: usize) -> Lara {
+    pub(super) fn new([batch, heads, tokens, dim]: [usize; 4], num_landmarks: usize) -> Lara {
         Lara {
             batch,
             heads,
@@ -44,11 +43,11 @@ impl Lara {
         }
     }
 
-    fn on_grid([batch, heads, dim]: [usize; 3], grid: [usize; 2], num_landmarks: usize) -> Lara {
+    pub(super) fn on_grid([batch, heads, dim]: [usize; 3], grid: [usize; 2], num_landmarks: usize) -> Lara {
         Lara { grid: Some(grid), ..Lara::new([batch, heads, grid[0] * grid[1], dim], num_landmarks) }
     }
 
-    fn config(&self) -> AttentionConfig {
+    pub(super) fn config(&self) -> AttentionConfig {
         AttentionConfig {
             mechanism: MechanismKind::Lara,
             num_landmarks: self.num_landmarks,
@@ -58,7 +57,7 @@ impl Lara {
         }
     }
 
-    fn context(&self, noise: Option<Tensor>) -> Context {
+    pub(super) fn context(&self, noise: Option<Tensor>) -> Context {
         Context { grid: self.grid, prefix: self.prefix, noise }
     }
 
@@ -69,11 +68,11 @@ impl Lara {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.prefix + self.tokens
     }
 
-    fn elements(&self) -> usize {
+    pub(super) fn elements(&self) -> usize {
         self.batch * self.heads * self.len() * self.dim
     }
 
@@ -81,12 +80,12 @@ impl Lara {
         self.batch * self.heads * self.pooling().landmarks() * self.dim
     }
 
-    fn shape(&self) -> [usize; 4] {
+    pub(super) fn shape(&self) -> [usize; 4] {
         [self.batch, self.heads, self.len(), self.dim]
     }
 
     /// q, k and v of the given case, the noise if there is some, and the learned parameters.
-    fn case<'a>(&self, build: lara_tests::Build<'a>) -> Case<'a> {
+    pub(super) fn case<'a>(&self, build: lara_tests::Build<'a>) -> Case<'a> {
         let mut case = Case::new(format!("lara {self:?}"), build).tolerance(2e-5);
         for seed in 1..4 {
             let values = random(seed, self.elements()).into_iter().map(|x| 1.5 * x).collect();
@@ -102,7 +101,8 @@ impl Lara {
                 ["q_landmarks", "k_landmarks"].iter().flat_map(|side| LEARNED.map(|l| (side, l))).enumerate()
             {
                 let values = random(20 + at as u32, d.pow(rank as u32)).into_iter().enumerate();
-                let identity = |i: usize| f64::from(u8::from(name == "norm.weight" || rank == 2 && i % (d + 1) == 0));
+                let identity =
+                    |i: usize| f64::from(u8::from(name == "norm.weight" || rank == 2 && i.is_multiple_of(d + 1)));
                 let values = values.map(|(i, x)| f64::from((identity(i) + 0.3 * x) as f32)).collect();
                 case = case.parameter(format!("{side}.{name}"), &vec![d; rank][..], values);
             }
@@ -110,7 +110,7 @@ impl Lara {
         case
     }
 
-    fn record(&self, tape: &mut Tape<'_>, x: &[Tensor]) -> Tensor {
+    pub(super) fn record(&self, tape: &mut Tape<'_>, x: &[Tensor]) -> Tensor {
         let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
         mechanism(&self.config()).attend(tape, qkv, &self.context(x.get(3).copied()))
     }
@@ -201,7 +201,8 @@ impl Reference for Lara {
         let samples: Vec<R> = means.iter().enumerate().map(|(i, &mu)| mu + noise(i)).collect();
         let mut out = Vec::new();
         for z in 0..self.batch * self.heads {
-            let tokens = |x: &'_ [R]| -> std::ops::Range<usize> { z * self.len() * d..((z + 1) * self.len() * d).min(x.len()) };
+            let tokens =
+                |x: &'_ [R]| -> std::ops::Range<usize> { z * self.len() * d..((z + 1) * self.len() * d).min(x.len()) };
             let rows = |x: &[R]| x.chunks(d).map(<[R]>::to_vec).collect::<Vec<_>>();
             let own = z * count * d..(z + 1) * count * d;
             let head = Head {
@@ -241,9 +242,13 @@ fn matches_on_grids() {
 
 #[test]
 fn matches_on_sequences() {
-    for (shape, landmarks, prefix) in
-        [([1, 1, 1, 3], 1, 0), ([2, 2, 18, 8], 4, 0), ([1, 3, 13, 5], 16, 0), ([2, 1, 65, 4], 7, 1), ([1, 1, 33, 17], 1, 2)]
-    {
+    for (shape, landmarks, prefix) in [
+        ([1, 1, 1, 3], 1, 0),
+        ([2, 2, 18, 8], 4, 0),
+        ([1, 3, 13, 5], 16, 0),
+        ([2, 1, 65, 4], 7, 1),
+        ([1, 1, 33, 17], 1, 2),
+    ] {
         compare(&Lara { prefix, ..Lara::new(shape, landmarks) });
         compare(&Lara { prefix, alpha: 2.0, proposal_gen: ProposalGen::Pool, ..Lara::new(shape, landmarks) });
     }
@@ -336,135 +341,4 @@ fn gives_the_golden_values() {
             assert_close(&format!("{name} {preferred:?}"), golden.case(name), &outputs[0], 2e-5);
         }
     }
-}
-
-/// Random ways to use LARA.
-fn arbitrary(seed: u32) -> Lara {
-    let draws: Vec<usize> = random(seed, 8).into_iter().map(|x| ((x + 1.0) * 500.0) as usize).collect();
-    let within = |i: usize, least: usize, most: usize| least + draws[i] % (most - least + 1);
-    let sizes = [within(0, 1, 2), within(1, 1, 3), within(2, 2, 12)];
-    let lara = if draws[3] % 2 == 0 {
-        Lara::on_grid(sizes, [within(4, 1, 7), within(5, 1, 7)], within(6, 1, 17))
-    } else {
-        Lara::new([sizes[0], sizes[1], within(4, 1, 40), sizes[2]], within(6, 1, 17))
-    };
-    let proposal_gen = if draws[7] % 2 == 0 { ProposalGen::Pool } else { ProposalGen::NoParamPool };
-    Lara { prefix: draws[7] % 3, alpha: (draws[5] % 4) as f32, proposal_gen, ..lara }
-}
-
-#[test]
-fn outputs_lie_in_the_convex_hull_of_the_values() {
-    for seed in 0..12 {
-        let lara = arbitrary(seed);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
-        let case = lara.case(&build).mode(Mode::Eval);
-        let (v, out) = (&case.values()[2], run(&case, &[], 1).outputs.remove(0));
-        let matrix = lara.len() * lara.dim;
-        for (at, &y) in out.iter().enumerate() {
-            let (z, channel) = (at / matrix, at % lara.dim);
-            let column = (0..lara.len()).map(|n| v[z * matrix + n * lara.dim + channel]);
-            let (least, most) = column.fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(v), b.max(v)));
-            assert!(least - 1e-5 <= y && y <= most + 1e-5, "{lara:?}: output[{at}] = {y} is not in {least} ..= {most}");
-        }
-    }
-}
-
-#[test]
-fn constant_values_come_out_unchanged() {
-    for seed in 20..28 {
-        let lara = arbitrary(seed);
-        let channels = random(99, lara.dim);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
-        let mut case = lara.case(&build).mode(Mode::Eval);
-        let constant: Vec<f64> = (0..lara.elements()).map(|i| channels[i % lara.dim]).collect();
-        case.set(2, constant.clone());
-        assert_close(&format!("{lara:?}"), &constant, &run(&case, &[], 1).outputs[0], 1e-5);
-    }
-}
-
-#[test]
-fn one_landmark_gives_every_query_the_same() {
-    for lara in [Lara::on_grid([2, 2, 8], [4, 5], 3), Lara { alpha: 3.0, ..Lara::new([1, 2, 21, 5], 1) }] {
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
-        let out = run(&lara.case(&build).mode(Mode::Eval), &[], 1).outputs.remove(0);
-        for (z, matrix) in out.chunks(lara.len() * lara.dim).enumerate() {
-            for row in matrix.chunks(lara.dim) {
-                assert_close(&format!("{lara:?} matrix {z}"), &matrix[..lara.dim], row, 1e-6);
-            }
-        }
-    }
-}
-
-/// Keys with their values may change places inside a segment: its mean, and so every landmark, stays.
-#[test]
-fn the_order_of_keys_inside_a_segment_does_not_matter() {
-    let lara = Lara { alpha: 2.0, ..Lara::new([2, 2, 20, 6], 4) };
-    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
-    let case = lara.case(&build).mode(Mode::Eval);
-    let mut moved = case.clone();
-    // Segments of five tokens: reverse each.
-    for input in [1, 2] {
-        let x = case.values()[input].clone();
-        let from = |i: usize| {
-            let (token, channel) = (i / 6 % 20, i % 6);
-            x[(i / 120 * 20 + token / 5 * 5 + 4 - token % 5) * 6 + channel]
-        };
-        moved.set(input, (0..x.len()).map(from).collect());
-    }
-    assert_ne!(case.values()[1], moved.values()[1]);
-    assert_close("permuted keys", &run(&case, &[], 1).outputs[0], &run(&moved, &[], 1).outputs[0], 1e-5);
-}
-
-#[test]
-fn weights_sum_to_one_and_give_the_output() {
-    for seed in 40..46 {
-        for kind in [MechanismKind::Lara, MechanismKind::Softmax] {
-            let lara = arbitrary(seed);
-            let config = AttentionConfig { mechanism: kind, ..lara.config() };
-            let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-                let (qkv, context) = (Qkv { q: x[0], k: x[1], v: x[2] }, lara.context(None));
-                let attention = mechanism(&config);
-                let _: &dyn Attention = attention.as_ref();
-                vec![attention.attend(tape, qkv, &context), attention.weights(tape, qkv, &context)]
-            };
-            let mut case = lara.case(&build).mode(Mode::Eval);
-            if kind == MechanismKind::Softmax {
-                case = case.without_parameters();
-            }
-            let (n, d) = (lara.len(), lara.dim);
-            let (outputs, v) = (run(&case, &[], 1).outputs, case.values()[2].clone());
-            let mut product = Vec::new();
-            for (row, weights) in outputs[1].chunks(n).enumerate() {
-                let values = &v[row / n * n * d..];
-                assert!(weights.iter().all(|&w| w >= 0.0), "{kind:?} {lara:?}: negative weight in row {row}");
-                let sum: f64 = weights.iter().sum();
-                assert!((sum - 1.0).abs() < 1e-5, "{kind:?} {lara:?}: row {row} sums to {sum}");
-                product.extend((0..d).map(|c| (0..n).map(|m| weights[m] * values[m * d + c]).sum::<f64>()));
-            }
-            assert_close(&format!("{kind:?} {lara:?}: weights times values"), &outputs[0], &product, 1e-5);
-        }
-    }
-}
-
-fn activation_bytes(kind: MechanismKind, tokens: usize) -> u64 {
-    let mut parameters = Parameters::new(adapter());
-    let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Differentiate);
-    let config = AttentionConfig { mechanism: kind, ..AttentionConfig::default() };
-    let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|label| tape.variable(label, [1, 2, tokens, 16]));
-    let side = tokens.isqrt();
-    let context = Context { grid: Some([side, side]), ..Context::default() };
-    let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
-    tape.backward(&[(out, dout)]);
-    let rec = tape.finish().expect("attention can be recorded");
-    parameters.allocate(adapter(), &[Role::Weight, Role::Grad]);
-    Plan::compile_blocking(adapter(), rec, &parameters).expect("attention compiles").memory().activations
-}
-
-#[test]
-fn memory_grows_linearly_with_the_tokens() {
-    let [few, many] = [4096, 16384].map(|tokens| activation_bytes(MechanismKind::Lara, tokens));
-    assert!(many <= 4 * few + (1 << 20), "LARA takes {few} bytes for 4,096 tokens and {many} for 16,384");
-    // N x C x heads logits of 4 bytes: some of them at once, far from N x N.
-    let matrix = 16384 * 49 * 2 * 4;
-    assert!(many < 20 * matrix, "{many} bytes are more than 20 matrices of N x C");
 }

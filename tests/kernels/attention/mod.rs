@@ -4,6 +4,7 @@ mod heads;
 mod key_norms;
 mod landmarks;
 mod lara;
+mod lara_invariants;
 mod lara_mix;
 mod lara_weights;
 mod noise;

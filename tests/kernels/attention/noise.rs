@@ -71,7 +71,9 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 fn moments_are_those_of_a_standard_normal() {
     let x = drawn(header(5, 0, [1, 2]), 3);
     let root = (COUNT as f64).sqrt();
-    for (power, expected, deviation) in [(1, 0.0, 1.0_f64), (2, 1.0, 2.0_f64.sqrt()), (3, 0.0, 15.0_f64.sqrt()), (4, 3.0, 96.0_f64.sqrt())] {
+    for (power, expected, deviation) in
+        [(1, 0.0, 1.0_f64), (2, 1.0, 2.0_f64.sqrt()), (3, 0.0, 15.0_f64.sqrt()), (4, 3.0, 96.0_f64.sqrt())]
+    {
         let moment = mean(x.iter().map(|x| x.powi(power)));
         let error = (moment - expected).abs();
         assert!(error < 5.0 * deviation / root, "moment {power} is {moment}, not {expected} +- {}", deviation / root);
@@ -79,7 +81,10 @@ fn moments_are_those_of_a_standard_normal() {
     let neighbours = mean(x.windows(2).map(|pair| pair[0] * pair[1]));
     assert!(neighbours.abs() < 5.0 / root, "neighbouring numbers are correlated: {neighbours}");
     let inside = mean(x.iter().map(|x| f64::from(u8::from(x.abs() < 1.0))));
-    assert!((inside - 0.682_689).abs() < 5.0 * (0.6827_f64 * 0.3173).sqrt() / root, "{inside} lie within one deviation");
+    assert!(
+        (inside - 0.682_689).abs() < 5.0 * (0.6827_f64 * 0.3173).sqrt() / root,
+        "{inside} lie within one deviation"
+    );
 }
 
 #[test]
@@ -90,6 +95,9 @@ fn another_step_seed_or_stream_gives_other_numbers() {
     for (header, stream) in others.into_iter().map(|h| (h, 3)).chain([(header(5, 0, [1, 2]), 4)]) {
         let other = drawn(header, stream);
         let correlation = mean(base.iter().zip(&other).map(|(a, b)| a * b));
-        assert!(correlation.abs() < 5.0 / (COUNT as f64).sqrt(), "{header:?} stream {stream}: correlation {correlation}");
+        assert!(
+            correlation.abs() < 5.0 / (COUNT as f64).sqrt(),
+            "{header:?} stream {stream}: correlation {correlation}"
+        );
     }
 }
