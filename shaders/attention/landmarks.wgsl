@@ -3,10 +3,9 @@
 //   floor(i n / r) .. ceil((i + 1) n / r) - 1   (adaptive average pooling: bins may overlap), or, with params.segments
 //   == 1, contiguous segments of g = n div r tokens, the last n - g r of them one token longer (1-D sequences).
 // Gradient: dx_n = sum over the bins that hold n of dy / (their size).
-// One invocation per element of y (forward) or x (backward); a workgroup holds 64.
+// One invocation per up to four neighbouring channels of y (forward) or x (backward); workgroups of 64 in x over the
+// landmarks or tokens of one head, batch heads in y.
 // Write policy: forward stores y; backward stores dx, or adds to it when params.accumulate == 1.
-
-#import index
 
 struct Params {
     batch: u32, prefix: u32, grid_height: u32, grid_width: u32, rows: u32, columns: u32, dim: u32, segments: u32,
@@ -29,65 +28,77 @@ fn bin(i: u32, r: u32, n: u32) -> vec2<u32> {
     return vec2(i * n / r, ((i + 1u) * n + r - 1u) / r);
 }
 
-@compute @workgroup_size(64)
-fn forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
-    let landmarks = params.rows * params.columns;
-    if i >= params.batch * landmarks * params.dim {
-        return;
+// The bins that hold place `x`, first and last. Integers below: x < ceil(y) is x < y, and floor(y) <= x is y < x + 1.
+fn bins_of(x: u32, r: u32, n: u32) -> vec2<u32> {
+    if params.segments == 1u {
+        let g = n / r;
+        let long_from = (g + 1u) * r - n;
+        let short = long_from * g;
+        let i = select(x / max(g, 1u), long_from + (max(x, short) - short) / (g + 1u), x >= short);
+        return vec2(i);
     }
-    let d = i % params.dim;
-    let c = (i / params.dim) % landmarks;
-    let z = i / (params.dim * landmarks);
-    let vertical = bin(c / params.columns, params.rows, params.grid_height);
-    let horizontal = bin(c % params.columns, params.columns, params.grid_width);
-    let first = z * (params.prefix + params.grid_height * params.grid_width) + params.prefix;
-    var sum = 0.0;
-    for (var row = vertical.x; row < vertical.y; row++) {
-        for (var column = horizontal.x; column < horizontal.y; column++) {
-            sum += x[(first + row * params.grid_width + column) * params.dim + d];
-        }
-    }
-    y[i] = sum / f32((vertical.y - vertical.x) * (horizontal.y - horizontal.x));
+    return vec2(x * r / n, ((x + 1u) * r + n - 1u) / n - 1u);
 }
 
 @compute @workgroup_size(64)
-fn backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
-    let tokens = params.prefix + params.grid_height * params.grid_width;
-    if i >= params.batch * tokens * params.dim {
+fn forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunks = (params.dim + 3u) / 4u;
+    let i = workgroup.x * 64u + local;
+    let c = i / chunks;
+    let landmarks = params.rows * params.columns;
+    if c >= landmarks {
         return;
     }
-    let d = i % params.dim;
-    let n = (i / params.dim) % tokens;
-    let z = i / (params.dim * tokens);
-    let cell = max(n, params.prefix) - params.prefix;
-    let row = cell / params.grid_width;
-    let column = cell % params.grid_width;
-    var total = 0.0;
-    for (var r = 0u; r < params.rows && n >= params.prefix; r++) {
-        let vertical = bin(r, params.rows, params.grid_height);
-        if row < vertical.x || row >= vertical.y {
-            continue;
-        }
-        for (var c = 0u; c < params.columns; c++) {
-            let horizontal = bin(c, params.columns, params.grid_width);
-            if column >= horizontal.x && column < horizontal.y {
-                let size = f32((vertical.y - vertical.x) * (horizontal.y - horizontal.x));
-                total += dy[((z * params.rows + r) * params.columns + c) * params.dim + d] / size;
+    let d = (i - c * chunks) * 4u;
+    let vertical = bin(c / params.columns, params.rows, params.grid_height);
+    let horizontal = bin(c % params.columns, params.columns, params.grid_width);
+    let size = f32((vertical.y - vertical.x) * (horizontal.y - horizontal.x));
+    let first = workgroup.y * (params.prefix + params.grid_height * params.grid_width) + params.prefix;
+    for (var e = d; e < min(d + 4u, params.dim); e++) {
+        var sum = 0.0;
+        for (var row = vertical.x; row < vertical.y; row++) {
+            let begin = first + row * params.grid_width;
+            for (var n = begin + horizontal.x; n < begin + horizontal.y; n++) {
+                sum += x[n * params.dim + e];
             }
         }
+        y[(workgroup.y * landmarks + c) * params.dim + e] = sum / size;
     }
-    if params.accumulate == 1u {
-        total += dx[i];
+}
+
+@compute @workgroup_size(64)
+fn backward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunks = (params.dim + 3u) / 4u;
+    let i = workgroup.x * 64u + local;
+    let n = i / chunks;
+    let tokens = params.prefix + params.grid_height * params.grid_width;
+    if n >= tokens {
+        return;
     }
-    dx[i] = total;
+    let d = (i - n * chunks) * 4u;
+    let cell = max(n, params.prefix) - params.prefix;
+    let row = cell / params.grid_width;
+    let rows = bins_of(row, params.rows, params.grid_height);
+    let columns = bins_of(cell - row * params.grid_width, params.columns, params.grid_width);
+    var total = vec4(0.0);
+    for (var r = rows.x; r <= rows.y && n >= params.prefix; r++) {
+        let vertical = bin(r, params.rows, params.grid_height);
+        for (var c = columns.x; c <= columns.y; c++) {
+            let horizontal = bin(c, params.columns, params.grid_width);
+            let weight = 1.0 / f32((vertical.y - vertical.x) * (horizontal.y - horizontal.x));
+            let at = ((workgroup.y * params.rows + r) * params.columns + c) * params.dim + d;
+            total.x += weight * dy[at];
+            if d + 1u < params.dim { total.y += weight * dy[at + 1u]; }
+            if d + 2u < params.dim { total.z += weight * dy[at + 2u]; }
+            if d + 3u < params.dim { total.w += weight * dy[at + 3u]; }
+        }
+    }
+    let at = (workgroup.y * tokens + n) * params.dim + d;
+    for (var e = 0u; e < min(params.dim - d, 4u); e++) {
+        var value = total[e];
+        if params.accumulate == 1u {
+            value += dx[at + e];
+        }
+        dx[at + e] = value;
+    }
 }

@@ -1,7 +1,7 @@
 //! attend(q, k, v, key bias) -> (out, log-sum-exp): the one kernel that every mechanism is made of (spec, section 0).
 
 use super::softmax::{Given, Sizes};
-use crate::{Backward, Error, Forward, Op, Recorder, Tensor, Variant};
+use crate::{Backward, Error, Forward, Op, Recorder, Slot, Tensor, Variant};
 
 /// Inputs: q [batch, heads, N, D], k and v [batch, heads, M, D] and, if given, an additive key term [batch, heads, M].
 /// Outputs: out [batch, heads, N, D] and log-sum-exp [batch, heads, N] of the logits scale q.k + bias; both may receive
@@ -15,23 +15,35 @@ pub struct Attend {
 /// Matmuls over slabs of queries, or one streaming kernel.
 const VARIANTS: [Variant; 2] = ["streamed", "slabs"];
 
+/// Most queries and keys that variants are compared on.
+const LONGEST_MEASURED: usize = 1024;
+
 impl Attend {
     fn sizes(&self, x: &[Tensor]) -> Sizes {
         let (q, k) = (x[0].dims(), x[1].dims());
         Sizes { batch: q[0] * q[1], queries: q[2], keys: k[2], channels: q[3], scale: self.scale }
     }
 
-    /// One choice for both directions, measured on the forward pass.
+    /// One choice for both directions, measured on both.
     fn variant(rec: &Recorder, sizes: &Sizes) -> Variant {
-        let Sizes { batch, queries, keys, channels, .. } = *sizes;
+        // Longer sequences behave like this one; measuring them would take longer than using them.
+        let (queries, keys) = (sizes.queries.min(LONGEST_MEASURED), sizes.keys.min(LONGEST_MEASURED));
+        let sizes = Sizes { queries, keys, ..*sizes };
+        let Sizes { batch, channels, .. } = sizes;
         let about = usize::next_power_of_two;
         let key = format!("attend {} {} {} {channels}", about(batch), about(queries), about(keys));
         rec.choose(&key, &VARIANTS, &|rec, variant| {
-            let inputs = [queries, keys, keys].map(|n| rec.scratch("x", [1, batch, n, channels]));
-            let (out, lse) = (rec.scratch("out", inputs[0].shape()), rec.scratch("lse", [batch, queries]));
-            match variant {
-                "streamed" => sizes.stream_forward(rec, inputs, None, out, lse),
-                _ => sizes.forward(rec, inputs, None, out, lse),
+            let inputs @ [q, k, v] = [queries, keys, keys].map(|n| rec.scratch("x", [1, batch, n, channels]));
+            let (out, lse) = (rec.scratch("out", q.shape()), rec.scratch("lse", [batch, queries]));
+            let slot = |like: Tensor, rec: &mut Recorder| Slot { grad: rec.scratch("dx", like.shape()), accumulate: false };
+            let slots = [Some(slot(q, rec)), Some(slot(k, rec)), Some(slot(v, rec)), None];
+            let given = Given { inputs, bias: None, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
+            if variant == "streamed" {
+                sizes.stream_forward(rec, inputs, None, out, lse);
+                sizes.stream_backward(rec, out, &given, slots);
+            } else {
+                sizes.forward(rec, inputs, None, out, lse);
+                sizes.backward(rec, &given, slots);
             }
         })
     }

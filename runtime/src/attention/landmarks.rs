@@ -53,6 +53,11 @@ impl Pooling {
     }
 }
 
+/// Workgroups for `rows` rows of `dim` channels, four channels an invocation.
+fn groups(rows: usize, dim: usize) -> usize {
+    (rows * dim.div_ceil(4)).div_ceil(64)
+}
+
 /// x [batch, heads, prefix + tokens, dim] -> landmarks [batch, heads, C, dim].
 #[derive(Debug)]
 pub struct Landmarks {
@@ -92,7 +97,8 @@ impl Op for Landmarks {
         let y = rec.scratch("landmarks", [batch, heads, self.pooling.landmarks(), dim]);
         let step = rec.step(&LANDMARKS, "forward").bind("x", x[0]).bind("y", y).uint("batch", batch * heads);
         let step = step.uint("prefix", self.prefix);
-        self.pooling.sizes(step).uint("dim", dim).flag("accumulate", false).dispatch_items(y.len(), 64);
+        let step = self.pooling.sizes(step).uint("dim", dim).flag("accumulate", false);
+        step.dispatch([groups(self.pooling.landmarks(), dim), batch * heads, 1]);
         Forward::one(y)
     }
 
@@ -101,11 +107,8 @@ impl Op for Landmarks {
             let x = pass.x[0];
             let step = rec.step(&LANDMARKS, "backward").bind("dy", dy).bind("dx", slot.grad);
             let step = step.uint("batch", x.dims()[0] * x.dims()[1]).uint("prefix", self.prefix);
-            self.pooling
-                .sizes(step)
-                .uint("dim", x.last())
-                .flag("accumulate", slot.accumulate)
-                .dispatch_items(x.len(), 64);
+            let step = self.pooling.sizes(step).uint("dim", x.last()).flag("accumulate", slot.accumulate);
+            step.dispatch([groups(x.dims()[2], x.last()), x.dims()[0] * x.dims()[1], 1]);
         }
     }
 }
