@@ -1,10 +1,12 @@
 // Row softmax with an additive key term, in place over a slab of logits: the middle of softmax attention by slabs.
 //   forward:  p_nm = exp(l_nm + key_bias_m - lse_n),  lse_n = LSE_m(l_nm + key_bias_m)
-//   backward: p as above from the saved lse; ds_nm = p_nm (dp_nm - sum_m p_nm dp_nm + dlse_n)
+//   backward: p as above from the saved lse; ds_nm = p_nm (dp_nm - delta_n), delta_n = sum_d dout_nd out_nd - dlse_n
 // A key whose bias is <= -1e29 is masked; a row whose keys are all masked gives p = 0 and lse = -1e30.
 //
-// forward, backward            one workgroup of 64 per row (GPUs); rows spread over x and y
-// forward_rows, backward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers)
+// forward       one workgroup of 64 per row (GPUs); rows spread over x and y
+// forward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers); largest and sum in one walk
+// backward      one invocation per up to four neighbouring keys of a row, 64 a workgroup in x; rows in y and z
+// HAS_BIAS: whether there is a key term (a constant, since a branch for every key would be felt).
 // Write policy: forward turns logits into probabilities in place and stores lse; backward turns logits into
 // probabilities and dp into ds, both in place.
 
@@ -12,14 +14,15 @@
 
 const MASKED = -1e30;
 
-struct Params { rows: u32, queries: u32, keys: u32, first: u32, has_bias: u32, has_dlse: u32 }
+override HAS_BIAS: bool = false;
+
+struct Params { rows: u32, queries: u32, keys: u32, first: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> logits: array<f32>;  // [rows, keys]
 @group(0) @binding(3) var<storage, read> key_bias: array<f32>;      // [all rows / queries, keys]
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;     // [all rows]
-@group(0) @binding(5) var<storage, read> saved_lse: array<f32>;     // [all rows]
-@group(0) @binding(6) var<storage, read> dlse: array<f32>;          // [all rows]
-@group(0) @binding(7) var<storage, read_write> dp: array<f32>;      // [rows, keys]
+@group(0) @binding(5) var<storage, read> stats: array<f32>;         // [all rows, 2] lse and delta (attend_merge)
+@group(0) @binding(6) var<storage, read_write> dp: array<f32>;      // [rows, keys]
 
 var<workgroup> scratch: array<f32, 64>;
 
@@ -55,7 +58,7 @@ fn bias_row(row: u32) -> u32 {
 }
 
 fn logit(at: u32, bias_at: u32, m: u32) -> f32 {
-    if params.has_bias == 1u {
+    if HAS_BIAS {
         return max(logits[at + m] + key_bias[bias_at + m], MASKED);
     }
     return logits[at + m];
@@ -93,35 +96,6 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(64)
-fn backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let row = workgroup.x + workgroup.y * workgroups.x;
-    if row >= params.rows {
-        return;
-    }
-    let at = row * params.keys;
-    let bias_at = bias_row(row);
-    let total = saved_lse[params.first + row];
-    let live = total > -1e29;
-    var product = 0.0;
-    for (var m = local; m < params.keys; m += 64u) {
-        let p = select(0.0, exp(logit(at, bias_at, m) - total), live);
-        logits[at + m] = p;
-        product += p * dp[at + m];
-    }
-    var delta = sum_of(product, local);
-    if params.has_dlse == 1u {
-        delta -= dlse[params.first + row];
-    }
-    for (var m = local; m < params.keys; m += 64u) {
-        dp[at + m] = logits[at + m] * (dp[at + m] - delta);
-    }
-}
-
 @compute @workgroup_size(8)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -135,14 +109,24 @@ fn forward_rows(
     let at = row * params.keys;
     let bias_at = bias_row(row);
     var largest = MASKED;
-    for (var m = 0u; m < params.keys; m++) {
-        largest = max(largest, logit(at, bias_at, m));
+    var sum = 0.0;
+    let whole = params.keys - params.keys % 4u;
+    for (var m = 0u; m < whole; m += 4u) {
+        let l = vec4(logit(at, bias_at, m), logit(at, bias_at, m + 1u), logit(at, bias_at, m + 2u), logit(at, bias_at, m + 3u));
+        let top = max(max(l.x, l.y), max(l.z, l.w));
+        if top > largest {
+            sum *= exp(largest - top);
+            largest = top;
+        }
+        sum += dot(exp(l - largest), vec4(1.0));
+    }
+    for (var m = whole; m < params.keys; m++) {
+        let l = logit(at, bias_at, m);
+        let top = max(l, largest);
+        sum = sum * exp(largest - top) + exp(l - top);
+        largest = top;
     }
     let live = largest > -1e29;
-    var sum = 0.0;
-    for (var m = 0u; m < params.keys; m++) {
-        sum += exp(logit(at, bias_at, m) - largest);
-    }
     // Not exp(logit - lse): the rounding of a large lse would show in every probability.
     let scale = select(0.0, 1.0 / sum, live);
     for (var m = 0u; m < params.keys; m++) {
@@ -151,30 +135,25 @@ fn forward_rows(
     lse[params.first + row] = select(MASKED, largest + log(sum), live);
 }
 
-@compute @workgroup_size(8)
-fn backward_rows(
+@compute @workgroup_size(64)
+fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
-    if row >= params.rows {
+    let row = workgroup.y + workgroup.z * workgroups.y;
+    let begin = (workgroup.x * 64u + local) * 4u;
+    if row >= params.rows || begin >= params.keys {
         return;
     }
     let at = row * params.keys;
     let bias_at = bias_row(row);
-    let total = saved_lse[params.first + row];
+    let total = stats[(params.first + row) * 2u];
+    let delta = stats[(params.first + row) * 2u + 1u];
     let live = total > -1e29;
-    var delta = 0.0;
-    for (var m = 0u; m < params.keys; m++) {
+    for (var m = begin; m < min(begin + 4u, params.keys); m++) {
         let p = select(0.0, exp(logit(at, bias_at, m) - total), live);
         logits[at + m] = p;
-        delta += p * dp[at + m];
-    }
-    if params.has_dlse == 1u {
-        delta -= dlse[params.first + row];
-    }
-    for (var m = 0u; m < params.keys; m++) {
-        dp[at + m] = logits[at + m] * (dp[at + m] - delta);
+        dp[at + m] = p * (dp[at + m] - delta);
     }
 }

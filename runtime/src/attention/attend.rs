@@ -37,10 +37,10 @@ impl Attend {
             let (out, lse) = (rec.scratch("out", q.shape()), rec.scratch("lse", [batch, queries]));
             let slot = |like: Tensor, rec: &mut Recorder| Slot { grad: rec.scratch("dx", like.shape()), accumulate: false };
             let slots = [Some(slot(q, rec)), Some(slot(k, rec)), Some(slot(v, rec)), None];
-            let given = Given { inputs, bias: None, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
+            let given = Given { inputs, bias: None, out, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
             if variant == "streamed" {
                 sizes.stream_forward(rec, inputs, None, out, lse);
-                sizes.stream_backward(rec, out, &given, slots);
+                sizes.stream_backward(rec, &given, slots);
             } else {
                 sizes.forward(rec, inputs, None, out, lse);
                 sizes.backward(rec, &given, slots);
@@ -90,6 +90,7 @@ impl Op for Attend {
         let given = Given {
             inputs: [x[0], x[1], x[2]],
             bias: x.get(3).copied(),
+            out: pass.y[0],
             lse: pass.y[1],
             dout: pass.dy[0],
             dlse: pass.dy[1],
@@ -97,7 +98,7 @@ impl Op for Attend {
         let slots = [pass.dx[0], pass.dx[1], pass.dx[2], pass.dx.get(3).copied().flatten()];
         let sizes = self.sizes(x);
         match Self::variant(rec, &sizes) {
-            "streamed" => sizes.stream_backward(rec, pass.y[0], &given, slots),
+            "streamed" => sizes.stream_backward(rec, &given, slots),
             _ => sizes.backward(rec, &given, slots),
         }
     }

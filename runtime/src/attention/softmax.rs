@@ -6,7 +6,7 @@
 use lara_shaders::SOFTMAX;
 
 use crate::ops::{Layout, Operand, Product, column_sum_at};
-use crate::{Recorder, Slot, Tensor, Variant};
+use crate::{Recorder, Slot, StepBuilder, Tensor, Variant};
 
 /// Elements of a slab's logits (16 MiB).
 const SLAB: usize = 4 << 20;
@@ -58,16 +58,27 @@ impl Sizes {
         Product { layout, batch: slab.batch, m, n, k, scale, accumulate }
     }
 
-    /// Forward entry point; the backward one has the same ending.
     fn variant(&self, rec: &Recorder) -> Variant {
         let rows = (self.batch * self.queries).min((SLAB / self.keys).max(1));
         let key = format!("softmax {} {}", rows.next_power_of_two(), self.keys.next_power_of_two());
         rec.choose(&key, &["forward", "forward_rows"], &|rec, variant| {
             let sizes = Sizes { batch: 1, queries: rows, ..*self };
             let slab = Slab { first: 0, batch: 1, first_row: 0, rows };
-            let binds = [("logits", rec.scratch("logits", [rows, self.keys])), ("lse", rec.scratch("lse", [rows]))];
-            sizes.row_softmax(rec, &slab, variant, None, false, &binds);
+            let (logits, lse) = (rec.scratch("logits", [rows, self.keys]), rec.scratch("lse", [rows]));
+            sizes.row_softmax(rec, &slab, variant, None, logits, lse);
         })
+    }
+
+    fn step<'r>(&self, rec: &'r mut Recorder, slab: &Slab, entry: Variant, bias: Option<Tensor>) -> StepBuilder<'r> {
+        // An absent term still needs a binding.
+        let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [1]));
+        rec.step(&SOFTMAX, entry)
+            .constant("HAS_BIAS", if bias.is_some() { 1.0 } else { 0.0 })
+            .bind("key_bias", key_bias)
+            .uint("rows", slab.batch * slab.rows)
+            .uint("queries", self.queries)
+            .uint("keys", self.keys)
+            .uint("first", slab.first * self.queries + slab.first_row)
     }
 
     fn row_softmax(
@@ -76,23 +87,12 @@ impl Sizes {
         slab: &Slab,
         entry: Variant,
         bias: Option<Tensor>,
-        has_dlse: bool,
-        binds: &[(&'static str, Tensor)],
+        logits: Tensor,
+        lse: Tensor,
     ) {
-        // An absent term still needs a binding.
-        let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [1]));
-        let rows = slab.batch * slab.rows;
-        let mut step = rec.step(&SOFTMAX, entry).bind("key_bias", key_bias);
-        for (name, tensor) in binds {
-            step = step.bind(name, *tensor);
-        }
-        step.uint("rows", rows)
-            .uint("queries", self.queries)
-            .uint("keys", self.keys)
-            .uint("first", slab.first * self.queries + slab.first_row)
-            .flag("has_bias", bias.is_some())
-            .flag("has_dlse", has_dlse)
-            .dispatch_items(rows, if entry.ends_with("_rows") { 8 } else { 1 });
+        let rows_per_group = if entry == "forward_rows" { 8 } else { 1 };
+        let step = self.step(rec, slab, entry, bias).bind("logits", logits).bind("lse", lse);
+        step.dispatch_items(slab.batch * slab.rows, rows_per_group);
     }
 
     /// Logits of a slab: scale q k^T.
@@ -111,7 +111,7 @@ impl Sizes {
         let whole = Slab { first: 0, batch: self.batch, first_row: 0, rows: self.queries };
         let logits = self.logits(rec, &whole, q, k);
         let lse = rec.scratch("lse", [self.batch, self.queries]);
-        self.row_softmax(rec, &whole, entry, bias, false, &[("logits", logits), ("lse", lse)]);
+        self.row_softmax(rec, &whole, entry, bias, logits, lse);
         logits
     }
 
@@ -120,7 +120,7 @@ impl Sizes {
         let entry = self.variant(rec);
         for slab in self.slabs() {
             let logits = self.logits(rec, &slab, q, k);
-            self.row_softmax(rec, &slab, entry, bias, false, &[("logits", logits), ("lse", lse)]);
+            self.row_softmax(rec, &slab, entry, bias, logits, lse);
             let v = Operand { tensor: v, offset: self.key_offset(&slab) };
             let out = Operand { tensor: out, offset: self.query_offset(&slab, self.channels) };
             let sizes = [slab.rows, self.channels, self.keys];
@@ -130,8 +130,8 @@ impl Sizes {
 
     /// Records the gradients that have a slot: queries, keys, values, key bias.
     pub(crate) fn backward(&self, rec: &mut Recorder, given: &Given, slots: [Option<Slot>; 4]) {
-        let entry = if self.variant(rec) == "forward" { "backward" } else { "backward_rows" };
         let [q, k, v] = given.inputs;
+        let stats = self.lse_and_delta(rec, given);
         for slab in self.slabs() {
             // Later slabs of the same matrix add to what its first slab stored.
             let adds = |slot: Slot| slot.accumulate || slab.first_row > 0;
@@ -143,9 +143,10 @@ impl Sizes {
             // Without a gradient of the output only the log-sum-exp's is left, and dp and dv are zero.
             let (dout, scale) = given.dout.map_or((q, 0.0), |dout| (dout, 1.0));
             self.product(&slab, Layout::Nt, sizes, scale, false).record(rec, at_queries(dout), at_keys(v), None, dp);
-            let dlse = given.dlse.unwrap_or(given.lse);
-            let binds = [("logits", logits), ("dp", dp), ("saved_lse", given.lse), ("dlse", dlse)];
-            self.row_softmax(rec, &slab, entry, given.bias, given.dlse.is_some(), &binds);
+            let rows = slab.batch * slab.rows;
+            let step = self.step(rec, &slab, "backward", given.bias);
+            let step = step.bind("logits", logits).bind("dp", dp).bind("stats", stats);
+            step.dispatch([self.keys.div_ceil(256), rows.min(32_768), rows.div_ceil(32_768)]);
             let [dq, dk, dv, dbias] = slots;
             if let Some(slot) = dq {
                 let product = self.product(&slab, Layout::Nn, [slab.rows, self.channels, self.keys], self.scale, slot.accumulate);
@@ -176,6 +177,7 @@ impl Sizes {
 pub(crate) struct Given {
     pub(crate) inputs: [Tensor; 3],
     pub(crate) bias: Option<Tensor>,
+    pub(crate) out: Tensor,
     pub(crate) lse: Tensor,
     pub(crate) dout: Option<Tensor>,
     pub(crate) dlse: Option<Tensor>,

@@ -94,21 +94,9 @@ impl Sizes {
     }
 
     /// Records the gradients that have a slot: queries, keys, values, key bias.
-    pub(crate) fn stream_backward(&self, rec: &mut Recorder, out: Tensor, given: &Given, slots: [Option<Slot>; 4]) {
-        let rows = self.batch * self.queries;
-        let stats = rec.scratch("lse and delta", [rows, 2]);
-        let dout = given.dout.unwrap_or(out);
-        let step = rec.step(&ATTEND_MERGE, "backward_prepare").bind("out", out).bind("lse", given.lse);
-        let step = step.bind("dout", dout).bind("dlse", given.dlse.unwrap_or(given.lse)).bind("stats", stats);
-        let sizes = Merge {
-            rows,
-            channels: self.channels,
-            splits: 1,
-            has_dout: given.dout.is_some(),
-            has_dlse: given.dlse.is_some(),
-            accumulate: false,
-        };
-        sizes.params(step).dispatch_items(rows, 8);
+    pub(crate) fn stream_backward(&self, rec: &mut Recorder, given: &Given, slots: [Option<Slot>; 4]) {
+        let stats = self.lse_and_delta(rec, given);
+        let dout = given.dout.unwrap_or(given.out);
         let [dq, dk, dv, dbias] = slots;
         if let Some(slot) = dq {
             let pass = self.pass(self.queries, self.keys);
@@ -129,6 +117,24 @@ impl Sizes {
         if let Some(slot) = dv {
             self.gradient(rec, "backward_values", pass, given, dout, stats, &[("dv", slot)]);
         }
+    }
+
+    /// Records [Z, N, 2]: each query's log-sum-exp and delta = dout.out - dlse, all that a backward pass keeps of its row.
+    pub(crate) fn lse_and_delta(&self, rec: &mut Recorder, given: &Given) -> Tensor {
+        let rows = self.batch * self.queries;
+        let stats = rec.scratch("lse and delta", [rows, 2]);
+        let step = rec.step(&ATTEND_MERGE, "backward_prepare").bind("out", given.out).bind("lse", given.lse);
+        let step = step.bind("dout", given.dout.unwrap_or(given.out)).bind("dlse", given.dlse.unwrap_or(given.lse));
+        let sizes = Merge {
+            rows,
+            channels: self.channels,
+            splits: 1,
+            has_dout: given.dout.is_some(),
+            has_dlse: given.dlse.is_some(),
+            accumulate: false,
+        };
+        sizes.params(step.bind("stats", stats)).dispatch_items(rows, 8);
+        stats
     }
 
     #[expect(clippy::too_many_arguments, reason = "one pass with everything it reads; a struct would be built and used once")]
