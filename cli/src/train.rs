@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lara_models::train::{Event, Summary, TrainConfig, Trainer};
-use lara_runtime::{Gpu, Tune, human_bytes, profile};
+use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
+use lara_models::train::{Event, Session, Summary, TrainConfig, Trainer};
+use lara_runtime::profile::{self, Timing};
+use lara_runtime::{Gpu, Tune, human_bytes};
 
 use crate::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
@@ -36,7 +38,7 @@ pub(crate) struct Options {
     /// Go on from a run's folder or one of its checkpoints, bit for bit as if it had not stopped.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
-    /// After the last step, time every dispatch of one more step on the GPU and write a Chrome/Perfetto trace.
+    /// Before the run, time every dispatch of a step on the GPU and write a Chrome/Perfetto trace.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// Print every dispatch of the compiled step with its shapes and workgroups, then go on.
@@ -84,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         trainer.session().plans().iter().for_each(print);
     }
     if let Some(file) = &options.profile {
-        write_profile(&gpu, &trainer, file)?;
+        write_profile(&gpu, &tune, trainer.config(), file)?;
     }
     let summary = train(trainer)?;
     if options.json {
@@ -170,19 +172,19 @@ fn show(summary: &Summary) {
     }
 }
 
-fn write_profile(gpu: &Gpu, trainer: &Trainer, file: &Path) -> Outcome {
-    let mut timings = Vec::new();
-    let mut offset = 0.0;
-    for plan in trainer.session().plans() {
-        // Once without timestamps, so that compilers and first touches are not in the trace.
-        plan.run().steps().submit()?;
+/// Profiles one step of a session of its own, so that the run's weights and moments stay what they would have been.
+fn write_profile(gpu: &Gpu, tune: &Tune, config: &TrainConfig, file: &Path) -> Outcome {
+    let images = data::open(&config.data, &config.model, Split::Train)?;
+    let options = LoaderOptions::train(config.train.batch_size, config.train.seed, 0, Augment::train(&config.data));
+    let batch = Loader::new(images, options, Position::default())?.next().transpose()?;
+    let mut session = pollster::block_on(Session::new(gpu, tune, config, config.schedule(1)))?;
+    session.step(0, batch.as_slice())?;
+    session.finish()?;
+    let mut timings: Vec<Timing> = Vec::new();
+    for plan in session.plans() {
+        let offset = timings.last().map_or(0.0, |t| t.start_us + t.duration_us);
         let part = pollster::block_on(profile::profile(gpu, plan))?;
-        let end = part.iter().map(|t| t.start_us + t.duration_us).fold(0.0, f64::max);
-        timings.extend(part.into_iter().map(|t| profile::Timing { start_us: t.start_us + offset, ..t }));
-        offset += end;
-        if timings.len() == plan.steps().len() {
-            continue;
-        }
+        timings.extend(part.into_iter().map(|t| Timing { start_us: t.start_us + offset, ..t }));
     }
     let write = |error: std::io::Error| Failure::input(format!("cannot write {}: {error}", file.display()));
     std::fs::write(file, profile::chrome_trace(&timings)).map_err(write)?;

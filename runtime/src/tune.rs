@@ -74,54 +74,55 @@ impl Tune {
             state.gpu.clone()
         };
         let Some(gpu) = gpu else { return first };
-        let best = measure(&gpu, candidates, record);
+        let best = self.measure(&gpu, key, candidates, record);
         let mut state = self.lock();
         state.choices.insert(key.to_owned(), best.to_owned());
         save(&state);
         best
     }
-}
 
-/// A browser cannot wait for a measurement, so there the order of the candidates decides.
-#[cfg(target_arch = "wasm32")]
-fn measure(_gpu: &Gpu, candidates: &[Variant], _record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
-    candidates[0]
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn measure(gpu: &Gpu, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
-    let timed = candidates.iter().filter_map(|&variant| {
-        let seconds = time(gpu, &|rec| record(rec, variant))?;
-        tracing::debug!(variant, milliseconds = seconds * 1e3, "tuned");
-        Some((variant, seconds))
-    });
-    timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(candidates[0], |best| best.0)
-}
-
-/// Seconds of one run, the least of several after a warm-up; `None` if the variant does not compile here.
-#[cfg(not(target_arch = "wasm32"))]
-fn time(gpu: &Gpu, record: &dyn Fn(&mut Recorder)) -> Option<f64> {
-    use std::time::{Duration, Instant};
-    let mut rec = Recorder::new(Tune::default());
-    record(&mut rec);
-    let parameters = crate::Parameters::new(gpu);
-    let plan = crate::Plan::compile_blocking(gpu, rec, &parameters).ok()?;
-    let once = || {
-        let start = Instant::now();
-        plan.run().steps().submit().ok()?;
-        gpu.wait_blocking();
-        Some(start.elapsed().as_secs_f64())
-    };
-    once()?;
-    let begun = Instant::now();
-    let mut best = f64::INFINITY;
-    for _ in 0..20 {
-        best = best.min(once()?);
-        if begun.elapsed() > Duration::from_millis(60) {
-            break;
-        }
+    /// A browser cannot wait for a measurement, so there the order of the candidates decides.
+    #[cfg(target_arch = "wasm32")]
+    fn measure(&self, _: &Gpu, _: &str, candidates: &[Variant], _: &dyn Fn(&mut Recorder, Variant)) -> Variant {
+        candidates[0]
     }
-    Some(best)
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn measure(&self, gpu: &Gpu, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
+        let timed = candidates.iter().filter_map(|&variant| {
+            let seconds = self.time(gpu, &|rec| record(rec, variant))?;
+            tracing::debug!(key, variant, milliseconds = seconds * 1e3, "measured");
+            Some((variant, seconds))
+        });
+        timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(candidates[0], |best| best.0)
+    }
+
+    /// Seconds of one run, the least of several after a warm-up; `None` if the variant does not compile here. What is
+    /// measured may itself consist of operations with variants: they are chosen in the same way first.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn time(&self, gpu: &Gpu, record: &dyn Fn(&mut Recorder)) -> Option<f64> {
+        use std::time::{Duration, Instant};
+        let mut rec = Recorder::new(self.clone());
+        record(&mut rec);
+        let parameters = crate::Parameters::new(gpu);
+        let plan = crate::Plan::compile_blocking(gpu, rec, &parameters).ok()?;
+        let once = || {
+            let start = Instant::now();
+            plan.run().steps().submit().ok()?;
+            gpu.wait_blocking();
+            Some(start.elapsed().as_secs_f64())
+        };
+        once()?;
+        let begun = Instant::now();
+        let mut best = f64::INFINITY;
+        for _ in 0..20 {
+            best = best.min(once()?);
+            if begun.elapsed() > Duration::from_millis(60) {
+                break;
+            }
+        }
+        Some(best)
+    }
 }
 
 fn cache_file(gpu: &Gpu) -> Option<PathBuf> {

@@ -179,6 +179,11 @@ impl Trainer {
         &self.session
     }
 
+    /// The configuration of the run.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
     /// Optimizer steps of the whole run, and those already taken.
     pub fn steps(&self) -> (u64, u64) {
         (self.total_steps, self.state.step)
