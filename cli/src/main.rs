@@ -86,7 +86,8 @@ fn run(command: &Command) -> Outcome {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let default = ["lara=info,lara_models=warn,lara_runtime=warn", "lara=debug,lara_models=info,lara_runtime=info"];
-    let level = default.get(usize::from(cli.verbose)).copied().unwrap_or("debug,wgpu_core=warn,wgpu_hal=warn,naga=warn");
+    let level =
+        default.get(usize::from(cli.verbose)).copied().unwrap_or("debug,wgpu_core=warn,wgpu_hal=warn,naga=warn");
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lara_models::data::{Augment, ImageShape, picture};
 use lara_models::random::{Draws, Purpose};
+use lara_models::train::config::DatasetKind;
 use lara_models::{softmax, top};
 use serde::Serialize;
 
@@ -63,9 +64,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let shape = ImageShape { channels: vit.in_chans, height: vit.image_size, width: vit.image_size };
     let augment = Augment::eval(data);
     augment.check(shape.channels)?;
+    // As the images that were trained on: those of digits and MNIST fill their frames.
+    let crop_pct = if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 };
     // Every image is read before the first is classified: a bad one is told at once.
     let images: Vec<Vec<f32>> =
-        options.images.iter().map(|path| picture::load(path, shape, data.crop_pct)).collect::<Result<_, _>>()?;
+        options.images.iter().map(|path| picture::load(path, shape, crop_pct)).collect::<Result<_, _>>()?;
     let mut predictions = Vec::new();
     for (path, pixels) in options.images.iter().zip(&images) {
         let mut input = vec![0.0; shape.len()];

@@ -2,22 +2,7 @@
 //!
 //! A draw is a pure function of a key and a counter, so it does not matter which thread makes it, or when.
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-
-/// Ten rounds of Philox4x32: four random words for this counter under this key.
-pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let [mut c0, mut c1, mut c2, mut c3] = counter;
-    let [mut k0, mut k1] = key;
-    for _ in 0..10 {
-        let p0 = u64::from(MULTIPLIERS[0]) * u64::from(c0);
-        let p1 = u64::from(MULTIPLIERS[1]) * u64::from(c2);
-        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
-        k0 = k0.wrapping_add(WEYL[0]);
-        k1 = k1.wrapping_add(WEYL[1]);
-    }
-    [c0, c1, c2, c3]
-}
+use lara_runtime::random::philox;
 
 /// What draws are for. Each purpose has its own sequence, so that adding draws to one never shifts another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +14,6 @@ pub enum Purpose {
     Augment = 2,
     /// Which samples are held out for testing.
     Split = 3,
-    /// Initial values of weights (the index is the parameter's place in the model).
-    Init = 4,
 }
 
 /// The sequence of draws for one (seed, purpose, epoch, index).
@@ -53,7 +36,7 @@ impl Draws {
     /// The next 32 random bits.
     pub fn bits(&mut self) -> u32 {
         if self.used == 4 {
-            self.block = philox4x32(self.counter, self.key);
+            self.block = philox(self.counter, self.key);
             self.counter[0] = self.counter[0].wrapping_add(1);
             self.used = 0;
         }
@@ -78,12 +61,6 @@ impl Draws {
                 return (product >> 32) as u32;
             }
         }
-    }
-
-    /// Standard normal (Box-Muller, evaluated in f64).
-    pub fn normal(&mut self) -> f32 {
-        let radius = (-2.0 * (1.0 - f64::from(self.uniform())).ln()).sqrt();
-        (radius * (std::f64::consts::TAU * f64::from(self.uniform())).cos()) as f32
     }
 
     /// Shuffles in place (Fisher-Yates).

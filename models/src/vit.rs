@@ -8,7 +8,7 @@ use lara_runtime::ops::{Dropout, Embedding, Gelu, LayerNorm, Linear, Patchify, R
 use lara_runtime::{Init, Tape, Tensor};
 
 use crate::train::TrainConfig;
-use crate::train::config::{GlobalPool, ModelConfig};
+use crate::train::config::{GlobalPool, ModelConfig, WeightInit};
 
 /// Epsilon of the norms of a block, as in timm.
 const EPS: f32 = 1e-6;
@@ -61,7 +61,10 @@ impl Vit {
         x = layer_norm(tape, "norm", x);
         let pooled = tape.apply(self.pooling(x), &[x]);
         let pooled = dropout(tape, pooled, self.model.drop_rate, 1);
-        let logits = tape.scope("head", |tape| linear(tape, pooled, self.model.num_classes, true));
+        let logits = tape.scope("head", |tape| {
+            let init = if self.model.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
+            linear(tape, pooled, self.model.num_classes, true, init)
+        });
         VitOutput { logits, maps }
     }
 
@@ -96,6 +99,14 @@ impl Vit {
         dropout(tape, embedded, self.model.drop_rate, 1)
     }
 
+    /// Initial weights of the linear layers.
+    fn init(&self) -> Init {
+        match self.model.weight_init {
+            WeightInit::Timm => Init::TruncNormal(0.02),
+            WeightInit::Jax => Init::XavierUniform,
+        }
+    }
+
     fn tokens(&self) -> usize {
         self.model.num_patches() + usize::from(self.model.class_token)
     }
@@ -116,7 +127,7 @@ impl Vit {
 
     fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Option<Tensor>) {
         let ModelConfig { embed_dim: dim, num_heads: heads, qkv_bias, drop_rate, .. } = self.model;
-        let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * dim, qkv_bias));
+        let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * dim, qkv_bias, self.init()));
         let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
         let qkv = Qkv { q: parts[0], k: parts[1], v: parts[2] };
         let side = self.model.grid_size();
@@ -126,22 +137,22 @@ impl Vit {
         let seen = mechanism.attend(tape, qkv, &context);
         let map = with_map.then(|| mechanism.weights(tape, qkv, &context));
         let joined = tape.apply(JoinHeads, &[seen]);
-        let projected = tape.scope("proj", |tape| linear(tape, joined, dim, true));
+        let projected = tape.scope("proj", |tape| linear(tape, joined, dim, true, self.init()));
         (dropout(tape, projected, drop_rate, 1), map)
     }
 
     fn mlp(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
         let ModelConfig { embed_dim: dim, drop_rate, .. } = self.model;
-        let hidden = tape.scope("fc1", |tape| linear(tape, x, self.model.mlp_hidden(), true));
+        let hidden = tape.scope("fc1", |tape| linear(tape, x, self.model.mlp_hidden(), true, self.init()));
         let active = tape.apply(Gelu, &[hidden]);
         let active = dropout(tape, active, drop_rate, 1);
-        let output = tape.scope("fc2", |tape| linear(tape, active, dim, true));
+        let output = tape.scope("fc2", |tape| linear(tape, active, dim, true, self.init()));
         dropout(tape, output, drop_rate, 1)
     }
 }
 
-fn linear(tape: &mut Tape<'_>, x: Tensor, outputs: usize, bias: bool) -> Tensor {
-    let weight = tape.parameter("weight", [outputs, x.last()], Init::TruncNormal(0.02));
+fn linear(tape: &mut Tape<'_>, x: Tensor, outputs: usize, bias: bool, init: Init) -> Tensor {
+    let weight = tape.parameter("weight", [outputs, x.last()], init);
     if bias {
         let bias = tape.parameter("bias", [outputs], Init::Zeros);
         tape.apply(Linear, &[x, weight, bias])

@@ -59,8 +59,7 @@ enum Failure {
     Error(String),
 }
 
-#[derive(PartialEq, Eq, Hash)]
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Hash, Debug)]
 struct PipelineKey(&'static str, &'static str, Vec<(&'static str, u64)>);
 
 /// A compiled kernel.
@@ -88,7 +87,9 @@ fn instance() -> wgpu::Instance {
 async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     let backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
     let all = instance.enumerate_adapters(backends).await;
-    all.into_iter().filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)).collect()
+    all.into_iter()
+        .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+        .collect()
 }
 
 fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
@@ -129,7 +130,8 @@ impl Gpu {
         let instance = instance();
         let found = adapters(&instance).await;
         let wanted = options.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
-        let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
+        let named = |a: &wgpu::Adapter| format!("{} ({:?})", a.get_info().name, a.get_info().backend);
+        let names: Vec<String> = found.iter().map(named).collect();
         let index = choose(&found, wanted.as_deref(), options.low_power).ok_or_else(|| no_adapter(wanted, &names))?;
         Self::from_adapter(index, &found[index]).await
     }
@@ -229,7 +231,12 @@ impl Gpu {
     #[expect(clippy::disallowed_methods, reason = "the one place that creates storage")]
     pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
         let size = bytes.next_multiple_of(16).max(16);
-        self.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+        self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that submits")]
@@ -281,7 +288,10 @@ impl Gpu {
         let source = kernel.module.source();
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        #[expect(unsafe_code, reason = "our own shaders, tested against overruns; the checks cost a third of the speed")]
+        #[expect(
+            unsafe_code,
+            reason = "our own shaders, tested against overruns; the checks cost a third of the speed"
+        )]
         // SAFETY: kernels index within the tensors they are given and every loop ends; tests/kernels run each of them
         // on awkward shapes with the checks on as well (LARA_CHECKED=1).
         let module = unsafe { self.device().create_shader_module_trusted(descriptor, runtime_checks()) };
@@ -291,7 +301,10 @@ impl Gpu {
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some(kernel.entry),
-            compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, zero_initialize_workgroup_memory: false },
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                zero_initialize_workgroup_memory: false,
+            },
             cache: None,
         });
         Ok(Pipeline { pipeline, layout, signature })
@@ -333,7 +346,7 @@ fn choose(found: &[wgpu::Adapter], wanted: Option<&str>, low_power: bool) -> Opt
     let rank = |adapter: &wgpu::Adapter| {
         let info = adapter.get_info();
         let kind = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => 0 + 2 * u32::from(low_power),
+            wgpu::DeviceType::DiscreteGpu => 2 * u32::from(low_power),
             wgpu::DeviceType::IntegratedGpu => 1,
             wgpu::DeviceType::VirtualGpu => 3,
             wgpu::DeviceType::Other => 4,

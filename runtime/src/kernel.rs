@@ -60,9 +60,10 @@ pub struct Field {
     pub float: bool,
 }
 
-type Key = (&'static str, &'static str);
-static SIGNATURES: LazyLock<Mutex<HashMap<Key, Result<Arc<Signature>, String>>>> = LazyLock::new(Mutex::default);
-static PARSED: LazyLock<Mutex<HashMap<&'static str, Result<Arc<Parsed>, String>>>> = LazyLock::new(Mutex::default);
+/// What was read once, good or bad, by name.
+type Cache<K, V> = LazyLock<Mutex<HashMap<K, Result<Arc<V>, String>>>>;
+static SIGNATURES: Cache<(&str, &str), Signature> = LazyLock::new(Mutex::default);
+static PARSED: Cache<&str, Parsed> = LazyLock::new(Mutex::default);
 
 struct Parsed {
     module: naga::Module,
@@ -149,11 +150,7 @@ fn params(module: &naga::Module, ty: naga::Handle<naga::Type>, binding: u32) -> 
         for member in members {
             let float = matches!(module.types[member.ty].inner,
                 naga::TypeInner::Scalar(s) if s.kind == naga::ScalarKind::Float);
-            fields.push(Field {
-                name: member.name.clone().unwrap_or_default(),
-                offset: member.offset as usize,
-                float,
-            });
+            fields.push(Field { name: member.name.clone().unwrap_or_default(), offset: member.offset as usize, float });
         }
     }
     Params { binding, size, fields }

@@ -40,6 +40,8 @@ pub enum Init {
     TruncNormal(f32),
     /// Uniform in +-1 / sqrt(fan in), PyTorch's default for convolutions, which timm keeps for the patch embedding.
     FanIn(usize),
+    /// Uniform in +-sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), for a matrix [fan out, fan in].
+    XavierUniform,
 }
 
 /// A declared parameter.
@@ -91,7 +93,9 @@ impl Parameters {
             return Ok(index);
         }
         if !self.buffers.is_empty() {
-            return Err(Error::Shape(format!("parameter {name} is new to a model whose weights are already on the GPU")));
+            return Err(Error::Shape(format!(
+                "parameter {name} is new to a model whose weights are already on the GPU"
+            )));
         }
         let len = shape.len().next_multiple_of(ALIGN);
         if len > self.chunk_limit {
@@ -198,16 +202,21 @@ impl Parameters {
 }
 
 impl Entry {
+    fn uniform(&self, seed: u64, bound: f32) -> Vec<f32> {
+        let mut stream = Stream::new(seed, &self.name);
+        (0..self.shape.len()).map(|_| bound * (2.0 * stream.uniform() - 1.0)).collect()
+    }
+
     /// The initial values for a seed.
     pub fn initial(&self, seed: u64) -> Vec<f32> {
         let len = self.shape.len();
         match self.init {
             Init::Zeros => vec![0.0; len],
             Init::Ones => vec![1.0; len],
-            Init::FanIn(inputs) => {
-                let mut stream = Stream::new(seed, &self.name);
-                let bound = 1.0 / (inputs.max(1) as f32).sqrt();
-                (0..len).map(|_| bound * (2.0 * stream.uniform() - 1.0)).collect()
+            Init::FanIn(inputs) => self.uniform(seed, 1.0 / (inputs.max(1) as f32).sqrt()),
+            Init::XavierUniform => {
+                let fans = self.shape.rows() + self.shape.last();
+                self.uniform(seed, (6.0 / fans as f32).sqrt())
             }
             Init::TruncNormal(std) => {
                 let mut stream = Stream::new(seed, &self.name);

@@ -285,7 +285,8 @@ impl<'p> Run<'p> {
     /// Sends tensors (of this plan or of one that runs with it) back through a ring, one behind the other, tagged. Does
     /// nothing if the ring is full.
     pub fn send(mut self, ring: &'p mut Ring, tensors: &[(&Plan, Tensor)], tag: u64) -> Self {
-        let source = |(plan, tensor): &(&Plan, Tensor)| plan.buffer(*tensor).map(|b| (b.clone(), tensor.len() as u64 * 4));
+        let source =
+            |(plan, tensor): &(&Plan, Tensor)| plan.buffer(*tensor).map(|b| (b.clone(), tensor.len() as u64 * 4));
         let sources: Vec<(wgpu::Buffer, u64)> = tensors.iter().filter_map(source).collect();
         if ring.send(&mut self.encoder, &sources, tag) {
             self.ring = Some(ring);
@@ -376,12 +377,7 @@ fn params_buffer(gpu: &Gpu, rec: &Recorder) -> (wgpu::Buffer, u64) {
     (buffer, stride)
 }
 
-fn bind_entry(
-    binding: u32,
-    buffer: &wgpu::Buffer,
-    offset: u64,
-    size: Option<NonZeroU64>,
-) -> wgpu::BindGroupEntry<'_> {
+fn bind_entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: Option<NonZeroU64>) -> wgpu::BindGroupEntry<'_> {
     wgpu::BindGroupEntry {
         binding,
         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
@@ -412,7 +408,11 @@ fn check_limits(gpu: &Gpu, rec: &Recorder) -> Result<()> {
     for step in &rec.steps {
         if step.groups.iter().any(|&g| g > limits.max_compute_workgroups_per_dimension) {
             return Err(Error::TooLarge {
-                what: format!("{} on {}", step.label, step.binds.iter().map(|t| t.shape.to_string()).collect::<Vec<_>>().join(" ")),
+                what: format!(
+                    "{} on {}",
+                    step.label,
+                    step.binds.iter().map(|t| t.shape.to_string()).collect::<Vec<_>>().join(" ")
+                ),
                 needed: format!("{:?} workgroups", step.groups),
                 allowed: format!("{} a dimension", limits.max_compute_workgroups_per_dimension),
                 lower: "the batch size or the number of tokens".into(),
@@ -438,5 +438,9 @@ pub fn human_bytes(bytes: u64) -> String {
     if power == 0 {
         return format!("{bytes} bytes");
     }
-    format!("{:.1} {}", bytes as f64 / f64::from(1u32 << (10 * power.min(3))) / if power == 4 { 1024.0 } else { 1.0 }, units[power as usize])
+    format!(
+        "{:.1} {}",
+        bytes as f64 / f64::from(1u32 << (10 * power.min(3))) / if power == 4 { 1024.0 } else { 1.0 },
+        units[power as usize]
+    )
 }

@@ -74,9 +74,7 @@ async fn profile_part(gpu: &Gpu, plan: &Plan, part: &[usize]) -> Result<Vec<u64>
 
 /// The timings as Chrome trace events (JSON).
 pub fn chrome_trace(timings: &[Timing]) -> String {
-    let event = |t: &Timing| {
-        serde_json::json!({ "name": t.label, "ph": "X", "ts": t.start_us, "dur": t.duration_us, "pid": 1, "tid": 1 })
-    };
+    let event = |t: &Timing| serde_json::json!({ "name": t.label, "ph": "X", "ts": t.start_us, "dur": t.duration_us, "pid": 1, "tid": 1 });
     let events: Vec<serde_json::Value> = timings.iter().map(event).collect();
     serde_json::json!({ "traceEvents": events, "displayTimeUnit": "ms" }).to_string()
 }

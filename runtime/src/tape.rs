@@ -175,7 +175,8 @@ impl<'p> Tape<'p> {
     pub fn apply_all(&mut self, op: impl Op + 'static, x: &[Tensor]) -> Vec<Tensor> {
         let distinct: HashSet<usize> = x.iter().map(|t| t.id).collect();
         if distinct.len() != x.len() {
-            let what = format!("{} was given the same tensor twice; its gradients would overwrite each other", op.name());
+            let what =
+                format!("{} was given the same tensor twice; its gradients would overwrite each other", op.name());
             self.rec.fail(Error::Shape(what));
         }
         let Forward { y, saved } = op.forward(&mut self.rec, x);

@@ -19,6 +19,14 @@ struct State {
     forced: Vec<String>,
     file: Option<PathBuf>,
     choices: BTreeMap<String, String>,
+    /// Choices of a resumed run: they come first, and stay out of the cache, for they may be another adapter's.
+    adopted: BTreeMap<String, String>,
+}
+
+impl State {
+    fn known(&self, key: &str) -> Option<&String> {
+        self.adopted.get(key).or_else(|| self.choices.get(key))
+    }
 }
 
 /// A way to do the same thing.
@@ -39,7 +47,7 @@ impl Tune {
             .and_then(|f| std::fs::read_to_string(f).ok())
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
-        let state = State { gpu: Some(gpu.clone()), forced: vec![], file, choices };
+        let state = State { gpu: Some(gpu.clone()), file, choices, ..State::default() };
         Tune { shared: Arc::new(Mutex::new(state)) }
     }
 
@@ -49,12 +57,13 @@ impl Tune {
 
     /// All choices made so far, to be stored with a run so that it resumes with the same kernels.
     pub fn choices(&self) -> BTreeMap<String, String> {
-        self.lock().choices.clone()
+        let state = self.lock();
+        state.choices.iter().chain(&state.adopted).map(|(key, choice)| (key.clone(), choice.clone())).collect()
     }
 
     /// Takes over choices stored with a run.
     pub fn adopt(&self, choices: BTreeMap<String, String>) {
-        self.lock().choices.extend(choices);
+        self.lock().adopted.extend(choices);
     }
 
     /// The best of `candidates` for `key` (operation, layout, sizes). `record` appends one variant to an empty recorder.
@@ -65,7 +74,7 @@ impl Tune {
             if let Some(&forced) = candidates.iter().find(|c| state.forced.iter().any(|f| f == *c)) {
                 return forced;
             }
-            if let Some(&known) = candidates.iter().find(|c| state.choices.get(key).is_some_and(|k| k == *c)) {
+            if let Some(&known) = candidates.iter().find(|c| state.known(key).is_some_and(|k| k == *c)) {
                 return known;
             }
             if candidates.len() == 1 {
@@ -88,7 +97,13 @@ impl Tune {
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    fn measure(&self, gpu: &Gpu, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
+    fn measure(
+        &self,
+        gpu: &Gpu,
+        key: &str,
+        candidates: &[Variant],
+        record: &dyn Fn(&mut Recorder, Variant),
+    ) -> Variant {
         let timed = candidates.iter().filter_map(|&variant| {
             let seconds = self.time(gpu, &|rec| record(rec, variant))?;
             tracing::debug!(key, variant, milliseconds = seconds * 1e3, "measured");
@@ -129,14 +144,16 @@ fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
     #[cfg(target_arch = "wasm32")]
     let folder: Option<PathBuf> = None;
     #[cfg(not(target_arch = "wasm32"))]
-    let folder = std::env::var_os("LARA_CACHE").map(PathBuf::from).or_else(|| dirs::cache_dir().map(|d| d.join("lara")));
+    let folder =
+        std::env::var_os("LARA_CACHE").map(PathBuf::from).or_else(|| dirs::cache_dir().map(|d| d.join("lara")));
     let report = gpu.report();
     let mut identity = format!("{} {} {}", report.name, report.backend, report.driver);
     for module in lara_shaders::MODULES {
         identity.push_str(&module.source());
     }
     // FNV-1a, 64 bit: a name for the file, not a defence.
-    let hash = identity.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        identity.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     folder.map(|f| f.join(format!("tune-{hash:016x}.json")))
 }
 

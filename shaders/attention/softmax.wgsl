@@ -10,6 +10,8 @@
 // Write policy: forward turns logits into probabilities in place and stores lse; backward turns logits into
 // probabilities and dp into ds, both in place.
 
+// Variant: HAS_BIAS=1
+
 #import index
 
 const MASKED = -1e30;

@@ -27,6 +27,8 @@
 // s-th slice of its outputs, which then have a leading axis [splits, ...]. attend_merge.wgsl joins the slices.
 // Write policy: out and lse are stored. dq, dk, dv, dkey_bias: stored, or added when their accumulate flag is 1.
 
+// Variant: CHANNELS=32
+
 struct Params {
     batch: u32,             // batch x heads
     queries: u32,

@@ -1,9 +1,11 @@
 //! Models, data sets, checkpoints and the trainer.
 
 mod checkpoint;
+mod cli;
 mod config;
 mod data;
 mod loader;
 mod metrics;
 mod random;
+mod trainer;
 mod vit;

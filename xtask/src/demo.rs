@@ -53,7 +53,7 @@ const STEPS: [Step; 6] = [
     Step { title: "Predictions", line: "predict runs/demo IMAGES", shows: Shows::Text },
     Step {
         title: "Attention maps",
-        line: "attend runs/demo IMAGES --output-dir runs/demo/attention",
+        line: "predict runs/demo IMAGES --maps runs/demo/attention",
         shows: Shows::Pictures(ATTENTION),
     },
 ];

@@ -14,7 +14,11 @@ const STEPS: u64 = 20;
 pub(super) fn run(bench: &mut Bench<'_>) -> Outcome {
     for mechanism in ["softmax", "lara"] {
         bench.bar.set_message(format!("training step, {mechanism}"));
-        let sets = [format!("attention.mechanism={mechanism}"), "attention.num_landmarks=49".into()];
+        let sets = [
+            format!("attention.mechanism={mechanism}"),
+            "attention.num_landmarks=49".into(),
+            "train.batch_size=64".into(),
+        ];
         let config = TrainConfig::load("mnist", &sets)?;
         let start = Instant::now();
         let schedule = config.schedule(100);

@@ -35,6 +35,17 @@ pub enum GlobalPool {
     Token,
 }
 
+/// How the weights of linear layers begin; timm's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightInit {
+    /// Normal with standard deviation 0.02, cut at two of them: DeiT's, for widths from 192 on.
+    #[default]
+    Timm,
+    /// Xavier uniform and a classifier of zeros: JAX's, which narrow models learn faster from.
+    Jax,
+}
+
 /// A Vision Transformer on square images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,6 +72,8 @@ pub struct ModelConfig {
     pub global_pool: GlobalPool,
     /// Bias in the projection to queries, keys and values.
     pub qkv_bias: bool,
+    /// How the weights of linear layers begin.
+    pub weight_init: WeightInit,
     /// Dropout before the classifier and, as in DeiT, after the projections and the position table.
     pub drop_rate: f64,
     /// Stochastic depth of the last block; it grows linearly from 0 at the first.
@@ -82,6 +95,7 @@ impl Default for ModelConfig {
             class_token: false,
             global_pool: GlobalPool::Avg,
             qkv_bias: true,
+            weight_init: WeightInit::Timm,
             drop_rate: 0.0,
             drop_path_rate: 0.0,
         }

@@ -15,7 +15,7 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Share of images whose class is among the five most probable.
     pub top5: f64,
-    /// Mean cross-entropy, without label smoothing.
+    /// Mean cross-entropy, without label smoothing; NaN if the model gives logits that are not finite.
     pub loss: f64,
     /// Number of images.
     pub images: usize,
@@ -44,16 +44,24 @@ pub async fn evaluate(
         for (logits, &label) in predictor.logits(&batch.images).await?.iter().zip(&batch.labels) {
             let label = label as usize;
             let probabilities = softmax(logits);
+            // Logits that are not finite are wrong and must show in the loss, which f64::max would hide.
+            let is_finite = logits.iter().all(|x| x.is_finite());
             let better = probabilities.iter().filter(|p| **p > probabilities[label]).count();
             let predicted = crate::predictor::top(&probabilities, 1)[0].0;
-            right += usize::from(predicted == label);
-            in_top5 += usize::from(better < 5);
-            loss -= probabilities[label].max(f64::MIN_POSITIVE).ln();
+            right += usize::from(is_finite && predicted == label);
+            in_top5 += usize::from(is_finite && better < 5);
+            loss -= if is_finite { probabilities[label].max(f64::MIN_POSITIVE).ln() } else { f64::NAN };
             confusion[label][predicted] += 1;
             images += 1;
         }
         progress(images);
     }
     let share = |count: usize| count as f64 / images.max(1) as f64;
-    Ok(Evaluation { accuracy: share(right), top5: share(in_top5), loss: loss / images.max(1) as f64, images, confusion })
+    Ok(Evaluation {
+        accuracy: share(right),
+        top5: share(in_top5),
+        loss: loss / images.max(1) as f64,
+        images,
+        confusion,
+    })
 }

@@ -113,9 +113,11 @@ impl Session {
             }
             run = run.write(self.images, &batch.images).write(self.targets, &targets).header(header).steps();
             if micro + 1 == batches.len() {
-                run = run
-                    .then(&self.optimizer, header)
-                    .send(&mut self.ring, &[(&self.training, self.report), (&self.optimizer, self.norm)], step);
+                run = run.then(&self.optimizer, header).send(
+                    &mut self.ring,
+                    &[(&self.training, self.report), (&self.optimizer, self.norm)],
+                    step,
+                );
             }
             run.submit()?;
         }

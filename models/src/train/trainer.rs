@@ -105,10 +105,7 @@ impl Trainer {
     pub async fn resume(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
         let checkpoint = Checkpoint::load(path)?;
         let mut config = checkpoint.config()?;
-        // The run may have been moved; what it writes goes where it was found.
-        if let Some(folder) = checkpoint.path.parent() {
-            config.output.dir = folder.to_path_buf();
-        }
+        config.output.dir = folder_of(&checkpoint.path)?;
         tune.adopt(checkpoint.state.kernels.clone());
         Self::prepare(gpu, tune, &config, Some(checkpoint)).await
     }
@@ -120,19 +117,9 @@ impl Trainer {
         let images = data::open(&config.data, &config.model, Split::Train)?;
         let held_out = data::open(&config.data, &config.model, Split::Test)?;
         let position = from.as_ref().map_or_else(Position::default, |c| c.state.position);
-        let train = &config.train;
-        let augment = Augment::train(&config.data);
-        let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);
         let classes = images.classes().to_vec();
-        let loader = Loader::new(images, options, position)?;
-        let steps_per_epoch = config.steps_per_epoch(loader.batches_per_epoch());
-        if steps_per_epoch == 0 {
-            return Err(Error::BadInput(format!(
-                "train.grad_accum_steps = {} is more than the {} batches of an epoch; lower it or train.batch_size",
-                train.grad_accum_steps,
-                loader.batches_per_epoch()
-            )));
-        }
+        let (loader, steps_per_epoch) = open_loader(config, images, position)?;
+        let train = &config.train;
         let schedule = config.schedule(steps_per_epoch);
         let mut session = Session::new(gpu, tune, config, schedule).await?;
         let batch = train.batch_size.min(held_out.len().max(1));
@@ -153,7 +140,8 @@ impl Trainer {
             state = State { config: state.config, kernels: state.kernels, ..checkpoint.state.clone() };
             checkpoints.discard_after(state.step)?;
         }
-        let metrics = MetricsLog::open(&config.output.dir, from.as_ref().map(|_| state.step), config.output.tensorboard)?;
+        let metrics =
+            MetricsLog::open(&config.output.dir, from.as_ref().map(|_| state.step), config.output.tensorboard)?;
         let (first_step, total_steps) = (state.step, train.epochs * steps_per_epoch);
         Ok(Trainer {
             session,
@@ -290,18 +278,31 @@ impl Trainer {
         images / (self.started.elapsed().as_secs_f64() - self.first_step_seconds).max(1e-6)
     }
 
-    fn not_finite(&self, result: &StepResult) -> Error {
-        let kept = self.newest.as_ref().map_or_else(
+    fn kept(&self) -> String {
+        self.newest.as_ref().map_or_else(
             || "no checkpoint was written before".to_owned(),
             |path| format!("{} is the last good checkpoint", path.display()),
-        );
+        )
+    }
+
+    fn not_finite(&self, result: &StepResult) -> Error {
         Error::Failed(format!(
-            "the loss of step {} is {} and its gradient norm {}; training stopped before the weights were spoilt. {kept}. \
+            "the loss of step {} is {} and its gradient norm {}; training stopped and nothing of it was saved: {}. \
              Try a lower train.lr (it was {:.3e}), a longer train.warmup_epochs or a smaller train.clip_grad",
             result.step + 1,
             result.loss,
             result.grad_norm,
+            self.kept(),
             self.session.lr(result.step)
+        ))
+    }
+
+    fn spoilt(&self) -> Error {
+        Error::Failed(format!(
+            "the loss on held-out images after step {} is not finite; training stopped and nothing of it was saved: {}. \
+             Try a lower train.lr, a longer train.warmup_epochs or a smaller train.clip_grad",
+            self.state.step,
+            self.kept()
         ))
     }
 
@@ -332,9 +333,14 @@ impl Trainer {
         let progress = |done| on_event(Event::Evaluating { done, total });
         let workers = self.config.data.workers;
         let evaluation = evaluate(&self.evaluator, &self.held_out, &augment, workers, progress).await?;
-        let values = [("eval/loss", evaluation.loss), ("eval/accuracy", evaluation.accuracy), ("eval/top5", evaluation.top5)];
+        let values =
+            [("eval/loss", evaluation.loss), ("eval/accuracy", evaluation.accuracy), ("eval/top5", evaluation.top5)];
         self.metrics.log(self.state.step, &values)?;
         on_event(Event::Evaluated { epoch, evaluation: &evaluation });
+        if !evaluation.loss.is_finite() {
+            // The last step's own loss was still finite, its update was not: that must not be saved.
+            return Err(self.spoilt());
+        }
         let better = self.state.best_metric.is_none_or(|best| evaluation.accuracy > best);
         if better {
             self.state.best_metric = Some(evaluation.accuracy);
@@ -362,6 +368,34 @@ impl Trainer {
         on_event(Event::Saved(&path));
         self.newest = Some(path.clone());
         Ok(path)
+    }
+}
+
+/// The loader of training batches, and the optimizer steps of an epoch.
+fn open_loader(config: &TrainConfig, images: Arc<dyn Dataset>, position: Position) -> Result<(Loader, u64)> {
+    let train = &config.train;
+    let augment = Augment::train(&config.data);
+    let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);
+    let loader = Loader::new(images, options, position)?;
+    match config.steps_per_epoch(loader.batches_per_epoch()) {
+        0 => Err(Error::BadInput(format!(
+            "train.grad_accum_steps = {} is more than the {} batches of an epoch; lower it or train.batch_size",
+            train.grad_accum_steps,
+            loader.batches_per_epoch()
+        ))),
+        steps => Ok((loader, steps)),
+    }
+}
+
+/// The run's folder: a run may have been moved; what it writes goes where it was found.
+fn folder_of(checkpoint: &Path) -> Result<PathBuf> {
+    match checkpoint.parent() {
+        Some(folder) if checkpoint.file_name().is_some() && !folder.as_os_str().is_empty() => Ok(folder.to_path_buf()),
+        // `checkpoint-000100` or `.`, named from inside.
+        _ => {
+            let whole = checkpoint.canonicalize().map_err(Error::io("find", checkpoint))?;
+            Ok(whole.parent().unwrap_or(&whole).to_path_buf())
+        }
     }
 }
 

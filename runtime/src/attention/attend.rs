@@ -35,7 +35,8 @@ impl Attend {
         rec.choose(&key, &VARIANTS, &|rec, variant| {
             let inputs @ [q, k, v] = [queries, keys, keys].map(|n| rec.scratch("x", [1, batch, n, channels]));
             let (out, lse) = (rec.scratch("out", q.shape()), rec.scratch("lse", [batch, queries]));
-            let slot = |like: Tensor, rec: &mut Recorder| Slot { grad: rec.scratch("dx", like.shape()), accumulate: false };
+            let slot =
+                |like: Tensor, rec: &mut Recorder| Slot { grad: rec.scratch("dx", like.shape()), accumulate: false };
             let slots = [Some(slot(q, rec)), Some(slot(k, rec)), Some(slot(v, rec)), None];
             let given = Given { inputs, bias: None, out, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
             if variant == "streamed" {

@@ -74,7 +74,10 @@ impl Landmarks {
         let expected = self.prefix + tokens;
         let shape = x.shape();
         if x.dims().len() != 4 || x.dims()[2] != expected {
-            let what = format!("landmarks take [batch, heads, {expected}, dim] ({} + {tokens} tokens), not {shape}", self.prefix);
+            let what = format!(
+                "landmarks take [batch, heads, {expected}, dim] ({} + {tokens} tokens), not {shape}",
+                self.prefix
+            );
             return Some(Error::Shape(what));
         }
         let segments = matches!(self.pooling, Pooling::Segments { .. });

@@ -2,12 +2,12 @@
 
 use super::column_lse::ColumnLse;
 use super::key_norms::KeyNorms;
+use super::landmarks::Landmarks;
 use super::lara_mix::LaraMix;
 use super::lara_weights::LaraWeights;
-use super::landmarks::Landmarks;
 use super::noise::Perturb;
 use super::{Attend, Attention, AttentionConfig, Context, Noise, ProposalGen, Qkv};
-use crate::ops::{Layout, LayerNorm, Linear, MatMul, Residual};
+use crate::ops::{LayerNorm, Layout, Linear, MatMul, Residual};
 use crate::{Init, Tape, Tensor};
 
 /// LARA with `mis-opt` weights.

@@ -46,7 +46,10 @@ impl Sizes {
             rows: rows.min(self.queries - first_row),
         };
         let queries = self.queries;
-        (0..self.batch).flat_map(|z| (0..queries).step_by(rows).map(move |row| (z, row))).map(|(z, r)| part(z, r)).collect()
+        (0..self.batch)
+            .flat_map(|z| (0..queries).step_by(rows).map(move |row| (z, row)))
+            .map(|(z, r)| part(z, r))
+            .collect()
     }
 
     /// The first element of the slab in a tensor with one row of `width` a query.
@@ -116,7 +119,14 @@ impl Sizes {
     }
 
     /// Records out [Z, N, D] and lse [Z, N].
-    pub(crate) fn forward(&self, rec: &mut Recorder, [q, k, v]: [Tensor; 3], bias: Option<Tensor>, out: Tensor, lse: Tensor) {
+    pub(crate) fn forward(
+        &self,
+        rec: &mut Recorder,
+        [q, k, v]: [Tensor; 3],
+        bias: Option<Tensor>,
+        out: Tensor,
+        lse: Tensor,
+    ) {
         let entry = self.variant(rec);
         for slab in self.slabs() {
             let logits = self.logits(rec, &slab, q, k);
@@ -149,7 +159,8 @@ impl Sizes {
             step.dispatch([self.keys.div_ceil(256), rows.min(32_768), rows.div_ceil(32_768)]);
             let [dq, dk, dv, dbias] = slots;
             if let Some(slot) = dq {
-                let product = self.product(&slab, Layout::Nn, [slab.rows, self.channels, self.keys], self.scale, slot.accumulate);
+                let product =
+                    self.product(&slab, Layout::Nn, [slab.rows, self.channels, self.keys], self.scale, slot.accumulate);
                 product.record(rec, dp, at_keys(k), None, at_queries(slot.grad));
             }
             let transposed = [self.keys, self.channels, slab.rows];

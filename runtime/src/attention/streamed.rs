@@ -137,7 +137,6 @@ impl Sizes {
         stats
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one pass with everything it reads; a struct would be built and used once")]
     fn gradient(
         &self,
         rec: &mut Recorder,

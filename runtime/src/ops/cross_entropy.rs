@@ -30,8 +30,7 @@ impl Op for CrossEntropy {
         let per_row = rec.scratch("row losses", [x[0].rows(), 3]);
         let loss = rec.scratch("loss", [1]);
         let statistics = rec.scratch("statistics", [2]);
-        let step =
-            rec.step(&CROSS_ENTROPY, "forward").bind("x", x[0]).bind("targets", x[1]).bind("per_row", per_row);
+        let step = rec.step(&CROSS_ENTROPY, "forward").bind("x", x[0]).bind("targets", x[1]).bind("per_row", per_row);
         self.sizes(step, x[0], false).dispatch_items(x[0].rows(), 8);
         let step = rec
             .step(&CROSS_ENTROPY, "summarize")

@@ -22,7 +22,8 @@ impl LayerNorm {
     fn variant(rec: &Recorder, x: Tensor) -> Variant {
         let key = format!("layernorm {} {}", x.rows().next_power_of_two(), x.last());
         rec.choose(&key, &VARIANTS, &|rec, variant| {
-            let (x, gain, bias) = (rec.scratch("x", x.shape()), rec.scratch("g", [x.last()]), rec.scratch("b", [x.last()]));
+            let (x, gain, bias) =
+                (rec.scratch("x", x.shape()), rec.scratch("g", [x.last()]), rec.scratch("b", [x.last()]));
             LayerNorm { eps: 1e-6 }.record_forward(rec, [x, gain, bias], variant);
         })
     }

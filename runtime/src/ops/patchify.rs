@@ -12,7 +12,14 @@ pub struct Patchify {
 }
 
 impl Patchify {
-    fn record(&self, rec: &mut Recorder, entry: &'static str, image: &[usize], binds: [(&'static str, Tensor); 2], add: bool) {
+    fn record(
+        &self,
+        rec: &mut Recorder,
+        entry: &'static str,
+        image: &[usize],
+        binds: [(&'static str, Tensor); 2],
+        add: bool,
+    ) {
         let mut step = rec.step(&PATCHIFY, entry);
         for (name, tensor) in binds {
             step = step.bind(name, tensor);
