@@ -258,6 +258,13 @@ impl Gpu {
         let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
     }
 
+    /// Blocks until one submit is done. Native only.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[expect(clippy::disallowed_methods, reason = "the one place that waits")]
+    pub(crate) fn wait_for_blocking(&self, submit: wgpu::SubmissionIndex) {
+        let _ = self.device().poll(wgpu::PollType::Wait { submission_index: Some(submit), timeout: None });
+    }
+
     /// The pipeline for a kernel with these constants, compiled on first use.
     ///
     /// # Errors

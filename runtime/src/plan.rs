@@ -304,7 +304,7 @@ impl<'p> Run<'p> {
         let index = self.plan.gpu.submit(self.encoder);
         belt.recall();
         if let Some(ring) = self.ring {
-            ring.request();
+            ring.request(index.clone());
         }
         self.plan.gpu.check()?;
         Ok(index)

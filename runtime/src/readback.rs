@@ -72,6 +72,8 @@ pub struct Ring {
     floats: u64,
     free: Vec<wgpu::Buffer>,
     flying: VecDeque<(u64, wgpu::Buffer)>,
+    /// The submits that fill the flying buffers, oldest first.
+    submits: VecDeque<wgpu::SubmissionIndex>,
     sender: Sender<(u64, bool)>,
     receiver: Receiver<(u64, bool)>,
     landed: Vec<(u64, bool)>,
@@ -83,7 +85,15 @@ impl Ring {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let free = (0..slots).map(|_| gpu.buffer("loss ring", floats as u64 * 4, usage)).collect();
         let (sender, receiver) = channel();
-        Ring { floats: floats as u64, free, flying: VecDeque::new(), sender, receiver, landed: vec![] }
+        Ring {
+            floats: floats as u64,
+            free,
+            flying: VecDeque::new(),
+            submits: VecDeque::new(),
+            sender,
+            receiver,
+            landed: vec![],
+        }
     }
 
     /// Whether another value can be sent now.
@@ -106,8 +116,9 @@ impl Ring {
 
     /// Asks for the newest value; called after its command buffer was submitted.
     #[expect(clippy::disallowed_methods, reason = "the one place that maps")]
-    pub(crate) fn request(&mut self) {
+    pub(crate) fn request(&mut self, submit: wgpu::SubmissionIndex) {
         let Some((tag, staging)) = self.flying.back() else { return };
+        self.submits.push_back(submit);
         let (sender, tag) = (self.sender.clone(), *tag);
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
             let _ = sender.send((tag, result.is_ok()));
@@ -127,6 +138,7 @@ impl Ring {
             let Some(at) = self.landed.iter().position(|(t, _)| t == tag) else { break };
             let (_, arrived) = self.landed.swap_remove(at);
             let Some((tag, staging)) = self.flying.pop_front() else { break };
+            self.submits.pop_front();
             if !arrived {
                 return Err(Error::DeviceLost("a loss could not be read back".into()));
             }
@@ -134,6 +146,14 @@ impl Ring {
             self.free.push(staging);
         }
         Ok(values)
+    }
+
+    /// Sleeps until the oldest value has arrived: a host that spun instead would take a core from a CPU adapter.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait_oldest_blocking(&self, gpu: &Gpu) {
+        if let Some(submit) = self.submits.front() {
+            gpu.wait_for_blocking(submit.clone());
+        }
     }
 
     /// Waits until everything sent has arrived, and takes it. Native only.

@@ -80,7 +80,11 @@ impl Recorder {
 
     /// The variant of an operation that is best here; see [`Tune::choose`].
     pub fn choose(&self, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
-        self.tune.choose(key, candidates, record)
+        match (&self.error, candidates.first()) {
+            // A recording that will be refused is not worth a measurement.
+            (Some(_), Some(first)) => first,
+            _ => self.tune.choose(key, candidates, record),
+        }
     }
 
     /// The gradient of a tensor with this (full) label.

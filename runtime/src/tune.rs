@@ -1,7 +1,7 @@
 //! Several variants of a kernel, and a measured choice between them, remembered per adapter, driver and shader text.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::gpu::Gpu;
@@ -42,11 +42,7 @@ impl Tune {
     /// Measures on `gpu` and remembers the answers in the user's cache folder (`LARA_CACHE` overrides it).
     pub fn measured(gpu: &Gpu) -> Self {
         let file = cache_file(gpu);
-        let choices = file
-            .as_ref()
-            .and_then(|f| std::fs::read_to_string(f).ok())
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
+        let choices = file.as_deref().map(load).unwrap_or_default();
         let state = State { gpu: Some(gpu.clone()), file, choices, ..State::default() };
         Tune { shared: Arc::new(Mutex::new(state)) }
     }
@@ -157,16 +153,23 @@ fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
     folder.map(|f| f.join(format!("tune-{hash:016x}.json")))
 }
 
-/// A cache that cannot be written only costs the next start some seconds.
+/// Adds to what other processes have learnt meanwhile. A cache that cannot be written only costs the next start seconds.
 fn save(state: &State) {
     let Some(file) = &state.file else { return };
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(file.parent().unwrap_or(file))?;
+        let mut all = load(file);
+        all.extend(state.choices.clone());
         let partial = file.with_extension(format!("{}.tmp", std::process::id()));
-        std::fs::write(&partial, serde_json::to_string_pretty(&state.choices)?)?;
+        std::fs::write(&partial, serde_json::to_string_pretty(&all)?)?;
         std::fs::rename(partial, file)
     };
     if let Err(error) = write() {
         tracing::debug!(%error, "the tuning cache was not written");
     }
+}
+
+/// An unreadable cache is an empty one.
+fn load(file: &Path) -> BTreeMap<String, String> {
+    std::fs::read_to_string(file).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }

@@ -32,7 +32,7 @@ fn presets_are_valid_and_survive_being_written_out() {
     }
     let digits = TrainConfig::load("digits", NONE).unwrap();
     assert_eq!((digits.model.image_size, digits.model.num_classes), (8, 10));
-    assert_eq!((digits.attention.mechanism, digits.attention.num_landmarks), (MechanismKind::Lara, 16));
+    assert_eq!((digits.attention.mechanism, digits.attention.num_landmarks), (MechanismKind::Lara, 4));
     assert_eq!(digits.attention.alpha_coeff, 2.0);
     let mnist = TrainConfig::load("mnist", NONE).unwrap();
     let m = &mnist.model;
@@ -176,7 +176,7 @@ fn values_that_make_no_sense_are_refused_with_the_numbers() {
         ("mlp_ratio=-4", "model.mlp_ratio = -4 gives the MLP no usable hidden width; 4 is usual"),
         ("global_pool=token", "model.global_pool = \"token\" needs model.class_token = true; without one use \"avg\""),
         ("drop_rate=1", "model.drop_rate is 1; it must be at least 0 and below 1"),
-        ("num_landmarks=65", "attention.num_landmarks is 65; with 64 patches it must be between 1 and 64"),
+        ("num_landmarks=17", "attention.num_landmarks is 17; with 16 patches it must be between 1 and 16"),
         ("alpha_coeff=nan", "attention.alpha_coeff is NaN; it must be a finite number (2.0 is usual)"),
         ("mean=[0.1, 0.2]", "data.mean has 2 numbers; give one, or one for each of 1 channels"),
         ("std=[0]", "data.std = [0.0] must hold finite numbers, and std only such above 0"),
@@ -203,7 +203,7 @@ fn values_that_make_no_sense_are_refused_with_the_numbers() {
         );
     }
     // Softmax has no landmarks, so their number is free.
-    assert!(TrainConfig::load("digits", &["mechanism=softmax", "num_landmarks=65"]).is_ok());
+    assert!(TrainConfig::load("digits", &["mechanism=softmax", "num_landmarks=17"]).is_ok());
     // Extremes that pass do not overflow on the way.
     let largest = TrainConfig::load("digits", &["epochs=9223372036854775807", "warmup_epochs=0"]).unwrap();
     assert_eq!(largest.schedule(1000).total_steps, u64::MAX);

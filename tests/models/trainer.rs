@@ -292,6 +292,21 @@ fn settings_that_no_epoch_can_serve_are_refused() {
     assert!(!temp.path().join("run").exists(), "a refused run left a folder");
 }
 
+#[test]
+fn activations_that_do_not_fit_the_adapter_are_refused_with_their_size() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    // The hidden layer of the MLP: 1,024 images x 64 tokens x 20,480 x 4 bytes, more than wgpu can bind.
+    let sets = ["train.batch_size=1024", "model.patch_size=1", "model.mlp_ratio=640", "attention.mechanism=softmax"];
+    let refusal = error(start(&configure(&dir, &sets)));
+    assert!(refusal.is_bad_input());
+    let text = refusal.to_string();
+    for words in ["[1024, 64, 20480]", "needs 5.0 GiB", "the adapter allows", "lower the batch size"] {
+        assert!(text.contains(words), "no {words} in: {text}");
+    }
+    assert!(!dir.exists(), "a refused run left a folder");
+}
+
 /// Files of a folder and their contents.
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];

@@ -6,7 +6,7 @@ use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape
 use super::config::OptimConfig;
 use super::{Schedule, TrainConfig};
 use crate::data::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::predictor::Predictor;
 use crate::vit::Vit;
 
@@ -101,12 +101,12 @@ impl Session {
     /// Starts optimizer step `step` on `batches` (as many as `grad_accum_steps`). Returns at once; see [`Session::results`].
     ///
     /// # Errors
-    /// If the device was lost.
+    /// A label beyond the model's classes, or a lost device.
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<()> {
         let accumulate = batches.len() > 1;
         for (micro, batch) in batches.iter().enumerate() {
             let header = self.header(step, micro);
-            let targets = one_hot(&batch.labels, self.config.model.num_classes);
+            let targets = one_hot(&batch.labels, self.config.model.num_classes)?;
             let mut run = self.training.run();
             if accumulate && micro == 0 {
                 run = run.clear_gradients(&self.parameters);
@@ -144,6 +144,12 @@ impl Session {
     /// If the device was lost.
     pub fn results(&mut self) -> Result<Vec<StepResult>> {
         Ok(self.ring.receive(&self.gpu)?.iter().map(step_result).collect())
+    }
+
+    /// Sleeps until the oldest step under way is done.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait_oldest(&self) {
+        self.ring.wait_oldest_blocking(&self.gpu);
     }
 
     /// Waits for every step under way and takes its result.
@@ -205,10 +211,13 @@ fn adamw(train: &OptimConfig) -> AdamW {
     }
 }
 
-fn one_hot(labels: &[u32], classes: usize) -> Vec<f32> {
+fn one_hot(labels: &[u32], classes: usize) -> Result<Vec<f32>> {
     let mut targets = vec![0.0; labels.len() * classes];
     for (row, &label) in labels.iter().enumerate() {
+        if label as usize >= classes {
+            return Err(Error::BadInput(format!("label {label} is out of range; the model has {classes} classes")));
+        }
         targets[row * classes + label as usize] = 1.0;
     }
-    targets
+    Ok(targets)
 }

@@ -190,9 +190,9 @@ impl Trainer {
             }
             let batches = self.next_batches()?;
             while !self.session.has_room() {
+                self.session.wait_oldest();
                 let results = self.session.results()?;
                 self.report(&results, on_event)?;
-                std::thread::yield_now();
             }
             self.session.step(self.state.step, &batches)?;
             if self.state.step == self.first_step {

@@ -20,10 +20,10 @@ const BLOCK: usize = 64;
 
 impl LayerNorm {
     fn variant(rec: &Recorder, x: Tensor) -> Variant {
-        let key = format!("layernorm {} {}", x.rows().next_power_of_two(), x.last());
+        let (rows, cols) = (x.rows().min(16_384), x.last());
+        let key = format!("layernorm {} {cols}", rows.next_power_of_two());
         rec.choose(&key, &VARIANTS, &|rec, variant| {
-            let (x, gain, bias) =
-                (rec.scratch("x", x.shape()), rec.scratch("g", [x.last()]), rec.scratch("b", [x.last()]));
+            let (x, gain, bias) = (rec.scratch("x", [rows, cols]), rec.scratch("g", [cols]), rec.scratch("b", [cols]));
             LayerNorm { eps: 1e-6 }.record_forward(rec, [x, gain, bias], variant);
         })
     }

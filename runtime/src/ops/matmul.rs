@@ -50,6 +50,9 @@ pub struct Product {
     pub accumulate: bool,
 }
 
+/// Multiply-adds of the largest product that variants are compared on.
+const LARGEST_MEASURED: usize = 1 << 29;
+
 /// Longest K that one workgroup walks when there are few tiles.
 const SPLIT_K: usize = 1024;
 
@@ -84,14 +87,29 @@ impl Product {
         if quads {
             candidates.push("rows4");
         }
-        let key = format!("{}{}", self.key(), if quads { " quads" } else { "" });
+        let product = self.for_measurement();
+        let key = format!("{}{}", product.key(), if quads { " quads" } else { "" });
         rec.choose(&key, &candidates, &|rec, variant| {
-            let a = rec.scratch("a", [self.batch, self.m * self.k]);
-            let b = rec.scratch("b", [self.batch, self.k * self.n]);
-            let c = rec.scratch("c", [self.batch, self.m * self.n]);
-            let product = Product { accumulate: false, ..*self };
+            let a = rec.scratch("a", [product.batch, product.m * product.k]);
+            let b = rec.scratch("b", [product.batch, product.k * product.n]);
+            let c = rec.scratch("c", [product.batch, product.m * product.n]);
             product.record_variant(rec, variant, [a.into(), b.into(), c.into()], None);
         })
+    }
+
+    /// A product of the same shape that is small enough to be measured: batch first, then the longest side is halved.
+    fn for_measurement(&self) -> Product {
+        let mut small = Product { accumulate: false, ..*self };
+        let half = |size: usize| size.div_ceil(2).next_multiple_of(4);
+        while small.batch * small.m * small.n * small.k > LARGEST_MEASURED {
+            match [small.m, small.n, small.k].into_iter().max() {
+                _ if small.batch > 1 => small.batch = small.batch.div_ceil(2),
+                Some(longest) if longest == small.m => small.m = half(small.m),
+                Some(longest) if longest == small.n => small.n = half(small.n),
+                _ => small.k = half(small.k),
+            }
+        }
+        small
     }
 
     /// Whether every row that `rows4` reads or writes as vec4s is whole.
