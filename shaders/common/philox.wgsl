@@ -27,9 +27,38 @@ fn uniform_open(bits: u32) -> f32 {
     return (f32(bits >> 9u) + 0.5) * 1.1920929e-7;
 }
 
+// log, cos and sin of our own: WGSL leaves drivers so much room (cos may be off by 2^-11) that the numbers would differ
+// from adapter to adapter by more than rounding.
+fn log_of(u: f32) -> f32 {
+    let bits = bitcast<u32>(u);
+    var exponent = f32(i32(bits >> 23u) - 127);
+    var mantissa = bitcast<f32>((bits & 0x7fffffu) | 0x3f800000u);
+    if mantissa > 1.4142135 {
+        mantissa *= 0.5;
+        exponent += 1.0;
+    }
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let z = s * s;
+    let series = 2.0 * s * (1.0 + z * (0.33333333 + z * (0.2 + z * (0.14285714 + z * 0.11111111))));
+    return exponent * 0.69314718 + series;
+}
+
+// (cos, sin) of 2 pi u for u in (0, 1): the nearest quarter turn is split off exactly, Taylor series do the rest.
+fn turn(u: f32) -> vec2<f32> {
+    let quarter = floor(4.0 * u + 0.5);
+    let x = (4.0 * u - quarter) * 1.5707964;
+    let z = x * x;
+    let c = 1.0 + z * (-0.5 + z * (0.041666667 + z * (-0.0013888889 + z * 0.000024801587)));
+    let s = x * (1.0 + z * (-0.16666667 + z * (0.0083333333 + z * (-0.00019841270 + z * 0.0000027557319))));
+    switch u32(quarter) & 3u {
+        case 0u: { return vec2(c, s); }
+        case 1u: { return vec2(-s, c); }
+        case 2u: { return vec2(-c, -s); }
+        default: { return vec2(s, -c); }
+    }
+}
+
 // Two independent normal numbers (Box and Muller).
 fn normal_pair(bits: vec2<u32>) -> vec2<f32> {
-    let radius = sqrt(-2.0 * log(uniform_open(bits.x)));
-    let angle = 6.2831853 * uniform_open(bits.y);
-    return radius * vec2(cos(angle), sin(angle));
+    return sqrt(-2.0 * log_of(uniform_open(bits.x))) * turn(uniform_open(bits.y));
 }

@@ -201,7 +201,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_end() {
     assert_eq!(child.wait().unwrap().code(), None);
     let checkpoint = latest(temp.path().join("run")).unwrap();
     let step = Checkpoint::load(&checkpoint).unwrap().state.step;
-    assert!(step >= 88 && step < STEPS && step.is_multiple_of(88), "the last checkpoint is of step {step}");
+    assert!((88..STEPS).contains(&step) && step.is_multiple_of(88), "the last checkpoint is of step {step}");
     // From inside the checkpoint's parent, as `--resume checkpoint-000088`.
     let name = checkpoint.file_name().unwrap().to_str().unwrap();
     output(&temp.path().join("run"), &["train", "--resume", name]);

@@ -4,7 +4,7 @@ use lara_shaders::KEY_NORMS;
 
 use crate::{Backward, Forward, Op, Recorder, Shape, Tensor};
 
-/// x [.., dim] -> -(scale / 2) |x|^2 [..].
+/// x [.., dim] -> -(scale / 2) |x|^2 `[..]`.
 #[derive(Debug)]
 pub struct KeyNorms {
     /// s, the softmax scale d^(-1/2).

@@ -21,7 +21,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Records clipping and update of every parameter; returns the gradient norm and clipping factor [2].
+    /// Records clipping and update of every parameter; returns the gradient norm and clipping factor `[2]`.
     pub fn record(&self, rec: &mut Recorder, parameters: &Parameters) -> Tensor {
         let norm = grad_norm(rec, parameters, self.clip_grad);
         let chunks: Vec<(usize, bool)> = parameters.chunk_lens().zip(parameters.chunk_decays()).collect();

@@ -4,7 +4,7 @@ use lara_shaders::EMBEDDING;
 
 use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
 
-/// Inputs: x [batch, n, dim], position [tokens, dim] and, for tokens = n + 1, a class token [dim] that goes first.
+/// Inputs: x [batch, n, dim], position [tokens, dim] and, for tokens = n + 1, a class token `[dim]` that goes first.
 /// Output: y [batch, tokens, dim].
 #[derive(Debug)]
 pub struct Embedding;

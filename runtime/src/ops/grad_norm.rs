@@ -4,7 +4,7 @@ use lara_shaders::GRAD_NORM;
 
 use crate::{Parameters, Place, Recorder, Role, Tensor};
 
-/// Records norm [2]: the Euclidean norm of all parameter gradients and the factor that clips it to `max_norm`
+/// Records norm `[2]`: the Euclidean norm of all parameter gradients and the factor that clips it to `max_norm`
 /// (infinite for no clipping).
 pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> Tensor {
     let counts: Vec<usize> = parameters.chunk_lens().map(|len| len.div_ceil(64)).collect();

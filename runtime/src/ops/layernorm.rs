@@ -5,7 +5,7 @@ use lara_shaders::LAYERNORM;
 use super::column_sum;
 use crate::{Backward, Forward, Op, Recorder, Slot, Tensor, Variant};
 
-/// Inputs: x [.., cols], gain [cols], bias [cols]. Output: y of x's shape.
+/// Inputs: x [.., cols], gain `[cols]`, bias `[cols]`. Output: y of x's shape.
 #[derive(Debug)]
 pub struct LayerNorm {
     /// Added to the variance: 1e-6 in ViTs, 1e-5 in landmark generators.

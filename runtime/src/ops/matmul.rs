@@ -219,7 +219,7 @@ impl Product {
     }
 }
 
-/// y = x W^T + b. Inputs: x [.., in], weight [out, in] and, if given, bias [out]; `torch.nn.Linear`.
+/// y = x W^T + b. Inputs: x [.., in], weight [out, in] and, if given, bias `[out]`; `torch.nn.Linear`.
 #[derive(Debug)]
 pub struct Linear;
 

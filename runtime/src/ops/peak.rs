@@ -8,7 +8,7 @@ use crate::{Recorder, Tensor};
 /// Multiply-adds that [`multiply_add`] does for every four elements and round.
 pub const MULTIPLY_ADDS: usize = 16 * 8 * 4;
 
-/// Records `rounds` rounds of multiply-adds in registers: x and y [len].
+/// Records `rounds` rounds of multiply-adds in registers: x and y `[len]`.
 pub fn multiply_add(rec: &mut Recorder, x: Tensor, y: Tensor, rounds: usize) {
     record(rec, "multiply_add", x, y, rounds);
 }
