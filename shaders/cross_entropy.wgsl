@@ -1,9 +1,9 @@
 // Cross-entropy with soft targets and label smoothing: t' = (1 - e) t + e / K for targets t (rows sum to 1),
 // loss = mean over rows of (LSE(x) - sum_k t'_k x_k); dx = dloss (softmax(x) - t') / rows.
 //
-// forward    one invocation per row, 8 a workgroup: row loss, and 1 if the largest logit is the largest target
+// forward    one invocation per row, 64 a workgroup: row loss, and 1 if the largest logit is the largest target
 // summarize  one workgroup of one invocation: means over rows into loss [1] and statistics [2] (loss, accuracy)
-// backward   one invocation per row, 8 a workgroup
+// backward   one invocation per row, 64 a workgroup
 // Write policy: all stored; dx is added to when params.accumulate == 1.
 
 #import index
@@ -18,13 +18,13 @@ struct Params { rows: u32, classes: u32, smoothing: f32, accumulate: u32 }
 @group(0) @binding(7) var<storage, read> dloss: array<f32>;             // [1]
 @group(0) @binding(8) var<storage, read_write> dx: array<f32>;          // [rows, classes]
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, 64u, local);
     if row >= params.rows {
         return;
     }
@@ -68,13 +68,13 @@ fn summarize() {
     statistics[1] = correct / f32(params.rows);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(64)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, 64u, local);
     if row >= params.rows {
         return;
     }

@@ -4,7 +4,7 @@
 // (-(s / 2) |q_n|^2 is the same for all c and left out.) Gradients:
 //   dL = y (dy - sum_c y dy); dx = dL; da = dL / a where a was not clamped; dt = alpha (da - mean_c da); dr = t dt
 //   dlse_c = sum_n dL = -dlog_q_c, dbalance_c = sum_n da, dtlse_c = -sum_n t dt
-// One invocation per query, 8 a workgroup.
+// One invocation per query, 64 a workgroup.
 // Write policy: all stored (dlse, dlog_q, dbalance and dtlse are column sums of dx, -dx, da and -dr).
 
 #import index
@@ -34,13 +34,13 @@ fn mean_t(at: u32, base: u32) -> f32 {
     return sum / f32(params.landmarks);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, 64u, local);
     if row >= params.rows {
         return;
     }
@@ -65,13 +65,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(64)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, 64u, local);
     if row >= params.rows {
         return;
     }

@@ -2,7 +2,7 @@
 // g_cj + norm_j, where g = s w mu^T and norm_j = -(s / 2) |mu_j|^2:
 //   log_q_c = M_cc,   balance_c = exp(M_cc - LSE_j M_cj)
 // Gradient: dM_cj = -(dbalance_c balance_c) softmax_j(M_c.), plus dbalance_c balance_c + dlog_q_c on the diagonal.
-// One invocation per row c, 8 a workgroup.
+// One invocation per row c, 64 a workgroup.
 // Write policy: all stored (dnorm is the column sum of dg).
 
 #import index
@@ -31,13 +31,13 @@ fn row_lse(row: u32) -> f32 {
     return largest + log(sum);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, 64u, local);
     if row >= params.rows {
         return;
     }
@@ -46,13 +46,13 @@ fn forward(
     log_q[row] = diagonal;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(64)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, 64u, local);
     if row >= params.rows {
         return;
     }

@@ -26,7 +26,7 @@ impl Op for LaraWeights {
             .bind("log_q", log_q)
             .uint("rows", x[1].len())
             .uint("landmarks", x[1].last())
-            .dispatch_items(x[1].len(), 8);
+            .dispatch_items(x[1].len(), 64);
         Forward { y: vec![balance, log_q], saved: vec![] }
     }
 
@@ -42,7 +42,7 @@ impl Op for LaraWeights {
             .bind("dg", dg)
             .uint("rows", norm.len())
             .uint("landmarks", norm.last())
-            .dispatch_items(norm.len(), 8);
+            .dispatch_items(norm.len(), 64);
         if let Some(slot) = pass.dx[0] {
             pass_on(rec, dg, slot);
         }
