@@ -225,7 +225,7 @@ impl<'p> Tape<'p> {
         grad
     }
 
-    /// The first writer stores, later writers add: no zero fill, no extra add kernel, no atomics.
+    /// The first writer stores, later writers add: no zero fill, no atomics.
     fn slot(&mut self, tensor: Tensor) -> Option<Slot> {
         if !self.wants.contains(&tensor.id) {
             return None;
