@@ -67,12 +67,14 @@ modules! {
     GRAD_NORM = "grad_norm";
     ADAMW = "adamw";
     PEAK = "peak";
+    FILL = "fill";
     HEADS = "attention/heads";
     ATTEND_VECTOR = "attention/attend_vector";
     ATTEND_SCALAR = "attention/attend_scalar";
     ATTEND_MERGE = "attention/attend_merge";
     SOFTMAX = "attention/softmax";
     KEY_NORMS = "attention/key_norms";
+    MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
     NOISE = "attention/noise";
     COLUMN_LSE = "attention/column_lse";

@@ -3,7 +3,7 @@
 //! Pre-norm blocks: x += attention(norm1 x), x += mlp(norm2 x); a final norm, pooling, a linear classifier. Names of the
 //! parameters are timm's; LARA's landmark generators are `attn.q_landmarks` and `attn.k_landmarks`.
 
-use lara_runtime::attention::{AttentionConfig, Context, JoinHeads, Qkv, SplitHeads, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, Grid, JoinHeads, Qkv, SplitHeads, mechanism};
 use lara_runtime::ops::{Dropout, Embedding, Gelu, LayerNorm, Linear, Patchify, Residual, TokenPooling};
 use lara_runtime::{Init, Tape, Tensor};
 
@@ -132,7 +132,7 @@ impl Vit {
         let qkv = Qkv { q: parts[0], k: parts[1], v: parts[2] };
         let side = self.model.grid_size();
         let context =
-            Context { grid: Some([side, side]), prefix: usize::from(self.model.class_token), ..Context::default() };
+            Context { grid: Grid::Plane([side, side]), prefix: usize::from(self.model.class_token), ..Context::default() };
         let mechanism = mechanism(&self.attention[layer]);
         let seen = mechanism.attend(tape, qkv, &context);
         let map = with_map.then(|| mechanism.weights(tape, qkv, &context));

@@ -6,17 +6,20 @@
 // forward       one workgroup of 64 per row (GPUs); rows spread over x and y
 // forward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers); largest and sum in one walk
 // backward      one invocation per up to four neighbouring keys of a row, 64 a workgroup in x; rows in y and z
-// HAS_BIAS: whether there is a key term (a constant, since a branch for every key would be felt).
+// HAS_BIAS: whether there is a key term; CAUSAL: whether key m is hidden from query n unless m <= n + keys - queries
+// (constants, since a branch for every key would be felt).
 // Write policy: forward turns logits into probabilities in place and stores lse; backward turns logits into
 // probabilities and dp into ds, both in place.
 
 // Variant: HAS_BIAS=1
+// Variant: CAUSAL=1
 
 #import index
 
 const MASKED = -1e30;
 
 override HAS_BIAS: bool = false;
+override CAUSAL: bool = false;
 
 struct Params { rows: u32, queries: u32, keys: u32, first: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -59,11 +62,24 @@ fn bias_row(row: u32) -> u32 {
     return ((params.first + row) / params.queries) * params.keys;
 }
 
-fn logit(at: u32, bias_at: u32, m: u32) -> f32 {
-    if HAS_BIAS {
-        return max(logits[at + m] + key_bias[bias_at + m], MASKED);
+// Number of keys that a row sees: all, or those up to its query.
+fn visible(row: u32) -> u32 {
+    if CAUSAL {
+        let end = (params.first + row) % params.queries + 1u + params.keys;
+        return min(max(end, params.queries) - params.queries, params.keys);
     }
-    return logits[at + m];
+    return params.keys;
+}
+
+fn logit(at: u32, bias_at: u32, m: u32, seen: u32) -> f32 {
+    var l = logits[at + m];
+    if HAS_BIAS {
+        l = max(l + key_bias[bias_at + m], MASKED);
+    }
+    if CAUSAL {
+        l = select(MASKED, l, m < seen);
+    }
+    return l;
 }
 
 @compute @workgroup_size(64)
@@ -78,20 +94,21 @@ fn forward(
     }
     let at = row * params.keys;
     let bias_at = bias_row(row);
+    let seen = visible(row);
     var largest = MASKED;
     for (var m = local; m < params.keys; m += 64u) {
-        largest = max(largest, logit(at, bias_at, m));
+        largest = max(largest, logit(at, bias_at, m, seen));
     }
     largest = largest_of(largest, local);
     let live = largest > -1e29;
     var sum = 0.0;
     for (var m = local; m < params.keys; m += 64u) {
-        sum += exp(logit(at, bias_at, m) - largest);
+        sum += exp(logit(at, bias_at, m, seen) - largest);
     }
     sum = sum_of(sum, local);
     let scale = select(0.0, 1.0 / sum, live);
     for (var m = local; m < params.keys; m += 64u) {
-        logits[at + m] = scale * exp(logit(at, bias_at, m) - largest);
+        logits[at + m] = scale * exp(logit(at, bias_at, m, seen) - largest);
     }
     if local == 0u {
         lse[params.first + row] = select(MASKED, largest + log(sum), live);
@@ -110,11 +127,12 @@ fn forward_rows(
     }
     let at = row * params.keys;
     let bias_at = bias_row(row);
+    let seen = visible(row);
     var largest = MASKED;
     var sum = 0.0;
     let whole = params.keys - params.keys % 4u;
     for (var m = 0u; m < whole; m += 4u) {
-        let l = vec4(logit(at, bias_at, m), logit(at, bias_at, m + 1u), logit(at, bias_at, m + 2u), logit(at, bias_at, m + 3u));
+        let l = vec4(logit(at, bias_at, m, seen), logit(at, bias_at, m + 1u, seen), logit(at, bias_at, m + 2u, seen), logit(at, bias_at, m + 3u, seen));
         let top = max(max(l.x, l.y), max(l.z, l.w));
         if top > largest {
             sum *= exp(largest - top);
@@ -123,7 +141,7 @@ fn forward_rows(
         sum += dot(exp(l - largest), vec4(1.0));
     }
     for (var m = whole; m < params.keys; m++) {
-        let l = logit(at, bias_at, m);
+        let l = logit(at, bias_at, m, seen);
         let top = max(l, largest);
         sum = sum * exp(largest - top) + exp(l - top);
         largest = top;
@@ -132,7 +150,7 @@ fn forward_rows(
     // Not exp(logit - lse): the rounding of a large lse would show in every probability.
     let scale = select(0.0, 1.0 / sum, live);
     for (var m = 0u; m < params.keys; m++) {
-        logits[at + m] = scale * exp(logit(at, bias_at, m) - largest);
+        logits[at + m] = scale * exp(logit(at, bias_at, m, seen) - largest);
     }
     lse[params.first + row] = select(MASKED, largest + log(sum), live);
 }
@@ -150,11 +168,12 @@ fn backward(
     }
     let at = row * params.keys;
     let bias_at = bias_row(row);
+    let seen = visible(row);
     let total = stats[(params.first + row) * 2u];
     let delta = stats[(params.first + row) * 2u + 1u];
     let live = total > -1e29;
     for (var m = begin; m < min(begin + 4u, params.keys); m++) {
-        let p = select(0.0, exp(logit(at, bias_at, m) - total), live);
+        let p = select(0.0, exp(logit(at, bias_at, m, seen) - total), live);
         logits[at + m] = p;
         dp[at + m] = p * (dp[at + m] - delta);
     }

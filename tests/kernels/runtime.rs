@@ -300,7 +300,7 @@ impl Model {
                 let weight = tape.parameter(["q", "k", "v"][i], [8, 8], init);
                 tape.apply(Linear, &[h, weight]).reshape([4, 1, 9, 8])
             });
-            tape.apply_all(Attend { scale: 0.3 }, &[q, k, v])[0].reshape([4, 9, 8])
+            tape.apply_all(Attend::new(0.3), &[q, k, v])[0].reshape([4, 9, 8])
         });
         let pooled = tape.apply(TokenPooling { first: 0, count: 9 }, &[hidden]);
         let head = [tape.parameter("head.weight", [3, 8], init), tape.parameter("head.bias", [3], Init::Zeros)];

@@ -1,6 +1,6 @@
 //! Attention over more and more tokens: one image, three heads of 64 channels, as in ViT tiny.
 
-use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, ProposalGen, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, ProposalGen, Qkv, mechanism};
 use lara_runtime::{Mode, Parameters, Plan, Tape};
 
 use super::Bench;
@@ -42,7 +42,7 @@ fn measure(bench: &mut Bench<'_>, side: usize, kind: MechanismKind, backward: bo
     let shape = [1, HEADS, tokens, HEAD_DIM];
     let inputs = ["q", "k", "v"].map(|name| tape.variable(name, shape));
     let [q, k, v] = inputs;
-    let context = Context { grid: Some([side, side]), ..Context::default() };
+    let context = Context { grid: Grid::Plane([side, side]), ..Context::default() };
     let out = self::mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
     tape.rec.pin(out);
     let dout = tape.input("dout", shape);

@@ -338,20 +338,18 @@ impl TrainConfig {
     }
 
     fn check_attention(&self) -> Result<()> {
-        let a = &self.attention;
-        if a.mechanism == MechanismKind::Softmax {
-            return Ok(());
-        }
         let tokens = self.model.num_patches();
-        ensure((1..=tokens).contains(&a.num_landmarks), || {
-            format!(
-                "attention.num_landmarks is {}; with {tokens} patches it must be between 1 and {tokens}",
-                a.num_landmarks
-            )
-        })?;
-        ensure(a.alpha_coeff.is_finite(), || {
-            format!("attention.alpha_coeff is {}; it must be a finite number (2.0 is usual)", a.alpha_coeff)
-        })
+        for layer in 0..self.model.depth {
+            let a = self.attention_of(layer);
+            a.check().map_err(|e| Error::Config(format!("attention of block {layer}: {e}")))?;
+            ensure(a.mechanism != MechanismKind::Lara || (1..=tokens).contains(&a.num_landmarks), || {
+                format!(
+                    "attention.num_landmarks is {}; with {tokens} patches it must be between 1 and {tokens}",
+                    a.num_landmarks
+                )
+            })?;
+        }
+        Ok(())
     }
 
     fn check_data(&self) -> Result<()> {

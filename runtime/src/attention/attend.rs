@@ -10,6 +10,8 @@ use crate::{Backward, Error, Forward, Op, Recorder, Slot, Tensor, Variant};
 pub struct Attend {
     /// Logit scale, d^(-1/2).
     pub scale: f32,
+    /// Key m is visible to query n only when m <= n + M - N.
+    pub causal: bool,
 }
 
 /// Matmuls over slabs of queries, or one streaming kernel.
@@ -19,9 +21,14 @@ const VARIANTS: [Variant; 2] = ["streamed", "slabs"];
 const LONGEST_MEASURED: usize = 1024;
 
 impl Attend {
+    /// Attention in which every query sees every key.
+    pub fn new(scale: f32) -> Self {
+        Attend { scale, causal: false }
+    }
+
     fn sizes(&self, x: &[Tensor]) -> Sizes {
         let (q, k) = (x[0].dims(), x[1].dims());
-        Sizes { batch: q[0] * q[1], queries: q[2], keys: k[2], channels: q[3], scale: self.scale }
+        Sizes { batch: q[0] * q[1], queries: q[2], keys: k[2], channels: q[3], scale: self.scale, causal: self.causal }
     }
 
     /// One choice for both directions, measured on both.

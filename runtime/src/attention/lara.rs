@@ -27,7 +27,13 @@ impl Lara {
 
     /// Landmarks of queries or keys: pooled and, for `pool`, put through a Linear and a LayerNorm that all heads share.
     fn landmarks(&self, tape: &mut Tape<'_>, name: &str, x: Tensor, context: &Context) -> Tensor {
-        let pooling = context.pooling(x, self.config.num_landmarks);
+        let pooling = match context.grid {
+            super::Grid::Plane(grid) => super::Pooling::Grid { grid, side: self.config.num_landmarks.isqrt().max(1) },
+            _ => {
+                let tokens = x.dims()[2] - context.prefix;
+                super::Pooling::Segments { tokens, landmarks: self.config.num_landmarks.min(tokens).max(1) }
+            }
+        };
         let pooled = tape.apply(Landmarks { prefix: context.prefix, pooling }, &[x]);
         if self.config.proposal_gen == ProposalGen::NoParamPool {
             return pooled;
@@ -75,7 +81,7 @@ impl Lara {
             None => tape.apply(noise, &[means]),
         };
         let key_norms = tape.apply(KeyNorms { scale }, &[k]);
-        let seen = tape.apply_all(Attend { scale }, &[samples, k, v, key_norms]);
+        let seen = tape.apply_all(Attend::new(scale), &[samples, k, v, key_norms]);
         let mean_norms = tape.apply(KeyNorms { scale }, &[means]);
         let products = tape.apply(MatMul { layout: Layout::Nt, scale }, &[samples, means]);
         let weights = tape.apply_all(LaraWeights, &[products, mean_norms]);
@@ -109,7 +115,7 @@ impl Attention for Lara {
         let proposals = self.proposals(tape, qkv, context);
         let mix = self.mix(tape, qkv, context, &proposals);
         let key_norms = tape.apply(KeyNorms { scale }, &[qkv.k]);
-        let seen = Attend { scale }.probabilities(&mut tape.rec, proposals.samples, qkv.k, Some(key_norms));
+        let seen = Attend::new(scale).probabilities(&mut tape.rec, proposals.samples, qkv.k, Some(key_norms));
         tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen])
     }
 }

@@ -2,8 +2,7 @@
 
 use lara_shaders::LARA_WEIGHTS;
 
-use super::zeros_like;
-use crate::ops::{column_sum, pass_on};
+use crate::ops::{column_sum, fill, pass_on};
 use crate::{Backward, Forward, Op, Recorder, Tensor};
 
 /// Inputs: g [batch, heads, C, C], g_cj = s mu_j.w_c, and norm [batch, heads, C], norm_j = -(s / 2) |mu_j|^2.
@@ -32,7 +31,14 @@ impl Op for LaraWeights {
 
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         let (g, norm) = (pass.x[0], pass.x[1]);
-        let dy: Vec<Tensor> = pass.dy.iter().map(|dy| dy.unwrap_or_else(|| zeros_like(rec, norm))).collect();
+        let mut given = |dy: Option<Tensor>| {
+            dy.unwrap_or_else(|| {
+                let zeros = rec.scratch("zeros", norm.shape());
+                fill(rec, zeros, 0.0);
+                zeros
+            })
+        };
+        let dy = [given(pass.dy[0]), given(pass.dy[1])];
         let dg = rec.scratch("dM", g.shape());
         rec.step(&LARA_WEIGHTS, "backward")
             .bind("g", g)

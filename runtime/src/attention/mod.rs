@@ -9,23 +9,28 @@ mod landmarks;
 mod lara;
 mod lara_mix;
 mod lara_weights;
+mod mask;
 mod noise;
 mod softmax;
 mod streamed;
 
 pub use attend::Attend;
 pub use column_lse::ColumnLse;
-pub use config::{AttentionConfig, MechanismKind, MisType, Noise, ProposalGen};
+pub use config::{
+    AttentionConfig, FeatureMap, MechanismKind, MisType, Noise, Padding, PoolModule, Projection, ProposalGen,
+    SampleScheme,
+};
 pub use heads::{JoinHeads, SplitHeads};
 pub use key_norms::KeyNorms;
 pub use landmarks::{Landmarks, Pooling};
 pub use lara::Lara;
 pub use lara_mix::LaraMix;
 pub use lara_weights::LaraWeights;
+pub use mask::{MASKED, Mask};
 pub use noise::Perturb;
 
-use crate::ops::{Layout, Product};
-use crate::{Recorder, Tape, Tensor};
+use crate::ops::fill;
+use crate::{Error, Tape, Tensor};
 
 /// Queries [batch, heads, N, D], keys and values [batch, heads, M, D], unscaled.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +43,36 @@ pub struct Qkv {
     pub v: Tensor,
 }
 
-/// What a mechanism may want to know about the tokens.
+/// Where tokens lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grid {
+    /// One after the other: text.
+    #[default]
+    Sequence,
+    /// Rows and columns, row-major: an image.
+    Plane([usize; 2]),
+    /// Frames, rows and columns: a video.
+    Volume([usize; 3]),
+}
+
+/// What a mechanism may want to know about the tokens, and randomness that is given instead of drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// Rows and columns, if the tokens (after `prefix`) lie on a grid.
-    pub grid: Option<[usize; 2]>,
+    /// Where the tokens after `prefix` lie.
+    pub grid: Grid,
+    /// Where the keys lie, if not as the queries do (cross-attention).
+    pub key_grid: Option<Grid>,
     /// Tokens in front of the grid or sequence that stand for no place: 1 for a class token.
     pub prefix: usize,
-    /// Noise that is added to the proposals' means as it is, instead of drawing some.
+    /// [batch, M], 1 where a key is padding, otherwise 0.
+    pub key_padding_mask: Option<Tensor>,
+    /// Noise that is added to the proposals' means as it is, instead of drawing some: [batch, heads, C, D] (2 C under
+    /// `use_multisample`), for RA [batch, heads, N S, D].
     pub noise: Option<Tensor>,
+    /// RA's drawn keys [batch, heads, N S], as numbers in f32.
+    pub index: Option<Tensor>,
+    /// RFA's and Performer's projection [heads, S, D] in the paper's units (rows drawn from N(0, I)).
+    pub projection: Option<Tensor>,
 }
 
 impl Context {
@@ -55,15 +81,21 @@ impl Context {
         1.0 / (q.last() as f32).sqrt()
     }
 
-    /// How landmarks are pooled from `x`: floor(sqrt(wanted)) squared on a grid, segments on a sequence.
-    fn pooling(&self, x: Tensor, wanted: usize) -> Pooling {
-        match self.grid {
-            Some(grid) => Pooling::Grid { grid, side: wanted.isqrt().max(1) },
-            None => {
-                let tokens = x.dims()[2].saturating_sub(self.prefix);
-                Pooling::Segments { tokens, landmarks: wanted.min(tokens).max(1) }
-            }
-        }
+    /// `bias` [batch, heads, M] with the sentinel at padded keys; an absent bias counts as zero.
+    fn key_bias(&self, tape: &mut Tape<'_>, k: Tensor, bias: Option<Tensor>) -> Option<Tensor> {
+        let Some(mask) = self.key_padding_mask else { return bias };
+        let bias = bias.unwrap_or_else(|| {
+            let zeros = tape.rec.scratch("no key bias", &k.dims()[..3]);
+            fill(&mut tape.rec, zeros, 0.0);
+            zeros
+        });
+        Some(tape.apply(Mask { fill: MASKED }, &[bias, mask]))
+    }
+
+    /// -(s / 2) |k_m|^2 [batch, heads, M], the key term of phi, with the sentinel at padded keys.
+    fn feature_bias(&self, tape: &mut Tape<'_>, k: Tensor) -> Tensor {
+        let norms = tape.apply(KeyNorms { scale: self.scale(k) }, &[k]);
+        self.key_bias(tape, k, Some(norms)).unwrap_or(norms)
     }
 }
 
@@ -77,31 +109,51 @@ pub trait Attention: std::fmt::Debug {
 }
 
 /// Exact softmax attention.
-#[derive(Clone, Copy, Debug)]
-pub struct Softmax;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Softmax {
+    /// Hide keys that lie after the query (aligned at the ends where M differs from N).
+    pub causal: bool,
+}
 
 impl Attention for Softmax {
     fn attend(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Tensor {
-        tape.apply_all(Attend { scale: context.scale(q) }, &[q, k, v])[0]
+        let attend = Attend { scale: context.scale(q), causal: self.causal };
+        match context.key_bias(tape, k, None) {
+            Some(bias) => tape.apply_all(attend, &[q, k, v, bias])[0],
+            None => tape.apply_all(attend, &[q, k, v])[0],
+        }
     }
 
     fn weights(&self, tape: &mut Tape<'_>, Qkv { q, k, .. }: Qkv, context: &Context) -> Tensor {
-        Attend { scale: context.scale(q) }.probabilities(&mut tape.rec, q, k, None)
+        let bias = context.key_bias(tape, k, None);
+        Attend { scale: context.scale(q), causal: self.causal }.probabilities(&mut tape.rec, q, k, bias)
     }
 }
 
-/// The mechanism that a configuration names.
+/// Settings that contradict each other: says so when it is recorded.
+#[derive(Debug)]
+struct Refused(String);
+
+impl Attention for Refused {
+    fn attend(&self, tape: &mut Tape<'_>, qkv: Qkv, _: &Context) -> Tensor {
+        tape.rec.fail(Error::Shape(self.0.clone()));
+        qkv.q
+    }
+
+    fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
+        self.attend(tape, qkv, context)
+    }
+}
+
+/// The mechanism that a configuration names. One whose settings contradict each other fails when it is recorded
+/// ([`AttentionConfig::check`] says so earlier).
 pub fn mechanism(config: &AttentionConfig) -> Box<dyn Attention> {
-    match config.mechanism {
-        MechanismKind::Softmax => Box::new(Softmax),
-        MechanismKind::Lara => Box::new(Lara::new(config.clone())),
+    if let Err(error) = config.check() {
+        return Box::new(Refused(error.to_string()));
     }
-}
-
-/// A tensor of zeros: 0 * x x^T of anything finite would do, a copy with weight 0 is simplest.
-fn zeros_like(rec: &mut Recorder, like: Tensor) -> Tensor {
-    let zeros = rec.scratch("zeros", like.shape());
-    let product = Product { layout: Layout::Nt, batch: 1, m: like.len(), n: 1, k: 1, scale: 0.0, accumulate: false };
-    product.record(rec, like, like, None, zeros);
-    zeros
+    match config.mechanism {
+        MechanismKind::Softmax => Box::new(Softmax { causal: config.causal }),
+        MechanismKind::Lara => Box::new(Lara::new(config.clone())),
+        other => Box::new(Refused(format!("{} is not there yet", other.name()))),
+    }
 }

@@ -19,6 +19,7 @@ pub(crate) struct Sizes {
     pub(crate) keys: usize,
     pub(crate) channels: usize,
     pub(crate) scale: f32,
+    pub(crate) causal: bool,
 }
 
 /// Rows `first_row ..` of `batch` matrices from `first` on; several matrices only when they are whole.
@@ -77,6 +78,7 @@ impl Sizes {
         let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [1]));
         rec.step(&SOFTMAX, entry)
             .constant("HAS_BIAS", if bias.is_some() { 1.0 } else { 0.0 })
+            .constant("CAUSAL", if self.causal { 1.0 } else { 0.0 })
             .bind("key_bias", key_bias)
             .uint("rows", slab.batch * slab.rows)
             .uint("queries", self.queries)

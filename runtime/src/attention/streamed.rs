@@ -53,7 +53,7 @@ impl Sizes {
             .uint("keys", self.keys)
             .uint("channels", self.channels)
             .float("scale", self.scale)
-            .flag("causal", false)
+            .flag("causal", self.causal)
             .flag("has_bias", has_bias)
             .flag("has_dout", has_dout)
             .uint("split_columns", pass.split_columns)

@@ -94,7 +94,7 @@ fn takes_every_head_dimension() {
     for d in [1, 2, 3, 5, 8, 17, 32, 64, 100, 128, 256] {
         for [n, m] in [[5, 7], [33, 18]] {
             let sizes = Sizes::new([1, 2, n, m, d]);
-            let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
             check(&sizes.case("attend", 2.0, &build), &sizes.exact(), VARIANTS);
         }
     }
@@ -114,7 +114,7 @@ fn takes_every_number_of_queries_and_keys() {
         [5, 7, 3, 2, 6],
     ] {
         let sizes = Sizes::new(shape);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
         check(&sizes.case("attend", 2.0, &build), &sizes.exact(), VARIANTS);
     }
 }
@@ -124,7 +124,7 @@ fn takes_every_number_of_queries_and_keys() {
 fn few_rows_against_many_columns_are_split_and_joined() {
     for shape in [[1, 1, 7, 777, 4], [1, 2, 600, 5, 3], [2, 1, 49, 1025, 8], [1, 1, 520, 530, 40]] {
         let sizes = Sizes::new(shape);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
         let bias = random(4, shape[0] * shape[1] * shape[3]);
         let case = sizes.case("attend with splits", 2.0, &build).variable([shape[0], shape[1], shape[3]], bias);
         check(&case, &sizes.exact(), &[&["streamed"]]);
@@ -138,7 +138,7 @@ fn takes_arbitrary_shapes() {
         let [batch, heads, n, m, d] =
             [(0, 3), (1, 3), (2, 140), (3, 140), (4, 40)].map(|(i, most)| 1 + draws[i] % most);
         let sizes = Sizes::new([batch, heads, n, m, d]);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
         check(&sizes.case("attend", 2.0, &build), &sizes.exact(), VARIANTS);
     }
 }
@@ -147,7 +147,7 @@ fn takes_arbitrary_shapes() {
 #[test]
 fn masked_splits_do_not_count() {
     let sizes = Sizes::new([1, 2, 3, 900, 4]);
-    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
     let bias = random(4, 1800).into_iter().enumerate();
     let bias = bias.map(|(i, b)| if i % 900 < 700 || i % 5 == 0 { -1e30 } else { b }).collect();
     let case = sizes.case("attend with masked splits", 2.0, &build).variable([1, 2, 900], bias);
@@ -165,7 +165,7 @@ fn every_variant_is_taken_when_asked_for() {
         let mut parameters = Parameters::new(adapter());
         let mut tape = Tape::new(&mut parameters, &tune(preferred), Mode::Eval);
         let x = ["q", "k", "v"].map(|label| tape.input(label, [1, 1, 9, d]));
-        tape.apply_all(Attend { scale: 1.0 }, &x);
+        tape.apply_all(Attend::new(1.0), &x);
         let steps: Vec<&str> = tape.rec.steps().iter().map(|step| step.label.as_str()).collect();
         assert!(steps.contains(&taken), "{preferred:?} records {steps:?}");
     }
@@ -176,7 +176,7 @@ fn gradients_may_be_wanted_of_some_inputs_only() {
     let sizes = Sizes::new([1, 2, 9, 11, 4]);
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
         // q, k, v in the order of the operation, of which k comes first here as the only variable.
-        tape.apply_all(Attend { scale: 0.5 }, &[x[1], x[0], x[2]])
+        tape.apply_all(Attend::new(0.5), &[x[1], x[0], x[2]])
     };
     struct Reordered(Exact);
     impl Reference for Reordered {
@@ -196,7 +196,7 @@ fn gradients_may_be_wanted_of_some_inputs_only() {
 fn probabilities_are_those_of_the_output() {
     let sizes = Sizes::new([2, 3, 13, 17, 5]);
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-        let attend = Attend { scale: sizes.scale() };
+        let attend = Attend::new(sizes.scale());
         let probabilities = attend.probabilities(&mut tape.rec, x[0], x[1], Some(x[3]));
         vec![tape.apply_all(attend, x)[0], probabilities]
     };
@@ -227,7 +227,7 @@ fn refuses_shapes_that_do_not_fit() {
     ] {
         let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Differentiate);
         let x = [tape.input("q", &q[..]), tape.input("k", &k[..]), tape.input("v", &v[..])];
-        tape.apply(Attend { scale: 1.0 }, &x);
+        tape.apply(Attend::new(1.0), &x);
         let error = tape.finish().expect_err("these shapes do not fit").to_string();
         assert_eq!(error, format!("attention over {q:?}, {k:?}, {v:?} does not fit together"));
     }

@@ -8,7 +8,7 @@ use super::attend::{Exact, Sizes, VARIANTS};
 fn gradients_flow_through_the_output_the_lse_or_both() {
     for shape in [[1, 1, 1, 1, 1], [2, 3, 5, 7, 4], [1, 2, 65, 33, 3], [1, 1, 8, 129, 5]] {
         let sizes = Sizes::new(shape);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
         for seeded in [&[0][..], &[1], &[0, 1]] {
             let case = sizes.case(&format!("softmax, gradients of {seeded:?}"), 2.0, &build).gradients_of(seeded);
             check(&case, &sizes.exact(), VARIANTS);
@@ -20,7 +20,7 @@ fn gradients_flow_through_the_output_the_lse_or_both() {
 fn a_key_bias_is_added_and_has_a_gradient() {
     for shape @ [batch, heads, _, m, _] in [[1, 1, 3, 1, 2], [2, 3, 9, 17, 4], [1, 2, 64, 65, 3], [3, 1, 7, 130, 8]] {
         let sizes = Sizes::new(shape);
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
         for seeded in [&[0][..], &[1], &[0, 1]] {
             let bias = random(4, batch * heads * m).into_iter().map(|b| 3.0 * b).collect();
             let case = sizes.case(&format!("softmax with a key bias, gradients of {seeded:?}"), 2.0, &build);
@@ -50,7 +50,7 @@ fn masked_keys_are_not_seen() {
     for m in [1, 2, 65, 130] {
         let sizes = Sizes::new([3, 1, 9, m, 4]);
         // The log-sum-exp of a matrix without keys is a sentinel of 1e30 beside which nothing else shows: see below.
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply_all(Attend { scale: sizes.scale() }, x)[0]];
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply_all(Attend::new(sizes.scale()), x)[0]];
         let case = sizes.case("softmax with masked keys", 2.0, &build).variable([3, 1, m], masks(3, m));
         check(&case, &First(sizes.exact()), VARIANTS);
     }
@@ -59,7 +59,7 @@ fn masked_keys_are_not_seen() {
 #[test]
 fn a_query_that_sees_no_key_gets_zeros_and_the_sentinel() {
     let sizes = Sizes::new([3, 1, 9, 70, 4]);
-    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale() }, x);
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
     let case = sizes.case("no key", 2.0, &build).variable([3, 1, 70], masks(3, 70));
     for preferred in VARIANTS {
         let result = run(&case, preferred, 1);
@@ -82,7 +82,7 @@ fn logits_of_ten_thousand_stay_finite() {
     let x = [whole(1, 4 * 17 * 16), whole(2, 4 * 67 * 16), random(3, 4 * 67 * 16)];
     let largest = sizes.exact().eval(&x)[1].iter().copied().fold(0.0, f64::max);
     assert!(largest > 1e4, "the largest logit is only {largest}");
-    let mut case = Case::new("softmax of logits beyond 1e4", &|tape, x| tape.apply_all(Attend { scale: 0.25 }, x));
+    let mut case = Case::new("softmax of logits beyond 1e4", &|tape, x| tape.apply_all(Attend::new(0.25), x));
     for (values, len) in x.into_iter().zip([17, 67, 67]) {
         case = case.variable([2, 2, len, 16], values);
     }
@@ -134,7 +134,7 @@ fn slabs_find_their_places() {
     ] {
         let Sizes { batch, n: queries, m: keys, .. } = sizes;
         let x = [(1, queries), (2, keys), (3, keys), (4, keys)].map(|(seed, len)| random(seed, batch * len));
-        let mut case = Case::new(format!("slabs {sizes:?}"), &|tape, x| tape.apply_all(Attend { scale: 1.0 }, x));
+        let mut case = Case::new(format!("slabs {sizes:?}"), &|tape, x| tape.apply_all(Attend::new(1.0), x));
         for (values, len) in x.iter().zip([queries, keys, keys, keys]) {
             case = case.variable([batch, 1, len, 1], values.clone());
         }
