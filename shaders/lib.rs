@@ -68,12 +68,15 @@ modules! {
     ADAMW = "adamw";
     PEAK = "peak";
     FILL = "fill";
+    DIFFERENCE = "difference";
     HEADS = "attention/heads";
     ATTEND_VECTOR = "attention/attend_vector";
     ATTEND_SCALAR = "attention/attend_scalar";
     ATTEND_MERGE = "attention/attend_merge";
     SOFTMAX = "attention/softmax";
     KEY_NORMS = "attention/key_norms";
+    JOIN_TOKENS = "attention/join_tokens";
+    VALUE_NORMS = "attention/value_norms";
     MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
     NOISE = "attention/noise";

@@ -254,6 +254,8 @@ impl AttentionConfig {
             format!("{name} has no causal form; of the mechanisms only softmax takes causal = true")
         } else if self.num_landmarks == 0 {
             "num_landmarks is 0; at least one is needed (49 is usual)".to_owned()
+        } else if self.proposal_gen == ProposalGen::Adaptive1d && self.pool_module_type == PoolModule::Dense {
+            "proposal_gen = adaptive-1d projects head by head; it needs pool_module_type = light".to_owned()
         } else if self.features == 0 || self.features > MOST_SAMPLES {
             format!("features is {}; it must be between 1 and {MOST_SAMPLES} (64 is usual)", self.features)
         } else if self.num_samples < -1 || self.num_samples > MOST_SAMPLES as i32 {

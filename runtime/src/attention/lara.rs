@@ -1,23 +1,18 @@
 //! Linear randomized attention (Zheng, Wang and Kong, ICML 2022, section 4), composed of differentiable operations.
 
-use super::column_lse::ColumnLse;
-use super::key_norms::KeyNorms;
-use super::landmarks::Landmarks;
-use super::lara_mix::LaraMix;
-use super::lara_weights::LaraWeights;
-use super::noise::Perturb;
-use super::{Attend, Attention, AttentionConfig, Context, Noise, ProposalGen, Qkv};
-use crate::ops::{LayerNorm, Layout, Linear, MatMul, Residual};
-use crate::{Init, Tape, Tensor};
+use super::landmark_generator::{Generated, generate};
+use super::{
+    Attend, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix, LaraWeights, MASKED,
+    Mask, MisType, Padding, Perturb, Qkv,
+};
+use crate::ops::{Difference, Layout, MatMul, Residual};
+use crate::{Tape, Tensor};
 
-/// LARA with `mis-opt` weights.
+/// LARA with all its weightings.
 #[derive(Clone, Debug)]
 pub struct Lara {
     config: AttentionConfig,
 }
-
-/// Epsilon of the landmark generators' LayerNorm (the released code's default).
-const LANDMARK_EPS: f32 = 1e-5;
 
 impl Lara {
     /// LARA with these settings.
@@ -25,97 +20,136 @@ impl Lara {
         Lara { config }
     }
 
-    /// Landmarks of queries or keys: pooled and, for `pool`, put through a Linear and a LayerNorm that all heads share.
-    fn landmarks(&self, tape: &mut Tape<'_>, name: &str, x: Tensor, context: &Context) -> Tensor {
-        let pooling = match context.grid {
-            super::Grid::Plane(grid) => super::Pooling::Grid { grid, side: self.config.num_landmarks.isqrt().max(1) },
-            _ => {
-                let tokens = x.dims()[2] - context.prefix;
-                super::Pooling::Segments { tokens, landmarks: self.config.num_landmarks.min(tokens).max(1) }
-            }
-        };
-        let pooled = tape.apply(Landmarks { prefix: context.prefix, pooling }, &[x]);
-        if self.config.proposal_gen == ProposalGen::NoParamPool {
-            return pooled;
-        }
-        let dim = x.last();
-        tape.scope(name, |tape| {
-            let weight = tape.parameter("linear.weight", [dim, dim], Init::TruncNormal(0.02));
-            let bias = tape.parameter("linear.bias", [dim], Init::Zeros);
-            let projected = tape.apply(Linear, &[pooled, weight, bias]);
-            let gain = tape.parameter("norm.weight", [dim], Init::Ones);
-            let shift = tape.parameter("norm.bias", [dim], Init::Zeros);
-            tape.apply(LayerNorm { eps: LANDMARK_EPS }, &[projected, gain, shift])
-        })
+    /// Whether every proposal has two samples: while training, or when their noise is given.
+    fn is_doubled(&self, tape: &Tape<'_>, context: &Context) -> bool {
+        let c = &self.config;
+        (c.use_multisample || c.use_antithetics) && (tape.is_training() || context.noise.is_some())
     }
 
-    fn noise_std(&self, tape: &Tape<'_>, dim: usize) -> f32 {
-        match self.config.noise {
-            _ if !tape.is_training() => 0.0,
-            Noise::Released => 1.0,
-            Noise::Exact => (dim as f32).powf(0.25),
-            Noise::None => 0.0,
+    /// Means and samples of the proposals, and the query landmarks, as often as there are samples.
+    fn sample(&self, tape: &mut Tape<'_>, landmarks: Generated, context: &Context) -> Sampled {
+        let means = tape.apply(Residual, &[landmarks.queries, landmarks.keys]);
+        let std = self.config.noise_std(tape.is_training(), means.last());
+        let stream = tape.rec.next_stream();
+        let noisy = |tape: &mut Tape<'_>, means: Tensor, sign: f32| match context.noise {
+            Some(given) if sign > 0.0 => tape.apply(Residual, &[means, given]),
+            Some(given) => tape.apply(Difference, &[means, given]),
+            None => tape.apply(Perturb { std: sign * std, stream }, &[means]),
+        };
+        if !self.is_doubled(tape, context) {
+            let samples = noisy(tape, means, 1.0);
+            return Sampled { queries: landmarks.queries, means, samples };
         }
+        let twice = |tape: &mut Tape<'_>, x: Tensor| tape.apply(JoinTokens { repeat: 2 }, &[x]);
+        let (queries, doubled) = (twice(tape, landmarks.queries), twice(tape, means));
+        let samples = if self.config.use_multisample {
+            noisy(tape, doubled, 1.0)
+        } else {
+            let pair = [noisy(tape, means, 1.0), noisy(tape, means, -1.0)];
+            tape.apply(JoinTokens { repeat: 1 }, &pair)
+        };
+        Sampled { queries, means: doubled, samples }
     }
+
+    fn proposals(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Proposals {
+        let scale = context.scale(qkv.q);
+        let landmarks = generate(tape, &self.config, qkv, context);
+        let Sampled { queries, means, samples } = self.sample(tape, landmarks, context);
+        let bias = context.feature_bias(tape, qkv.k);
+        let seen = tape.apply_all(Attend::new(scale), &[samples, qkv.k, qkv.v, bias]);
+        let mean_norms = tape.apply(KeyNorms { scale }, &[means]);
+        Proposals { queries, means, samples, mean_norms, values: seen[0], lse: seen[1] }
+    }
+
+    /// `mis-opt`: mixing weights of the proposals for every query [batch, heads, N, C].
+    fn mix(&self, tape: &mut Tape<'_>, q: Tensor, context: &Context, p: &Proposals) -> Tensor {
+        let scale = context.scale(q);
+        let products = tape.apply(MatMul { layout: Layout::Nt, scale }, &[p.samples, p.means]);
+        let weights = tape.apply_all(LaraWeights, &[products, p.mean_norms]);
+        let to_samples = tape.apply(MatMul { layout: Layout::Nt, scale }, &[q, p.samples]);
+        let mut to_queries = tape.apply(MatMul { layout: Layout::Nt, scale }, &[q, p.queries]);
+        if let Some(mask) = context.query_padding_mask(q).filter(|_| self.config.padding == Padding::Exact) {
+            to_queries = tape.apply(Mask { fill: MASKED }, &[to_queries, mask]);
+        }
+        let over_queries = tape.apply(ColumnLse, &[to_queries]);
+        let mix = LaraMix { alpha: self.config.alpha_coeff };
+        tape.apply(mix, &[to_samples, to_queries, over_queries, weights[0], p.lse, weights[1]])
+    }
+
+    /// `mis-bh` and `mis-biased`: the read-out is attention of the queries to C keys with an additive term (spec 1.4).
+    fn read_out(&self, tape: &mut Tape<'_>, scale: f32, p: &Proposals) -> [Tensor; 2] {
+        // The log-sum-exp over the means of what a sample sees of them; the values do not matter.
+        let log_q = tape.apply_all(Attend::new(scale), &[p.samples, p.means, p.queries, p.mean_norms])[1];
+        let bias = tape.apply(Difference, &[p.lse, log_q]);
+        let probes = match self.config.mis_type {
+            MisType::MisBiased => tape.apply(Residual, &[p.samples, p.means]),
+            _ => p.samples,
+        };
+        [probes, bias]
+    }
+
+    /// The authors' treatment of padding: on sequences padded tokens count as zero vectors, on grids masks are ignored.
+    fn as_released(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> (Qkv, Context) {
+        let mut context = context.clone();
+        let Some(mask) = context.key_padding_mask.filter(|_| self.config.padding == Padding::Released) else {
+            return (qkv, context);
+        };
+        if context.grid != Grid::Sequence {
+            context.key_padding_mask = None;
+            return (qkv, context);
+        }
+        let q = match context.query_padding_mask(qkv.q) {
+            Some(mask) => tape.apply(Mask { fill: 0.0 }, &[qkv.q, mask]),
+            None => qkv.q,
+        };
+        let [k, v] = [qkv.k, qkv.v].map(|x| tape.apply(Mask { fill: 0.0 }, &[x, mask]));
+        (Qkv { q, k, v }, context)
+    }
+}
+
+/// Query landmarks, means and samples, all [batch, heads, C, D] (2 C of them when doubled).
+struct Sampled {
+    queries: Tensor,
+    means: Tensor,
+    samples: Tensor,
 }
 
 /// The proposals and what they see of the keys: everything of size C.
 struct Proposals {
     queries: Tensor,
+    means: Tensor,
     samples: Tensor,
+    mean_norms: Tensor,
     values: Tensor,
     lse: Tensor,
-    balance: Tensor,
-    log_q: Tensor,
-}
-
-impl Lara {
-    fn proposals(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Proposals {
-        let scale = context.scale(q);
-        let queries = self.landmarks(tape, "q_landmarks", q, context);
-        let keys = self.landmarks(tape, "k_landmarks", k, context);
-        let means = tape.apply(Residual, &[queries, keys]);
-        let noise = Perturb { std: self.noise_std(tape, q.last()), stream: tape.rec.next_stream() };
-        let samples = match context.noise {
-            Some(given) => tape.apply(Residual, &[means, given]),
-            None => tape.apply(noise, &[means]),
-        };
-        let key_norms = tape.apply(KeyNorms { scale }, &[k]);
-        let seen = tape.apply_all(Attend::new(scale), &[samples, k, v, key_norms]);
-        let mean_norms = tape.apply(KeyNorms { scale }, &[means]);
-        let products = tape.apply(MatMul { layout: Layout::Nt, scale }, &[samples, means]);
-        let weights = tape.apply_all(LaraWeights, &[products, mean_norms]);
-        Proposals { queries, samples, values: seen[0], lse: seen[1], balance: weights[0], log_q: weights[1] }
-    }
-}
-
-impl Lara {
-    /// Mixing weights of the proposals for every query [batch, heads, N, C].
-    fn mix(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context, proposals: &Proposals) -> Tensor {
-        let scale = context.scale(qkv.q);
-        let to_samples = tape.apply(MatMul { layout: Layout::Nt, scale }, &[qkv.q, proposals.samples]);
-        let to_queries = tape.apply(MatMul { layout: Layout::Nt, scale }, &[qkv.q, proposals.queries]);
-        let over_queries = tape.apply(ColumnLse, &[to_queries]);
-        let Proposals { lse, balance, log_q, .. } = *proposals;
-        let mix = LaraMix { alpha: self.config.alpha_coeff };
-        tape.apply(mix, &[to_samples, to_queries, over_queries, balance, lse, log_q])
-    }
 }
 
 impl Attention for Lara {
     fn attend(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
-        let proposals = self.proposals(tape, qkv, context);
-        let mix = self.mix(tape, qkv, context, &proposals);
-        tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, proposals.values])
+        let (qkv, context) = self.as_released(tape, qkv, context);
+        let p = self.proposals(tape, qkv, &context);
+        if self.config.mis_type == MisType::MisOpt {
+            let mix = self.mix(tape, qkv.q, &context, &p);
+            return tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, p.values]);
+        }
+        let scale = context.scale(qkv.q);
+        let [probes, bias] = self.read_out(tape, scale, &p);
+        tape.apply_all(Attend::new(scale), &[qkv.q, probes, p.values, bias])[0]
     }
 
     /// A_eff[n, m] = sum_c mix_nc softmax_m(phi(k_m, w_c)) (spec 1.4).
     fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
+        let (qkv, context) = self.as_released(tape, qkv, context);
         let scale = context.scale(qkv.q);
-        let proposals = self.proposals(tape, qkv, context);
-        let mix = self.mix(tape, qkv, context, &proposals);
-        let key_norms = tape.apply(KeyNorms { scale }, &[qkv.k]);
-        let seen = Attend::new(scale).probabilities(&mut tape.rec, proposals.samples, qkv.k, Some(key_norms));
+        let p = self.proposals(tape, qkv, &context);
+        let mix = if self.config.mis_type == MisType::MisOpt {
+            self.mix(tape, qkv.q, &context, &p)
+        } else {
+            let [probes, bias] = self.read_out(tape, scale, &p);
+            Attend::new(scale).probabilities(&mut tape.rec, qkv.q, probes, Some(bias))
+        };
+        let bias = context.feature_bias(tape, qkv.k);
+        let seen = Attend::new(scale).probabilities(&mut tape.rec, p.samples, qkv.k, Some(bias));
         tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen])
     }
 }

@@ -4,7 +4,9 @@ mod attend;
 mod column_lse;
 mod config;
 mod heads;
+mod join_tokens;
 mod key_norms;
+mod landmark_generator;
 mod landmarks;
 mod lara;
 mod lara_mix;
@@ -13,6 +15,7 @@ mod mask;
 mod noise;
 mod softmax;
 mod streamed;
+mod value_norms;
 
 pub use attend::Attend;
 pub use column_lse::ColumnLse;
@@ -21,6 +24,7 @@ pub use config::{
     SampleScheme,
 };
 pub use heads::{JoinHeads, SplitHeads};
+pub use join_tokens::JoinTokens;
 pub use key_norms::KeyNorms;
 pub use landmarks::{Landmarks, Pooling};
 pub use lara::Lara;
@@ -28,6 +32,7 @@ pub use lara_mix::LaraMix;
 pub use lara_weights::LaraWeights;
 pub use mask::{MASKED, Mask};
 pub use noise::Perturb;
+pub use value_norms::ValueNorms;
 
 use crate::ops::fill;
 use crate::{Error, Tape, Tensor};
@@ -79,6 +84,13 @@ impl Context {
     /// s = d^(-1/2).
     fn scale(&self, q: Tensor) -> f32 {
         1.0 / (q.last() as f32).sqrt()
+    }
+
+    /// The mask of the queries: in self-attention that of the keys.
+    fn query_padding_mask(&self, q: Tensor) -> Option<Tensor> {
+        let (batch, queries) = (q.dims()[0], q.dims()[2]);
+        let of_keys = self.key_padding_mask.filter(|mask| mask.len() == batch * queries);
+        of_keys.filter(|_| self.key_grid.is_none())
     }
 
     /// `bias` [batch, heads, M] with the sentinel at padded keys; an absent bias counts as zero.

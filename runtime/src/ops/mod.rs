@@ -3,6 +3,7 @@
 mod adamw;
 mod column_sum;
 mod cross_entropy;
+mod difference;
 mod dropout;
 mod embedding;
 mod fill;
@@ -19,6 +20,7 @@ pub use adamw::AdamW;
 pub use column_sum::column_sum;
 pub(crate) use column_sum::{blocks, column_sum_at};
 pub use cross_entropy::CrossEntropy;
+pub use difference::Difference;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use fill::fill;

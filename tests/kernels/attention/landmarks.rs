@@ -20,6 +20,17 @@ pub(super) fn members(pooling: Pooling) -> Vec<Vec<usize>> {
             });
             tokens.collect()
         }
+        Pooling::Volume { grid: [frames, height, width], side } => {
+            let plane = members(Pooling::Grid { grid: [height, width], side });
+            let of_frames = |depth: usize| {
+                let plane = plane.clone();
+                plane.into_iter().map(move |cells| {
+                    let frames = adaptive_bin(depth, side, frames);
+                    frames.flat_map(|f| cells.iter().map(move |n| f * height * width + n)).collect()
+                })
+            };
+            (0..side).flat_map(of_frames).collect()
+        }
         Pooling::Segments { tokens, landmarks } => {
             let short = tokens / landmarks;
             let short_ones = (short + 1) * landmarks - tokens;

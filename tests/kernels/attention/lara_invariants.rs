@@ -1,11 +1,11 @@
 //! What holds for LARA whatever the numbers are.
 
-use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, ProposalGen, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, ProposalGen, Qkv, mechanism};
 use lara_runtime::{Mode, Parameters, Plan, Role, Tape, Tensor};
 use lara_tests::{adapter, assert_close, random, run, tune};
 
 use super::attend::VARIANTS;
-use super::lara::Lara;
+use super::lara_reference::Lara;
 
 /// Random ways to use LARA.
 fn arbitrary(seed: u32) -> Lara {
@@ -18,7 +18,8 @@ fn arbitrary(seed: u32) -> Lara {
         Lara::new([sizes[0], sizes[1], within(4, 1, 40), sizes[2]], within(6, 1, 17))
     };
     let proposal_gen = if draws[7].is_multiple_of(2) { ProposalGen::Pool } else { ProposalGen::NoParamPool };
-    Lara { prefix: draws[7] % 3, alpha: (draws[5] % 4) as f32, proposal_gen, ..lara }
+    let lara = lara.with(|c| (c.alpha_coeff, c.proposal_gen) = ((draws[5] % 4) as f32, proposal_gen));
+    Lara { prefix: draws[7] % 3, ..lara }
 }
 
 #[test]
@@ -45,7 +46,8 @@ fn constant_values_come_out_unchanged() {
         let channels = random(99, lara.dim);
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
         let mut case = lara.case(&build).mode(Mode::Eval);
-        let constant: Vec<f64> = (0..lara.elements()).map(|i| channels[i % lara.dim]).collect();
+        let elements = lara.batch * lara.heads * lara.len() * lara.dim;
+        let constant: Vec<f64> = (0..elements).map(|i| channels[i % lara.dim]).collect();
         case.set(2, constant.clone());
         assert_close(&format!("{lara:?}"), &constant, &run(&case, &[], 1).outputs[0], 1e-5);
     }
@@ -53,7 +55,7 @@ fn constant_values_come_out_unchanged() {
 
 #[test]
 fn one_landmark_gives_every_query_the_same() {
-    for lara in [Lara::on_grid([2, 2, 8], [4, 5], 3), Lara { alpha: 3.0, ..Lara::new([1, 2, 21, 5], 1) }] {
+    for lara in [Lara::on_grid([2, 2, 8], [4, 5], 3), Lara::new([1, 2, 21, 5], 1).with(|c| c.alpha_coeff = 3.0)] {
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
         let out = run(&lara.case(&build).mode(Mode::Eval), &[], 1).outputs.remove(0);
         for (z, matrix) in out.chunks(lara.len() * lara.dim).enumerate() {
@@ -67,7 +69,7 @@ fn one_landmark_gives_every_query_the_same() {
 /// Keys with their values may change places inside a segment: its mean, and so every landmark, stays.
 #[test]
 fn the_order_of_keys_inside_a_segment_does_not_matter() {
-    let lara = Lara { alpha: 2.0, ..Lara::new([2, 2, 20, 6], 4) };
+    let lara = Lara::new([2, 2, 20, 6], 4).with(|c| c.alpha_coeff = 2.0);
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
     let case = lara.case(&build).mode(Mode::Eval);
     let mut moved = case.clone();
@@ -89,9 +91,9 @@ fn weights_sum_to_one_and_give_the_output() {
     for seed in 40..46 {
         for kind in [MechanismKind::Lara, MechanismKind::Softmax] {
             let lara = arbitrary(seed);
-            let config = AttentionConfig { mechanism: kind, ..lara.config() };
+            let config = AttentionConfig { mechanism: kind, ..lara.config.clone() };
             let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-                let (qkv, context) = (Qkv { q: x[0], k: x[1], v: x[2] }, lara.context(None));
+                let (qkv, context) = (Qkv { q: x[0], k: x[1], v: x[2] }, lara.context(x));
                 let attention = mechanism(&config);
                 vec![attention.attend(tape, qkv, &context), attention.weights(tape, qkv, &context)]
             };
@@ -120,7 +122,7 @@ fn activation_bytes(preferred: &[&str], tokens: usize) -> u64 {
     let config = AttentionConfig { mechanism: MechanismKind::Lara, ..AttentionConfig::default() };
     let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|label| tape.variable(label, [1, 2, tokens, 16]));
     let side = tokens.isqrt();
-    let context = Context { grid: Some([side, side]), ..Context::default() };
+    let context = Context { grid: Grid::Plane([side, side]), ..Context::default() };
     let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
     tape.backward(&[(out, dout)]);
     let rec = tape.finish().expect("attention can be recorded");
@@ -143,7 +145,7 @@ fn memory_grows_linearly_with_the_tokens() {
 fn a_context_that_does_not_fit_the_tokens_is_refused() {
     for (context, said) in [
         (
-            Context { grid: Some([4, 5]), ..Context::default() },
+            Context { grid: Grid::Plane([4, 5]), ..Context::default() },
             "landmarks take [batch, heads, 20, dim] (0 + 20 tokens)",
         ),
         (Context { prefix: 16, ..Context::default() }, "0 tokens cannot be pooled into 1 landmarks"),

@@ -6,6 +6,7 @@ mod landmarks;
 mod lara;
 mod lara_invariants;
 mod lara_mix;
+mod lara_reference;
 mod lara_weights;
 mod noise;
 mod softmax;

@@ -1,0 +1,126 @@
+//! Where the proposals of LARA are centred: pooled queries and keys, projected and mixed as asked (spec 1.5).
+
+use super::{
+    Attend, AttentionConfig, Context, Grid, JoinHeads, JoinTokens, Landmarks, Padding, PoolModule, Pooling,
+    ProposalGen, Qkv, SplitHeads, ValueNorms,
+};
+use crate::ops::{LayerNorm, Linear};
+use crate::{Init, Tape, Tensor};
+
+/// Epsilon of the landmark generators' LayerNorm (the released code's default).
+const EPS: f32 = 1e-5;
+
+/// Query and key landmarks, each [batch, heads, C, D]. A proposal's mean is the sum of its two.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Generated {
+    pub(super) queries: Tensor,
+    pub(super) keys: Tensor,
+}
+
+/// Records the landmark generator of a configuration. Learned parts are `q_landmarks` and `k_landmarks` in the scope.
+pub(super) fn generate(tape: &mut Tape<'_>, config: &AttentionConfig, qkv: Qkv, context: &Context) -> Generated {
+    let Qkv { q, k, v } = qkv;
+    let generator = Generator { config, context };
+    let [query_pooling, key_pooling] = generator.poolings(q, k);
+    let queries = generator.landmarks(tape, "q_landmarks", q, query_pooling, context.query_padding_mask(q));
+    let keys = generator.landmarks(tape, "k_landmarks", k, key_pooling, context.key_padding_mask);
+    let keys = match config.proposal_gen {
+        ProposalGen::PoolMixed | ProposalGen::NoParamPoolMixed => mix(tape, context.scale(q), keys, None),
+        ProposalGen::PoolVmixed => {
+            let values = generator.pool(tape, v, key_pooling, context.key_padding_mask);
+            let norms = tape.apply(ValueNorms, &[values]);
+            mix(tape, context.scale(q), keys, Some(norms))
+        }
+        _ => keys,
+    };
+    Generated { queries, keys }
+}
+
+/// Landmarks that attend to each other, with an additive term.
+fn mix(tape: &mut Tape<'_>, scale: f32, x: Tensor, bias: Option<Tensor>) -> Tensor {
+    // An operation takes a tensor once only, or its gradients would overwrite each other.
+    let [k, v] = [(); 2].map(|()| tape.apply(JoinTokens { repeat: 1 }, &[x]));
+    let inputs: Vec<Tensor> = [x, k, v].into_iter().chain(bias).collect();
+    tape.apply_all(Attend::new(scale), &inputs)[0]
+}
+
+struct Generator<'a> {
+    config: &'a AttentionConfig,
+    context: &'a Context,
+}
+
+impl Generator<'_> {
+    /// How queries and keys are pooled: to the same number of landmarks. Grids decide it; on sequences it is what was
+    /// asked for or the length of the shorter one.
+    fn poolings(&self, q: Tensor, k: Tensor) -> [Pooling; 2] {
+        let wanted = self.config.num_landmarks.max(1);
+        let lengths = [q, k].map(|x| x.dims()[2].saturating_sub(self.context.prefix));
+        let same = if q.dims()[2] == k.dims()[2] { self.context.grid } else { Grid::Sequence };
+        let grids = match self.config.proposal_gen {
+            ProposalGen::Adaptive1d => [Grid::Sequence; 2],
+            _ => [self.context.grid, self.context.key_grid.unwrap_or(same)],
+        };
+        let on_grid = |grid: Grid| match grid {
+            Grid::Sequence => None,
+            Grid::Plane(grid) => Some(Pooling::Grid { grid, side: wanted.isqrt() }),
+            Grid::Volume(grid) => Some(Pooling::Volume { grid, side: cube_root(wanted) }),
+        };
+        let decided = grids.into_iter().find_map(on_grid).map(|pooling| pooling.landmarks());
+        let landmarks = decided.unwrap_or(wanted.min(lengths[0]).min(lengths[1]).max(1));
+        [0, 1].map(|i| on_grid(grids[i]).unwrap_or(Pooling::Segments { tokens: lengths[i], landmarks }))
+    }
+
+    fn pool(&self, tape: &mut Tape<'_>, x: Tensor, pooling: Pooling, mask: Option<Tensor>) -> Tensor {
+        let op = Landmarks { prefix: self.context.prefix, pooling };
+        match mask.filter(|_| self.config.padding == Padding::Exact) {
+            Some(mask) => tape.apply(op, &[x, mask]),
+            None => tape.apply(op, &[x]),
+        }
+    }
+
+    fn landmarks(
+        &self,
+        tape: &mut Tape<'_>,
+        name: &str,
+        x: Tensor,
+        pooling: Pooling,
+        mask: Option<Tensor>,
+    ) -> Tensor {
+        if self.config.proposal_gen == ProposalGen::Adaptive1d {
+            let projected = self.project(tape, name, x);
+            return self.pool(tape, projected, pooling, mask);
+        }
+        let pooled = self.pool(tape, x, pooling, mask);
+        let on_sequence = matches!(pooling, Pooling::Segments { .. });
+        let plain = matches!(self.config.proposal_gen, ProposalGen::NoParamPool | ProposalGen::NoParamPoolMixed);
+        if plain || on_sequence { pooled } else { self.project(tape, name, pooled) }
+    }
+
+    /// LN(Linear(x)) of [batch, heads, rows, D], for each head or across the heads.
+    fn project(&self, tape: &mut Tape<'_>, name: &str, x: Tensor) -> Tensor {
+        if self.config.pool_module_type == PoolModule::Light {
+            return self.linear_and_norm(tape, name, x);
+        }
+        let heads = x.dims()[1];
+        let merged = tape.apply(JoinHeads, &[x]);
+        let projected = self.linear_and_norm(tape, name, merged);
+        tape.apply(SplitHeads { heads, parts: 1 }, &[projected])
+    }
+
+    fn linear_and_norm(&self, tape: &mut Tape<'_>, name: &str, x: Tensor) -> Tensor {
+        let dim = x.last();
+        tape.scope(name, |tape| {
+            let weight = tape.parameter("linear.weight", [dim, dim], Init::TruncNormal(0.02));
+            let bias = tape.parameter("linear.bias", [dim], Init::Zeros);
+            let projected = tape.apply(Linear, &[x, weight, bias]);
+            let gain = tape.parameter("norm.weight", [dim], Init::Ones);
+            let shift = tape.parameter("norm.bias", [dim], Init::Zeros);
+            tape.apply(LayerNorm { eps: EPS }, &[projected, gain, shift])
+        })
+    }
+}
+
+/// floor(cbrt(n)).
+fn cube_root(n: usize) -> usize {
+    (1..).take_while(|r: &usize| r.saturating_pow(3) <= n).last().unwrap_or(1)
+}

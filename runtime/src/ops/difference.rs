@@ -1,0 +1,36 @@
+//! y = a - b.
+
+use lara_shaders::DIFFERENCE;
+
+use super::{pass_on, quads};
+use crate::{Backward, Forward, Op, Recorder, Tensor};
+
+/// Subtracts two tensors of one shape. Inputs: a, b. Output: a - b.
+#[derive(Debug)]
+pub struct Difference;
+
+impl Op for Difference {
+    fn name(&self) -> &'static str {
+        "difference"
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let y = rec.scratch("difference", x[0].shape());
+        let quads = quads(y.len());
+        let step = rec.step(&DIFFERENCE, "forward").bind("a", x[0]).bind("b", x[1]).bind("y", y);
+        step.uint("quads", quads).flag("accumulate", false).dispatch_items(quads, 64);
+        Forward::one(y)
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        let Some(dy) = pass.dy[0] else { return };
+        if let Some(slot) = pass.dx[0] {
+            pass_on(rec, dy, slot);
+        }
+        if let Some(slot) = pass.dx[1] {
+            let quads = quads(dy.len());
+            let step = rec.step(&DIFFERENCE, "backward").bind("dy", dy).bind("dx", slot.grad);
+            step.uint("quads", quads).flag("accumulate", slot.accumulate).dispatch_items(quads, 64);
+        }
+    }
+}

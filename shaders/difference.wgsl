@@ -1,0 +1,41 @@
+// y = a - b, and the gradient of b: db = -dy (that of a is dy itself: residual.wgsl).
+// One invocation per four elements; a workgroup holds 64. Lengths are padded to whole vec4s.
+// Write policy: forward stores y; backward stores dx, or adds to it when params.accumulate == 1.
+
+#import index
+
+struct Params { quads: u32, accumulate: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;        // [len]
+@group(0) @binding(3) var<storage, read> b: array<vec4<f32>>;        // [len]
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;  // [len]
+@group(0) @binding(5) var<storage, read> dy: array<vec4<f32>>;       // [len]
+@group(0) @binding(6) var<storage, read_write> dx: array<vec4<f32>>; // [len]
+
+@compute @workgroup_size(64)
+fn forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    if i < params.quads {
+        y[i] = a[i] - b[i];
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    if i < params.quads {
+        if params.accumulate == 1u {
+            dx[i] -= dy[i];
+        } else {
+            dx[i] = -dy[i];
+        }
+    }
+}
