@@ -131,8 +131,11 @@ impl Vit {
         let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
         let qkv = Qkv { q: parts[0], k: parts[1], v: parts[2] };
         let side = self.model.grid_size();
-        let context =
-            Context { grid: Grid::Plane([side, side]), prefix: usize::from(self.model.class_token), ..Context::default() };
+        let context = Context {
+            grid: Grid::Plane([side, side]),
+            prefix: usize::from(self.model.class_token),
+            ..Context::default()
+        };
         let mechanism = mechanism(&self.attention[layer]);
         let seen = mechanism.attend(tape, qkv, &context);
         let map = with_map.then(|| mechanism.weights(tape, qkv, &context));

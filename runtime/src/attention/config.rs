@@ -23,13 +23,8 @@ pub enum MechanismKind {
 
 impl MechanismKind {
     /// All of them, exact first.
-    pub const ALL: [MechanismKind; 5] = [
-        MechanismKind::Softmax,
-        MechanismKind::Ra,
-        MechanismKind::Rfa,
-        MechanismKind::Performer,
-        MechanismKind::Lara,
-    ];
+    pub const ALL: [MechanismKind; 5] =
+        [MechanismKind::Softmax, MechanismKind::Ra, MechanismKind::Rfa, MechanismKind::Performer, MechanismKind::Lara];
 
     /// The name used in configurations.
     pub fn name(self) -> &'static str {
@@ -260,7 +255,9 @@ impl AttentionConfig {
             format!("features is {}; it must be between 1 and {MOST_SAMPLES} (64 is usual)", self.features)
         } else if self.num_samples < -1 || self.num_samples > MOST_SAMPLES as i32 {
             let s = self.num_samples;
-            format!("num_samples is {s}; it must be -1 (softmax mean), 0 (plain mean) or 1 to {MOST_SAMPLES} drawn keys")
+            format!(
+                "num_samples is {s}; it must be -1 (softmax mean), 0 (plain mean) or 1 to {MOST_SAMPLES} drawn keys"
+            )
         } else if self.redraw_interval == 0 {
             "redraw_interval is 0; it must be at least 1 step (sample_scheme = \"fixed\" never redraws)".to_owned()
         } else if !self.alpha_coeff.is_finite() {

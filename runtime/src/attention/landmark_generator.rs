@@ -78,14 +78,7 @@ impl Generator<'_> {
         }
     }
 
-    fn landmarks(
-        &self,
-        tape: &mut Tape<'_>,
-        name: &str,
-        x: Tensor,
-        pooling: Pooling,
-        mask: Option<Tensor>,
-    ) -> Tensor {
+    fn landmarks(&self, tape: &mut Tape<'_>, name: &str, x: Tensor, pooling: Pooling, mask: Option<Tensor>) -> Tensor {
         if self.config.proposal_gen == ProposalGen::Adaptive1d {
             let projected = self.project(tape, name, x);
             return self.pool(tape, projected, pooling, mask);

@@ -95,7 +95,9 @@ impl Landmarks {
         }
         if let Some(mask) = mask.filter(|m| m.len() != x.dims()[0] * expected) {
             let mask = mask.shape();
-            return Some(Error::Shape(format!("a key_padding_mask {mask} does not fit {shape}; it is [batch, tokens]")));
+            return Some(Error::Shape(format!(
+                "a key_padding_mask {mask} does not fit {shape}; it is [batch, tokens]"
+            )));
         }
         let segments = matches!(self.pooling, Pooling::Segments { .. });
         let impossible = landmarks == 0 || tokens == 0 || (segments && landmarks > tokens);

@@ -126,3 +126,12 @@ fn refuses_tokens_that_do_not_fit() {
         assert_eq!(tape.finish().expect_err("this does not fit").to_string(), said);
     }
 }
+
+#[test]
+fn pools_videos() {
+    for (grid, side) in [([1, 1, 1], 1), ([4, 4, 4], 2), ([3, 5, 2], 3), ([5, 2, 7], 2)] {
+        for (prefix, sizes) in [(0, [1, 1, 1]), (1, [2, 3, 5])] {
+            compare(Pooling::Volume { grid, side }, grid.iter().product(), prefix, sizes);
+        }
+    }
+}

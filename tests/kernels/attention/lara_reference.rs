@@ -55,8 +55,7 @@ impl Lara {
     }
 
     pub(super) fn pooling(&self, tokens: usize) -> Pooling {
-        let (adaptive, wanted) =
-            (self.config.proposal_gen == ProposalGen::Adaptive1d, self.config.num_landmarks);
+        let (adaptive, wanted) = (self.config.proposal_gen == ProposalGen::Adaptive1d, self.config.num_landmarks);
         let root = |power: u32| (1..).take_while(|r: &usize| r.pow(power) <= wanted).count();
         match self.grid {
             Grid::Plane(grid) if !adaptive && tokens == self.tokens => Pooling::Grid { grid, side: root(2) },
@@ -243,8 +242,7 @@ impl Lara {
     /// Pooled rows of one head; `real` says which tokens count.
     fn pooled<R: Real>(&self, rows: &[Vec<R>], real: &[bool]) -> Rows<R> {
         let mean = |members: Vec<usize>| {
-            let counted: Vec<usize> =
-                members.into_iter().map(|n| n + self.prefix).filter(|&n| real[n]).collect();
+            let counted: Vec<usize> = members.into_iter().map(|n| n + self.prefix).filter(|&n| real[n]).collect();
             let size = R::of(counted.len().max(1) as f64);
             (0..self.dim).map(|d| counted.iter().fold(R::of(0.0), |sum, &n| sum + rows[n][d]) / size).collect()
         };

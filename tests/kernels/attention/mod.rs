@@ -1,6 +1,7 @@
 mod attend;
 mod column_lse;
 mod heads;
+mod join_tokens;
 mod key_norms;
 mod landmarks;
 mod lara;
@@ -8,8 +9,10 @@ mod lara_invariants;
 mod lara_mix;
 mod lara_reference;
 mod lara_weights;
+mod mask;
 mod noise;
 mod softmax;
+mod value_norms;
 
 use lara_tests::Real;
 

@@ -151,3 +151,71 @@ fn slabs_find_their_places() {
         }
     }
 }
+
+/// Key m is visible to query n when m <= n + M - N: a query before all keys gets zeros.
+#[test]
+fn causal_attention_hides_later_keys() {
+    struct Causal(super::attend::Exact);
+    impl Reference for Causal {
+        fn eval<R: Real>(&self, x: &[Vec<R>]) -> Vec<Vec<R>> {
+            let exact = &self.0;
+            let (n, m, d) = (exact.queries, exact.keys, exact.dim);
+            let (mut out, mut lse) = (Vec::new(), Vec::new());
+            for (row, q) in x[0].chunks(d).enumerate() {
+                let (z, query) = (row / n, row % n);
+                let bias = (0..m).map(|key| R::of(if key + n <= query + m { 0.0 } else { -1e30 })).collect();
+                let of = |x: &Vec<R>| x[z * m * d..(z + 1) * m * d].to_vec();
+                let one = super::attend::Exact { queries: 1, keys: m, dim: d, scale: exact.scale };
+                let y = one.eval(&[q.to_vec(), of(&x[1]), of(&x[2]), bias]);
+                out.extend(&y[0]);
+                lse.extend(&y[1]);
+            }
+            vec![out, lse]
+        }
+    }
+    for shape in [[1, 1, 1, 1, 4], [2, 2, 9, 9, 5], [1, 2, 65, 130, 8], [1, 1, 12, 7, 4], [1, 1, 70, 64, 3]] {
+        let sizes = super::attend::Sizes::new(shape);
+        let build =
+            |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale(), causal: true }, x);
+        check(&sizes.case("causal", 2.0, &build), &Causal(sizes.exact()), super::attend::VARIANTS);
+    }
+}
+
+#[test]
+fn causal_is_refused_by_mechanisms_that_have_no_such_form() {
+    use lara_runtime::attention::{AttentionConfig, MechanismKind};
+    for mechanism in MechanismKind::ALL {
+        let config = AttentionConfig { mechanism, causal: true, ..AttentionConfig::default() };
+        match config.check() {
+            Ok(()) => assert_eq!(mechanism, MechanismKind::Softmax),
+            Err(error) => assert_eq!(
+                error.to_string(),
+                format!("{} has no causal form; of the mechanisms only softmax takes causal = true", mechanism.name())
+            ),
+        }
+    }
+}
+
+#[test]
+fn gives_the_golden_values() {
+    use lara_runtime::attention::{Context, JoinHeads, Qkv, Softmax};
+    let golden = lara_tests::Golden::load();
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+        use lara_runtime::attention::Attention;
+        let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
+        let out = Softmax::default().attend(tape, qkv, &Context::default());
+        vec![tape.apply(JoinHeads, &[out])]
+    };
+    let mut case = Case::new("softmax", &build);
+    for values in lara_tests::golden_inputs(16) {
+        case = case.constant([2, 2, 16, 8], values);
+    }
+    for preferred in super::attend::VARIANTS {
+        lara_tests::assert_close(
+            "golden",
+            golden.case("softmax"),
+            &lara_tests::run(&case, preferred, 1).outputs[0],
+            2e-5,
+        );
+    }
+}
