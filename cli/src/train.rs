@@ -54,7 +54,7 @@ pub(crate) struct Options {
 impl Options {
     fn config(&self, preset: &str) -> Outcome<TrainConfig> {
         let mut sets = self.set.clone();
-        sets.extend(self.attention.iter().map(|a| format!("attention.mechanism={a}")));
+        sets.extend(self.attention.iter().map(|a| format!("attention={a}")));
         sets.extend(self.output_dir.iter().map(|d| format!("output.dir={}", d.display())));
         Ok(TrainConfig::load(preset, &sets)?)
     }

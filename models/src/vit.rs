@@ -32,7 +32,9 @@ pub struct VitOutput {
 impl Vit {
     /// The model of a configuration.
     pub fn new(config: &TrainConfig) -> Self {
-        let attention = (0..config.model.depth).map(|layer| config.attention_of(layer).clone()).collect();
+        // A list that does not fit was refused when the configuration was validated.
+        let of = |layer| config.attention_of(layer).unwrap_or_else(|_| config.attention.clone());
+        let attention = (0..config.model.depth).map(of).collect();
         Vit { model: config.model.clone(), attention }
     }
 

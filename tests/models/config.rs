@@ -42,7 +42,7 @@ fn presets_are_valid_and_survive_being_written_out() {
     let block = 2 * 2 * d + (3 * d * d + 3 * d) + (d * d + d) + (d * hidden + hidden) + (hidden * d + d);
     let total = (patch * d + d) + m.num_patches() * d + m.depth * block + 2 * d + (d * m.num_classes + m.num_classes);
     assert_eq!(total, 204_938);
-    assert_eq!(mnist.attention_of(3), &mnist.attention);
+    assert_eq!(mnist.attention_of(3).expect("no list"), mnist.attention);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn values_of_the_wrong_kind_are_refused_with_their_line() {
         ("[output]\ndir = 3\n", "`output.dir` (run.toml, line 2) is 3, but must be a text"),
         (
             "[attention]\nmechanism = \"sofmax\"\n",
-            "`attention.mechanism` (run.toml, line 2) is \"sofmax\", but must be one of softmax, lara; did you mean \"softmax\"?",
+            "`attention.mechanism` (run.toml, line 2) is \"sofmax\", but must be one of softmax, ra, rfa, performer, lara; did you mean \"softmax\"?",
         ),
         (
             "[data]\ndataset = \"cifar\"\n",
@@ -228,4 +228,34 @@ fn the_learning_rate_warms_up_and_falls_by_a_cosine() {
     let schedule = config.schedule(steps);
     assert_eq!((schedule.warmup_steps, schedule.total_steps), (17, 110));
     assert_eq!(Schedule { warmup_steps: 0, total_steps: 0, ..schedule }.at(0), 1e-3);
+}
+
+#[test]
+fn blocks_may_differ_in_their_attention() {
+    let text =
+        "attention = [\"softmax\", { mechanism = \"lara\", num_landmarks = 4 }, \"ra\", \"rfa\"]\n[train]\nlr = 1e-3\n";
+    let config = TrainConfig::from_toml(text, "run.toml").expect("valid TOML");
+    let kinds: Vec<&str> = (0..4).map(|layer| config.attention_of(layer).expect("valid").mechanism.name()).collect();
+    assert_eq!(kinds, ["softmax", "lara", "ra", "rfa"]);
+    assert_eq!(config.attention_of(1).expect("valid").num_landmarks, 4);
+    let written = config.to_toml().expect("can be written");
+    assert_eq!(TrainConfig::from_toml(&written, "written").expect("valid"), config);
+
+    let set = |sets: &[&str]| TrainConfig::load("digits", sets).map_err(|error| error.to_string());
+    let short = set(&["attention=softmax"]).expect("a mechanism");
+    assert_eq!(short.attention.mechanism.name(), "softmax");
+    let listed = set(&["attention=[\"softmax\", \"lara\", \"lara\", \"softmax\"]", "attention.num_landmarks=9"]);
+    let depth = TrainConfig::load("digits", &[] as &[&str]).expect("preset").model.depth;
+    match listed {
+        Ok(config) => assert_eq!((depth, config.attention_of(1).expect("valid").num_landmarks), (4, 9)),
+        Err(error) => assert!(depth != 4 && error.contains("attention_layers has 4 entries"), "{error}"),
+    }
+    let list = vec!["{ num_landmarkz = 3 }"; depth].join(", ");
+    let error = set(&[&format!("attention=[{list}]")]).expect_err("an unknown key");
+    let said = "unknown key `num_landmarkz` in model.attention_layers[0]; did you mean `num_landmarks`?";
+    assert_eq!(error, said);
+    let error = set(&["attention=[\"softmax\"]", "model.depth=2"]).expect_err("one for two");
+    assert_eq!(error, "model.attention_layers has 1 entries for model.depth = 2 blocks; give one for each");
+    let error = set(&["attention.mechanism=rfa", "attention.causal=true"]).expect_err("not causal");
+    assert!(error.starts_with("attention.causal is true, but rfa has no causal form"), "{error}");
 }

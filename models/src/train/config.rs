@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lara_runtime::attention::{AttentionConfig, MechanismKind};
 use serde::{Deserialize, Serialize};
 
+use super::layers::LayerAttention;
 use super::schedule::Schedule;
 use crate::error::{Error, Result};
 
@@ -78,6 +79,8 @@ pub struct ModelConfig {
     pub drop_rate: f64,
     /// Stochastic depth of the last block; it grows linearly from 0 at the first.
     pub drop_path_rate: f64,
+    /// Attention of single blocks, in their order, over what `[attention]` says of all; empty, or one for each block.
+    pub attention_layers: Vec<LayerAttention>,
 }
 
 impl Default for ModelConfig {
@@ -98,6 +101,7 @@ impl Default for ModelConfig {
             weight_init: WeightInit::Timm,
             drop_rate: 0.0,
             drop_path_rate: 0.0,
+            attention_layers: Vec::new(),
         }
     }
 }
@@ -264,12 +268,6 @@ impl Default for OutputConfig {
 }
 
 impl TrainConfig {
-    /// The attention of block `layer`. All blocks share one section today; settings for single layers belong behind
-    /// this door.
-    pub fn attention_of(&self, _layer: usize) -> &AttentionConfig {
-        &self.attention
-    }
-
     /// Optimizer steps in an epoch of `batches` batches: incomplete accumulations do not step.
     pub fn steps_per_epoch(&self, batches: u64) -> u64 {
         batches / self.train.grad_accum_steps.max(1) as u64
@@ -338,10 +336,16 @@ impl TrainConfig {
     }
 
     fn check_attention(&self) -> Result<()> {
-        let tokens = self.model.num_patches();
+        let (tokens, layers, depth) = (self.model.num_patches(), self.model.attention_layers.len(), self.model.depth);
+        ensure(layers == 0 || layers == depth, || {
+            format!("model.attention_layers has {layers} entries for model.depth = {depth} blocks; give one for each")
+        })?;
         for layer in 0..self.model.depth {
-            let a = self.attention_of(layer);
-            a.check().map_err(|e| Error::Config(format!("attention of block {layer}: {e}")))?;
+            let a = self.attention_of(layer)?;
+            a.check().map_err(|e| match layers {
+                0 => Error::Config(format!("attention.{e}")),
+                _ => Error::Config(format!("model.attention_layers[{layer}]: {e}")),
+            })?;
             ensure(a.mechanism != MechanismKind::Lara || (1..=tokens).contains(&a.num_landmarks), || {
                 format!(
                     "attention.num_landmarks is {}; with {tokens} patches it must be between 1 and {tokens}",

@@ -42,7 +42,9 @@ impl TrainConfig {
         let values: Table = toml::from_str(text).map_err(broken)?;
         let mut config = Self::default();
         for leaf in leaves(spans.get_ref(), text, origin)? {
-            let Some(value) = values.get(&leaf.section).and_then(|section| section.get(&leaf.key)) else {
+            let within = values.get(&leaf.section).and_then(|section| section.get(&leaf.key));
+            // The short forms attention = "lara" and attention = [..] have no section of their own.
+            let Some(value) = within.or_else(|| values.get("attention").filter(|_| leaf.is_short)) else {
                 continue;
             };
             let place = format!("{origin}, line {}", leaf.line);
@@ -61,7 +63,11 @@ impl TrainConfig {
             )));
         };
         let (path, text) = (path.trim(), text.trim());
+        if path == "attention" {
+            self.model.attention_layers.clear();
+        }
         let (section, key) = match path.split_once('.') {
+            None if path == "attention" => attention_key(text.starts_with('[')),
             Some((section, key)) => (section.to_string(), key.to_string()),
             None => (section_of(&self.table()?, path, &place)?, path.to_string()),
         };
@@ -125,6 +131,14 @@ struct Leaf {
     section: String,
     key: String,
     line: usize,
+    /// `attention = ..` at the top.
+    is_short: bool,
+}
+
+/// What `attention = "lara"` and `attention = ["softmax", ..]` stand for.
+fn attention_key(is_list: bool) -> (String, String) {
+    let (section, key) = if is_list { ("model", "attention_layers") } else { ("attention", "mechanism") };
+    (section.to_owned(), key.to_owned())
 }
 
 /// All keys of the file in the order of its lines.
@@ -140,7 +154,12 @@ fn leaves(document: &DeTable<'_>, text: &str, origin: &str) -> Result<Vec<Leaf>>
                 section: name.to_string(),
                 key: key.get_ref().to_string(),
                 line: line_of(text, key.span().start),
+                is_short: false,
             })),
+            DeValue::String(_) | DeValue::Array(_) if name == "attention" => {
+                let (section, key) = attention_key(matches!(value.get_ref(), DeValue::Array(_)));
+                leaves.push(Leaf { section, key, line, is_short: true });
+            }
             DeValue::Table(_) => return Err(unknown_section(&template, name, &place)),
             _ if template.contains_key(name) => {
                 return Err(Error::Config(format!(

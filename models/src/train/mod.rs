@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod config_source;
 mod evaluate;
+pub mod layers;
 pub mod metrics;
 pub mod schedule;
 mod session;

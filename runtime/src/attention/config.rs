@@ -246,7 +246,7 @@ impl AttentionConfig {
     pub fn check(&self) -> Result<(), Error> {
         let name = self.mechanism.name();
         let complaint = if self.causal && self.mechanism != MechanismKind::Softmax {
-            format!("{name} has no causal form; of the mechanisms only softmax takes causal = true")
+            format!("causal is true, but {name} has no causal form; of the mechanisms only softmax has one")
         } else if self.num_landmarks == 0 {
             "num_landmarks is 0; at least one is needed (49 is usual)".to_owned()
         } else if self.proposal_gen == ProposalGen::Adaptive1d && self.pool_module_type == PoolModule::Dense {

@@ -190,7 +190,10 @@ fn causal_is_refused_by_mechanisms_that_have_no_such_form() {
             Ok(()) => assert_eq!(mechanism, MechanismKind::Softmax),
             Err(error) => assert_eq!(
                 error.to_string(),
-                format!("{} has no causal form; of the mechanisms only softmax takes causal = true", mechanism.name())
+                format!(
+                    "causal is true, but {} has no causal form; of the mechanisms only softmax has one",
+                    mechanism.name()
+                )
             ),
         }
     }
