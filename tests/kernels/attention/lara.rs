@@ -146,6 +146,38 @@ fn matches_with_padded_tokens() {
     }
 }
 
+/// As many tokens as a 2048 x 2048 image has in patches of 8: forward and backward, with no N x N numbers anywhere.
+#[test]
+fn matches_for_65536_tokens() {
+    let lara = Lara::on_grid([1, 1, 4], [256, 256], 49).with(|c| c.alpha_coeff = 2.0);
+    compare(&lara, &[&[]]);
+}
+
+/// Logits of size 1e4: nothing overflows, forward or backward.
+#[test]
+fn huge_logits_stay_finite() {
+    for mis_type in WEIGHTINGS {
+        for proposal_gen in [ProposalGen::NoParamPool, ProposalGen::PoolMixed] {
+            let settings = |c: &mut AttentionConfig| (c.mis_type, c.proposal_gen) = (mis_type, proposal_gen);
+            let lara = Lara::on_grid([1, 2, 16], [5, 5], 9).with(settings);
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
+            let mut case = lara.case(&build);
+            for input in [0, 1] {
+                let grown = case.values()[input].iter().map(|x| 120.0 * x).collect();
+                case.set(input, grown);
+            }
+            for preferred in VARIANTS {
+                let result = run(&case, preferred, 1);
+                for (i, values) in result.outputs.iter().chain(&result.gradients).enumerate() {
+                    let bad = values.iter().position(|x| !x.is_finite());
+                    assert!(bad.is_none(), "{mis_type:?} {proposal_gen:?} {preferred:?}: {bad:?} of tensor {i}");
+                }
+                assert!(result.outputs[0].iter().all(|x| x.abs() < 1.501), "{mis_type:?} {preferred:?}");
+            }
+        }
+    }
+}
+
 /// In training the noise comes from the generator: the recording's first stream, of the standard deviation asked for.
 #[test]
 fn draws_its_noise_while_training() {
