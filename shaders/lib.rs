@@ -80,6 +80,9 @@ modules! {
     MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
     NOISE = "attention/noise";
+    DRAW_KEYS = "attention/draw_keys";
+    GATHER_KEYS = "attention/gather_keys";
+    ADD_TOKEN = "attention/add_token";
     COLUMN_LSE = "attention/column_lse";
     LARA_WEIGHTS = "attention/lara_weights";
     LARA_MIX = "attention/lara_mix";

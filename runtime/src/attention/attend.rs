@@ -1,5 +1,6 @@
 //! attend(q, k, v, key bias) -> (out, log-sum-exp): the one kernel that every mechanism is made of (spec, section 0).
 
+use super::draw_keys::DrawKeys;
 use super::softmax::{Given, Sizes};
 use crate::{Backward, Error, Forward, Op, Recorder, Slot, Tensor, Variant};
 
@@ -61,6 +62,21 @@ impl Attend {
         let (batch, heads) = (q.dims()[0], q.dims()[1]);
         let shape = [batch, heads, q.dims()[2], k.dims()[2]];
         self.sizes(&[q, k]).probabilities(rec, q, k, bias).reshape(shape)
+    }
+
+    /// Keys drawn by their softmax weights, `samples` for every query: [batch, heads, N S], numbers as f32, those of query n
+    /// from n S on. No gradient; memory O(N S + M). A query that sees no key gets key 0.
+    pub fn draw(
+        &self,
+        rec: &mut Recorder,
+        [q, k]: [Tensor; 2],
+        bias: Option<Tensor>,
+        samples: usize,
+        stream: u32,
+    ) -> Tensor {
+        let index = rec.scratch("drawn keys", [q.dims()[0], q.dims()[1], q.dims()[2] * samples]);
+        self.sizes(&[q, k]).draw(rec, [q, k], bias, DrawKeys { samples, stream }, index);
+        index
     }
 
     fn check(x: &[Tensor]) -> Option<Error> {

@@ -1,8 +1,11 @@
 //! Attention mechanisms: siblings that compose differentiable operations, so that their gradients come free.
 
+mod add_token;
 mod attend;
 mod column_lse;
 mod config;
+mod draw_keys;
+mod gather_keys;
 mod heads;
 mod join_tokens;
 mod key_norms;
@@ -13,16 +16,20 @@ mod lara_mix;
 mod lara_weights;
 mod mask;
 mod noise;
+mod ra;
 mod softmax;
 mod streamed;
 mod value_norms;
 
+pub use add_token::AddToken;
 pub use attend::Attend;
 pub use column_lse::ColumnLse;
 pub use config::{
     AttentionConfig, FeatureMap, MechanismKind, MisType, Noise, Padding, PoolModule, Projection, ProposalGen,
     SampleScheme,
 };
+pub use draw_keys::DrawKeys;
+pub use gather_keys::GatherKeys;
 pub use heads::{JoinHeads, SplitHeads};
 pub use join_tokens::JoinTokens;
 pub use key_norms::KeyNorms;
@@ -32,6 +39,7 @@ pub use lara_mix::LaraMix;
 pub use lara_weights::LaraWeights;
 pub use mask::{MASKED, Mask};
 pub use noise::Perturb;
+pub use ra::Ra;
 pub use value_norms::ValueNorms;
 
 use crate::ops::fill;
@@ -165,6 +173,7 @@ pub fn mechanism(config: &AttentionConfig) -> Box<dyn Attention> {
     }
     match config.mechanism {
         MechanismKind::Softmax => Box::new(Softmax { causal: config.causal }),
+        MechanismKind::Ra => Box::new(Ra::new(config.clone())),
         MechanismKind::Lara => Box::new(Lara::new(config.clone())),
         other => Box::new(Refused(format!("{} is not there yet", other.name()))),
     }

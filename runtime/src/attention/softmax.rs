@@ -5,7 +5,8 @@
 
 use lara_shaders::SOFTMAX;
 
-use crate::ops::{Layout, Operand, Product, column_sum_at};
+use super::draw_keys::DrawKeys;
+use crate::ops::{Layout, Operand, Product, column_sum_at, fill};
 use crate::{Recorder, Slot, StepBuilder, Tensor, Variant};
 
 /// Elements of a slab's logits (16 MiB).
@@ -118,6 +119,35 @@ impl Sizes {
         let lse = rec.scratch("lse", [self.batch, self.queries]);
         self.row_softmax(rec, &whole, entry, bias, logits, lse);
         logits
+    }
+
+    /// Records the softmax [Z, N, M] of a key bias alone: equal shares of the keys that are not masked.
+    pub(crate) fn shares(&self, rec: &mut Recorder, bias: Option<Tensor>) -> Tensor {
+        let entry = self.variant(rec);
+        let whole = Slab { first: 0, batch: self.batch, first_row: 0, rows: self.queries };
+        let logits = rec.scratch("shares", [self.batch, self.queries, self.keys]);
+        fill(rec, logits, 0.0);
+        let lse = rec.scratch("lse", [self.batch, self.queries]);
+        self.row_softmax(rec, &whole, entry, bias, logits, lse);
+        logits
+    }
+
+    /// Records `index` [Z, N, S], keys drawn by their softmax weights. Slab by slab: there is no N x M matrix here either.
+    pub(crate) fn draw(
+        &self,
+        rec: &mut Recorder,
+        [q, k]: [Tensor; 2],
+        bias: Option<Tensor>,
+        draw: DrawKeys,
+        index: Tensor,
+    ) {
+        let entry = self.variant(rec);
+        let lse = rec.scratch("lse", [self.batch, self.queries]);
+        for slab in self.slabs() {
+            let logits = self.logits(rec, &slab, q, k);
+            self.row_softmax(rec, &slab, entry, bias, logits, lse);
+            draw.record(rec, logits, [self.query_offset(&slab, 1), slab.batch * slab.rows], index);
+        }
     }
 
     /// Records out [Z, N, D] and lse [Z, N].

@@ -1,5 +1,8 @@
+mod add_token;
 mod attend;
 mod column_lse;
+mod draw_keys;
+mod gather_keys;
 mod heads;
 mod join_tokens;
 mod key_norms;
@@ -11,6 +14,8 @@ mod lara_reference;
 mod lara_weights;
 mod mask;
 mod noise;
+mod ra;
+mod ra_statistics;
 mod softmax;
 mod value_norms;
 

@@ -1,0 +1,178 @@
+use lara_runtime::attention::{Attend, DrawKeys};
+use lara_runtime::random::{philox, uniform_open};
+use lara_runtime::{Header, Mode, Tape, Tensor};
+use lara_tests::{Case, random, run};
+
+use super::attend::{Sizes, VARIANTS};
+
+fn header(step: u32, seed: [u32; 2]) -> Header {
+    Header { step, micro_step: 2, seed, ..Header::default() }
+}
+
+/// The uniform number of a draw, as the host computes it.
+pub(super) fn host_uniform(header: Header, stream: u32, draw: usize) -> f64 {
+    f64::from(uniform_open(philox([draw as u32, header.micro_step, header.step, stream], header.seed)[0]))
+}
+
+/// The first key at which the sum exceeds the uniform.
+pub(super) fn host_key(probabilities: &[f64], uniform: f64) -> usize {
+    let mut sum = 0.0;
+    let exceeds = |p: &f64| {
+        sum += p;
+        sum > uniform
+    };
+    let last = probabilities.iter().rposition(|&p| p > 0.0).unwrap_or(0);
+    probabilities.iter().position(exceeds).unwrap_or(last)
+}
+
+/// Whether `key` is the host's, give or take the rounding of sums in f32.
+fn agrees(probabilities: &[f64], uniform: f64, key: f64) -> bool {
+    let near = [-1e-5, 0.0, 1e-5].map(|nudge| host_key(probabilities, uniform + nudge));
+    near.iter().any(|&m| m as f64 == key)
+}
+
+/// Softmax weights [Z N, M] in float64.
+pub(super) fn host_softmax(
+    sizes: &Sizes,
+    q: &[f64],
+    k: &[f64],
+    masked: &dyn Fn(usize, usize) -> bool,
+) -> Vec<Vec<f64>> {
+    let Sizes { n, m, d, .. } = *sizes;
+    let row = |(at, q): (usize, &[f64])| {
+        let z = at / n;
+        let dot = |key: usize| q.iter().zip(&k[(z * m + key) * d..]).map(|(q, k)| q * k).sum::<f64>();
+        let logits = (0..m).map(|key| if masked(z, key) { f64::NEG_INFINITY } else { dot(key) / (d as f64).sqrt() });
+        let logits: Vec<f64> = logits.collect();
+        let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+        let sum = logits.iter().map(|l| (l - largest).exp()).sum::<f64>();
+        logits.iter().map(|l| (l - largest).exp() / sum).collect()
+    };
+    q.chunks(d).enumerate().map(row).collect()
+}
+
+/// Rows that are drawn from in two slabs, as attention would.
+#[test]
+fn draws_where_the_sum_exceeds_the_uniform() {
+    for ([rows, keys], samples) in
+        [([2, 1], 1), ([5, 7], 3), ([65, 64], 1), ([9, 131], 8), ([130, 3], 2), ([3, 4099], 70)]
+    {
+        let positive = random(1, rows * keys).into_iter().map(|x| x.max(0.0)).collect::<Vec<f64>>();
+        let normal = positive.chunks(keys).flat_map(|row| {
+            let sum = row.iter().sum::<f64>().max(1e-9);
+            row.iter().map(move |x| f64::from((x / sum) as f32))
+        });
+        let p: Vec<f64> = normal.collect();
+        let first = rows / 3;
+        let header = header(7, [0xdead_beef, 5]);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+            let index = tape.rec.scratch("index", [rows, samples]);
+            let draw = DrawKeys { samples, stream: 11 };
+            for (at, part) in x.iter().enumerate() {
+                draw.record(&mut tape.rec, *part, [at * first, part.rows()], index);
+            }
+            vec![index]
+        };
+        let mut case = Case::new(format!("draw_keys {rows} {keys} {samples}"), &build).header(header);
+        for part in [&p[..first * keys], &p[first * keys..]].into_iter().filter(|part| !part.is_empty()) {
+            case = case.constant([part.len() / keys, keys], part.to_vec());
+        }
+        let index = run(&case, &[], 1).outputs.remove(0);
+        for (draw, &key) in index.iter().enumerate() {
+            let row = &p[draw / samples * keys..][..keys];
+            let uniform = host_uniform(header, 11, draw);
+            assert!(
+                agrees(row, uniform, key),
+                "{rows} {keys} {samples}: draw {draw} is {key} for the uniform {uniform}"
+            );
+            assert!(row[key as usize] > 0.0 || row.iter().all(|&p| p == 0.0), "draw {draw}: key {key} has no weight");
+        }
+    }
+}
+
+#[test]
+fn a_sum_below_the_uniform_gives_the_last_key_of_positive_probability() {
+    let rows = [[0.25, 0.25, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1e-7, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]];
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+        let index = tape.rec.scratch("index", [4, 64]);
+        DrawKeys { samples: 64, stream: 1 }.record(&mut tape.rec, x[0], [0, 4], index);
+        vec![index]
+    };
+    let index = run(&Case::new("draw_keys", &build).constant([4, 4], rows.concat()), &[], 1).outputs.remove(0);
+    let count = |row: usize, key: f64| index[row * 64..][..64].iter().filter(|&&k| k == key).count();
+    assert!(count(0, 0.0) > 0 && count(0, 1.0) > 32 && count(0, 0.0) + count(0, 1.0) == 64, "{index:?}");
+    assert_eq!([count(1, 0.0), count(2, 1.0)], [64, 64], "{index:?}");
+    assert!(count(3, 1.0) > 0 && count(3, 2.0) > 0 && count(3, 1.0) + count(3, 2.0) == 64, "{index:?}");
+}
+
+fn drawn(sizes: Sizes, [q, k]: [&[f64]; 2], bias: Option<Vec<f64>>, samples: usize, header: Header) -> Case<'static> {
+    let Sizes { batch, heads, n, m, d } = sizes;
+    let scale = sizes.scale();
+    let build = move |tape: &mut Tape<'_>, x: &[Tensor]| {
+        vec![Attend::new(scale).draw(&mut tape.rec, [x[0], x[1]], x.get(2).copied(), samples, 4)]
+    };
+    // A case borrows what it records; these few live as long as the test.
+    let case = Case::new(format!("draw {sizes:?}"), Box::leak(Box::new(build))).mode(Mode::Eval).header(header);
+    let case = case.constant([batch, heads, n, d], q.to_vec()).constant([batch, heads, m, d], k.to_vec());
+    bias.map_or(case.clone(), |bias| case.constant([batch, heads, m], bias))
+}
+
+/// Pearson's statistic of 40,000 draws a query: M - 1 on average, with a variance of 2 (M - 1); five standard errors.
+#[test]
+fn frequencies_are_the_softmax_weights() {
+    let (sizes, samples) = (Sizes::new([2, 2, 3, 7, 4]), 40_000);
+    let q: Vec<f64> = random(1, 48).into_iter().map(|x| 2.0 * x).collect();
+    let k: Vec<f64> = random(2, 112).into_iter().map(|x| 2.0 * x).collect();
+    let masked = |z: usize, key: usize| z == 2 && key % 3 == 1;
+    let bias = (0..28).map(|i| if masked(i / 7, i % 7) { -1e30 } else { 0.0 }).collect();
+    let expected = host_softmax(&sizes, &q, &k, &masked);
+    let case = drawn(sizes, [&q, &k], Some(bias), samples, header(3, [1, 2]));
+    for preferred in VARIANTS {
+        let index = run(&case, preferred, 1).outputs.remove(0);
+        for (row, (draws, expected)) in index.chunks(samples).zip(&expected).enumerate() {
+            let mut counts = [0.0; 7];
+            draws.iter().for_each(|&key| counts[key as usize] += 1.0);
+            let seen = expected.iter().zip(counts).filter(|(p, _)| **p > 0.0);
+            let terms: Vec<f64> =
+                seen.map(|(p, count)| (count - p * samples as f64).powi(2) / (p * samples as f64)).collect();
+            let (free, chi) = (terms.len() as f64 - 1.0, terms.iter().sum::<f64>());
+            assert!(
+                (chi - free).abs() < 5.0 * (2.0 * free).sqrt(),
+                "row {row}: chi-square {chi}, not {free}: {counts:?}"
+            );
+            let unseen = expected.iter().zip(counts).filter(|(p, _)| **p == 0.0);
+            assert!(unseen.into_iter().all(|(_, count)| count == 0.0), "row {row}: a masked key was drawn: {counts:?}");
+        }
+    }
+}
+
+/// More logits than fit a slab (4 Mi): slabs of whole matrices, and slabs of some rows of a matrix.
+#[test]
+fn slabs_find_their_places() {
+    for sizes in [Sizes::new([17, 1, 512, 512, 1]), Sizes::new([2, 1, 1030, 4100, 1])] {
+        let Sizes { batch, n, m, .. } = sizes;
+        let [q, k] = [(1, n), (2, m)].map(|(seed, len)| random(seed, batch * len));
+        let header = header(1, [9, 8]);
+        let index = run(&drawn(sizes, [&q, &k], None, 1, header), &["forward_rows"], 1).outputs.remove(0);
+        for at in [0, 1, n - 1, n, 1021, 1022, 1023, batch * n - n - 1, batch * n - n, batch * n - 1] {
+            let matrix = &k[at / n * m..][..m];
+            let row = host_softmax(&Sizes { batch: 1, n: 1, ..sizes }, &q[at..=at], matrix, &|_, _| false).remove(0);
+            let uniform = host_uniform(header, 4, at);
+            assert!(agrees(&row, uniform, index[at]), "{sizes:?}: draw {at} is {} for {uniform}", index[at]);
+        }
+    }
+}
+
+#[test]
+fn another_step_seed_or_stream_draws_other_keys() {
+    let sizes = Sizes::new([1, 1, 8, 16, 2]);
+    let (q, k) = (random(1, 16), random(2, 32));
+    let draw = |header| run(&drawn(sizes, [&q, &k], None, 4, header), &[], 1).outputs.remove(0);
+    let base = draw(header(5, [1, 2]));
+    assert_eq!(base, draw(header(5, [1, 2])));
+    for other in
+        [header(6, [1, 2]), header(5, [2, 2]), header(5, [1, 3]), Header { micro_step: 0, ..header(5, [1, 2]) }]
+    {
+        assert_ne!(base, draw(other), "{other:?}");
+    }
+}
