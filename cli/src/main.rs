@@ -1,5 +1,6 @@
 //! The `lara` command.
 
+mod attend;
 mod bench;
 mod data;
 mod devices;
@@ -35,6 +36,7 @@ Examples:
   lara train --preset digits --attention lara
   lara eval runs/digits
   lara predict runs/digits photo.png --maps maps/
+  lara attend --input in.safetensors --output out.safetensors --mechanism softmax
   lara bench --json
 
 Exit codes: 0 done, 1 failed, 2 bad use or bad input.";
@@ -49,6 +51,8 @@ enum Command {
     Predict(predict::Options),
     /// List the adapters, their drivers, limits and features.
     Devices(devices::Options),
+    /// Apply an attention mechanism to tensors of a file.
+    Attend(attend::Options),
     /// Measure this adapter: peaks, matmul, attention, a training step.
     Bench(bench::Options),
     /// Fetch or export data sets.
@@ -78,6 +82,7 @@ fn run(command: &Command) -> Outcome {
         Command::Eval(options) => eval::run(options),
         Command::Predict(options) => predict::run(options),
         Command::Devices(options) => devices::run(options),
+        Command::Attend(options) => attend::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Data(options) => data::run(options),
     }

@@ -158,6 +158,40 @@ impl TensorFile {
         }
     }
 
+    /// The sizes and values of a tensor of whatever number type: halves as they are, doubles and integers rounded to
+    /// f32, truth values as 0 and 1.
+    ///
+    /// # Errors
+    /// A tensor that is not there (with the nearest name), or of a type that is no number.
+    pub fn numbers(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let Some(stored) = self.tensors.get(name) else {
+            let hint = nearest(name, self.names()).map(|near| format!(" (the nearest name there is {near})"));
+            return Err(self.problem(format!("has no tensor {name}{}", hint.unwrap_or_default())));
+        };
+        let bytes = &self.bytes[stored.begin..stored.end];
+        let words = || bytes.as_chunks::<4>().0.iter();
+        let doubles = || bytes.as_chunks::<8>().0.iter();
+        let halves = || bytes.as_chunks::<2>().0.iter();
+        let values = match stored.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => self.get(name, &stored.shape)?,
+            Dtype::F64 => doubles().map(|&x| f64::from_le_bytes(x) as f32).collect(),
+            Dtype::I64 => doubles().map(|&x| i64::from_le_bytes(x) as f32).collect(),
+            Dtype::U64 => doubles().map(|&x| u64::from_le_bytes(x) as f32).collect(),
+            Dtype::I32 => words().map(|&x| i32::from_le_bytes(x) as f32).collect(),
+            Dtype::U32 => words().map(|&x| u32::from_le_bytes(x) as f32).collect(),
+            Dtype::I16 => halves().map(|&x| f32::from(i16::from_le_bytes(x))).collect(),
+            Dtype::U16 => halves().map(|&x| f32::from(u16::from_le_bytes(x))).collect(),
+            Dtype::I8 => bytes.iter().map(|&x| f32::from(x.cast_signed())).collect(),
+            Dtype::U8 | Dtype::BOOL => bytes.iter().map(|&x| f32::from(x)).collect(),
+            other => {
+                return Err(self.problem(format!(
+                    "has tensor {name} as {other:?}; write it as a float (F64, F32, F16, BF16), an integer or a truth value"
+                )));
+            }
+        };
+        Ok((stored.shape.clone(), values))
+    }
+
     /// The values of all `wanted` tensors (name, shape), in that order, and nothing else may be in the file.
     pub fn get_all<N: AsRef<str>, S: AsRef<[usize]>>(&self, wanted: &[(N, S)]) -> Result<Vec<Vec<f32>>> {
         let values =

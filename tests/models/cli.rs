@@ -75,7 +75,8 @@ fn newest(folder: &Path) -> SystemTime {
 fn in_folder(mut command: Process, dir: &Path, arguments: &[&str]) -> Process {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lara-cache");
     command.current_dir(dir).env("LARA_CACHE", cache).env_remove("RUST_LOG").args(arguments);
-    let opens_adapter = matches!(arguments.first(), Some(&("train" | "eval" | "predict")));
+    let opens_adapter =
+        matches!(arguments.first(), Some(&("train" | "eval" | "predict" | "attend" | "experiment" | "bench")));
     let is_given = arguments.iter().any(|argument| argument.starts_with("--adapter"));
     if let (true, false, Ok(name)) = (opens_adapter, is_given, std::env::var("LARA_ADAPTER")) {
         command.arg(format!("--adapter={name}"));
@@ -83,25 +84,25 @@ fn in_folder(mut command: Process, dir: &Path, arguments: &[&str]) -> Process {
     command
 }
 
-fn lara(dir: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn lara(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::from_std(in_folder(Process::new(binary()), dir, arguments));
     command.timeout(Duration::from_secs(300));
     command
 }
 
 /// Standard output of a command that succeeds.
-fn output(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn output(dir: &Path, arguments: &[&str]) -> String {
     let assert = lara(dir, arguments).assert().success();
     String::from_utf8(assert.get_output().stdout.clone()).unwrap()
 }
 
-fn json(dir: &Path, arguments: &[&str]) -> Value {
+pub(crate) fn json(dir: &Path, arguments: &[&str]) -> Value {
     let text = output(dir, arguments);
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?} did not print JSON ({e}):\n{text}"))
 }
 
 /// What a command says when it refuses its input: one line, exit code 2, nothing on standard output.
-fn refusal(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn refusal(dir: &Path, arguments: &[&str]) -> String {
     let assert = lara(dir, arguments).assert();
     let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     let assert = assert.code(2).stdout("");
@@ -112,7 +113,7 @@ fn refusal(dir: &Path, arguments: &[&str]) -> String {
 }
 
 /// A folder with a finished run in `run/`, trained once. What it measured is in the cache for every later command.
-fn trained() -> &'static Path {
+pub(crate) fn trained() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lara-cli");
@@ -307,7 +308,7 @@ fn devices_lists_adapters_as_json() {
 
 #[test]
 fn help_has_examples_for_every_command() {
-    for command in ["", "train", "eval", "predict", "devices", "bench", "data"] {
+    for command in ["", "train", "eval", "predict", "attend", "devices", "bench", "data"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let text = output(Path::new("."), &arguments);
         let examples = text.split_once("Examples:\n").unwrap_or_else(|| panic!("no examples in {text}")).1;
@@ -318,7 +319,7 @@ fn help_has_examples_for_every_command() {
     lara(Path::new("."), &["train", "--preset=digits", "--no-such-option"]).assert().code(2);
 }
 
-fn assert_says(said: &str, words: &[&str]) {
+pub(crate) fn assert_says(said: &str, words: &[&str]) {
     words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in: {said}"));
 }
 

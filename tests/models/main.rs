@@ -1,5 +1,6 @@
 //! Models, data sets, checkpoints and the trainer.
 
+mod attend;
 mod checkpoint;
 mod cli;
 mod config;

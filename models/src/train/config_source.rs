@@ -8,6 +8,8 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use lara_runtime::attention::AttentionConfig;
+
 use super::config::TrainConfig;
 use crate::error::{Error, Result, nearest};
 
@@ -79,6 +81,34 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Attention settings alone: `sets`, each `KEY=VALUE` or `attention.KEY=VALUE`, laid over `base` in order and checked
+    /// together.
+    ///
+    /// # Errors
+    /// A key that attention does not have (with the nearest one), a value that it does not take.
+    pub fn attention_from(base: &AttentionConfig, sets: &[impl AsRef<str>]) -> Result<AttentionConfig> {
+        let mut config = Self { attention: base.clone(), ..Self::default() };
+        let table = config.table()?;
+        for assignment in sets.iter().map(AsRef::as_ref) {
+            let place = format!("--set {assignment}");
+            let path = assignment.split_once('=').map_or(assignment, |(path, _)| path).trim();
+            let key = path.strip_prefix("attention.").unwrap_or(path);
+            let all = keys(&table);
+            let here = || all.iter().filter(|(section, _)| *section == "attention").map(|(_, key)| *key);
+            if !here().any(|known| known == released_alias(key)) {
+                let hint = match nearest(key, here()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("there are {}", here().collect::<Vec<_>>().join(", ")),
+                };
+                return Err(Error::Config(format!("attention has no setting `{key}` ({place}); {hint}")));
+            }
+            let rest = assignment.trim_start();
+            config.set(&format!("attention.{}", rest.strip_prefix("attention.").unwrap_or(rest)))?;
+        }
+        config.attention.check().map_err(|error| Error::Config(error.to_string()))?;
+        Ok(config.attention)
+    }
+
     /// The whole configuration as TOML; [`from_toml`](Self::from_toml) gives back an equal one.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
@@ -106,6 +136,7 @@ impl TrainConfig {
 
     /// This configuration with one value replaced.
     fn with(&self, section: &str, key: &str, value: Value, place: &str) -> Result<Self> {
+        let key = if section == "attention" { released_alias(key) } else { key };
         let mut table = self.table()?;
         let Some(Value::Table(inner)) = table.get_mut(section) else {
             return Err(unknown_section(&table, section, place));
@@ -123,6 +154,16 @@ impl TrainConfig {
                 }
             },
         }
+    }
+}
+
+/// The name used here for a setting that the authors' code calls otherwise. Beside its own name in one table an alias
+/// would count as given twice.
+fn released_alias(key: &str) -> &str {
+    match key {
+        "approx_attn_dim" => "features",
+        "proj_method" => "kernel",
+        other => other,
     }
 }
 

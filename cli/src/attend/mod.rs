@@ -1,0 +1,243 @@
+//! `lara attend`
+
+mod compare;
+mod input;
+mod layer;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use lara_models::train::TrainConfig;
+use lara_models::weights::{self, Metadata, TensorView};
+use lara_runtime::attention::{AttentionConfig, Grid};
+use lara_runtime::{Mode, Parameters, Tune, human_bytes};
+use serde::Serialize;
+
+use crate::AdapterOptions;
+use crate::fail::{Failure, Outcome, print, print_json};
+
+use layer::{Array, Arrays, Layer, Setting, Want};
+
+/// Apply an attention mechanism to tensors of a safetensors file.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  lara attend --input in.safetensors --output out.safetensors --mechanism softmax
+  lara attend --input in.safetensors --output out.safetensors --grid 14x14 --set proposal_gen=no-param-pool --map
+  lara attend --input in.safetensors --output out.safetensors --mechanism ra --mode train --noise exact --seed 7 --json
+  lara attend --input in.safetensors --output out.safetensors --mechanism rfa --set features=64 --grad
+
+Input tensors (any float type; read as f32):
+  q [B, H, N, D], k and v [B, H, M, D]
+  key_padding_mask [B, M]         1 where a key is padding, otherwise 0 (numbers or truth values)
+  noise                           added to the proposals' means as it is: lara [B, H, C, D], with use_multisample
+                                  while training [B, H, 2 C, D]; ra [B, H, N x num_samples, D]
+  index [B, H, N x num_samples]   the keys that ra draws
+  projection [H, features, D]     of rfa and performer, in the paper's units; sets projection=given
+  q_landmarks.linear.weight|bias, q_landmarks.norm.weight|bias and k_landmarks.*
+                                  learned weights, needed by the proposals that have some (pool, adaptive-1d, ..)
+  dout [B, H, N, D]               the output's gradient, for --grad
+
+Output tensors:
+  out [B, H, N, D]
+  weights [B, H, N, M]            with --map: what the mechanism attends to; rows sum to 1, and its product with v is out
+  dq, dk, dv                      with --grad, and of every learned weight: d before its name, such as
+                                  dq_landmarks.linear.weight
+
+Keys of --set: mechanism, causal, num_landmarks, proposal_gen, pool_module_type, mis_type, alpha_coeff, use_antithetics,
+use_multisample, noise, padding, num_samples, features, projection, sample_scheme, redraw_interval, projection_seed,
+kernel, cos_weighting.")]
+pub(crate) struct Options {
+    /// File with q, k and v.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// File to write.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// softmax, ra, rfa, performer or lara. Short for --set mechanism=...
+    #[arg(long, value_name = "MECHANISM")]
+    mechanism: Option<String>,
+    /// How the tokens lie: 14x14 (rows, columns) or 8x14x14 (frames, rows, columns); without it one after the other.
+    #[arg(long, value_name = "HxW|FxHxW", value_parser = input::parse_grid)]
+    grid: Option<Grid>,
+    /// How the keys lie, where they lie differently from the queries.
+    #[arg(long, value_name = "HxW|FxHxW", value_parser = input::parse_grid, requires = "grid")]
+    key_grid: Option<Grid>,
+    /// Tokens in front that belong to no place of the grid: 1 for a class token.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    prefix: usize,
+    /// Set a value of the attention, for instance num_landmarks=49; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// With noise and fresh draws, as in training, or without.
+    #[arg(long, value_enum, default_value_t = When::Eval)]
+    mode: When,
+    /// Noise of lara and ra in mode train: exact, released or none. Short for --set noise=...
+    #[arg(long, value_name = "NOISE")]
+    noise: Option<String>,
+    /// Seed of everything drawn.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Also write the attention weights: N x M numbers a head.
+    #[arg(long)]
+    map: bool,
+    /// Also write gradients; the input must have dout.
+    #[arg(long)]
+    grad: bool,
+    /// Leave the comparison with exact softmax out, which takes O(N M) time.
+    #[arg(long)]
+    no_compare: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    adapter: AdapterOptions,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    Eval,
+    Train,
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Report {
+    attention: AttentionConfig,
+    mode: &'static str,
+    seed: u64,
+    output: PathBuf,
+    /// Shapes of the tensors written.
+    tensors: Vec<(String, Vec<usize>)>,
+    /// Pooled activations, inputs and outputs, weights and gradients of the layer.
+    device_bytes: u64,
+    #[serde(flatten)]
+    error: Option<compare::Difference>,
+}
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    let mut setting = setting(options)?;
+    let chosen =
+        options.set.iter().any(|set| set.trim_start().trim_start_matches("attention.").starts_with("projection="));
+    let given = input::read(&options.input, &mut setting, options.grad, chosen)?;
+    check_output(&options.input, &options.output)?;
+    let gpu = options.adapter.open()?;
+    let tune = Tune::measured(&gpu);
+    let mut parameters = Parameters::new(&gpu);
+    let want = if options.grad { Want::Gradients } else { Want::Output };
+    let layer = Layer::compile(&gpu, &tune, &mut parameters, (&setting, want), &given)?;
+    let asked: Vec<&str> = parameters.entries().iter().map(|entry| entry.name.as_str()).collect();
+    input::warn_of_unused_weights(&given, &asked, &setting.config);
+    let mut results = vec![("out".to_owned(), layer.run(&given, options.seed)?)];
+    if options.grad {
+        results.extend(layer.gradients(&given, &parameters)?);
+    }
+    let device_bytes = layer.memory().peak();
+    drop(layer);
+    if options.map {
+        let layer = Layer::compile(&gpu, &tune, &mut parameters, (&setting, Want::Map), &given)?;
+        results.insert(1, ("weights".to_owned(), layer.run(&given, options.seed)?));
+    }
+    check_finite(&results)?;
+    let error = match options.no_compare {
+        true => None,
+        false => Some(compare::with_softmax(&gpu, &tune, &setting, &given, &results)?),
+    };
+    write(&options.output, &results, &setting.config)?;
+    let report = Report {
+        mode: if options.mode == When::Train { "train" } else { "eval" },
+        seed: options.seed,
+        output: options.output.clone(),
+        tensors: results.iter().map(|(name, array)| (name.clone(), array.shape.clone())).collect(),
+        device_bytes,
+        error,
+        attention: setting.config,
+    };
+    if options.json { print_json(&report) } else { show(&report, &given) }
+}
+
+fn setting(options: &Options) -> Outcome<Setting> {
+    let short = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key}={value}"));
+    let mut sets: Vec<String> = short("mechanism", &options.mechanism).into_iter().collect();
+    sets.extend(short("noise", &options.noise));
+    sets.extend(options.set.iter().cloned());
+    let config = TrainConfig::attention_from(&AttentionConfig::default(), &sets)?;
+    let mode = match options.mode {
+        When::Train => Mode::Train { accumulate: false },
+        When::Eval if options.grad => Mode::Differentiate,
+        When::Eval => Mode::Eval,
+    };
+    let grid = options.grid.unwrap_or_default();
+    Ok(Setting { config, mode, grid, key_grid: options.key_grid, prefix: options.prefix })
+}
+
+/// Before anything is computed that could not be written.
+fn check_output(input: &Path, output: &Path) -> Outcome {
+    let is_input =
+        std::fs::canonicalize(output).is_ok_and(|path| std::fs::canonicalize(input).is_ok_and(|i| i == path));
+    if is_input {
+        return Err(Failure::input(format!("--output {} is the input itself; name another file", output.display())));
+    }
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() && !output.is_dir() {
+        return Ok(());
+    }
+    let problem = if output.is_dir() { "is a folder" } else { "lies in a folder that does not exist" };
+    Err(Failure::input(format!("--output {} {problem}; name a file in a folder that is there", output.display())))
+}
+
+fn check_finite(results: &[(String, Array)]) -> Outcome {
+    for (name, array) in results {
+        if let Some(at) = array.values.iter().position(|x| !x.is_finite()) {
+            let (value, place) = (array.values[at], array.place(at));
+            return Err(Failure::failed(format!(
+                "{name} came out as {value} at {place:?} and nothing was written; if the inputs are below 1e4 this is a \
+                 bug in lara"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes beside the file first, so that what was there before stays if this fails.
+fn write(path: &Path, results: &[(String, Array)], config: &AttentionConfig) -> Outcome {
+    let views: Vec<TensorView<'_>> = results
+        .iter()
+        .map(|(name, array)| TensorView { name: name.into(), shape: &array.shape, data: &array.values })
+        .collect();
+    let metadata = Metadata::from([("attention".to_owned(), serde_json::to_string(config)?)]);
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let written = std::fs::File::create(&beside).and_then(|mut file| {
+        weights::write(&mut file, &views, &metadata)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    });
+    written.map_err(|error| {
+        // The original error is the one to tell.
+        let _ = std::fs::remove_file(&beside);
+        Failure::input(format!("cannot write {}: {error}", path.display()))
+    })
+}
+
+fn show(report: &Report, given: &Arrays) -> Outcome {
+    let name = report.attention.mechanism.name();
+    let (q, k) = (&given["q"].shape, &given["k"].shape);
+    print(format!(
+        "{name} ({}) of q {q:?} and k, v {k:?}; {} on the device",
+        report.mode,
+        human_bytes(report.device_bytes)
+    ));
+    if let Some(error) = &report.error {
+        print(format!(
+            "against exact softmax: relative error {:.3e}, largest difference {:.3e}",
+            error.relative_error, error.largest_difference
+        ));
+        if let Some(kl) = error.mean_kl {
+            print(format!("mean KL(softmax map || {name} map) {kl:.3e}"));
+        }
+    }
+    let tensors: Vec<String> = report.tensors.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect();
+    print(format!("{}: {}", report.output.display(), tensors.join(", ")));
+    Ok(())
+}

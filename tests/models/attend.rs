@@ -1,0 +1,278 @@
+//! `lara attend`: golden values, maps, gradients, number types, and what it says of bad input.
+
+use std::fs;
+use std::path::Path;
+
+use lara_models::train::TrainConfig;
+use lara_models::weights::{Metadata, TensorFile, TensorView, write};
+use lara_runtime::attention::{AttentionConfig, FeatureMap, MechanismKind};
+use lara_tests::{Golden, assert_close, golden_inputs, random};
+use serde_json::Value;
+
+use crate::cli::{assert_says, json, lara, output, refusal};
+
+/// batch, heads and D of the golden cases.
+const B: usize = 2;
+const H: usize = 2;
+const D: usize = 8;
+const N: usize = 16;
+
+type Named<'a> = (&'a str, Vec<usize>, Vec<f32>);
+
+fn to_f32(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&x| x as f32).collect()
+}
+
+fn save(path: &Path, tensors: &[Named<'_>]) {
+    let views: Vec<TensorView<'_>> =
+        tensors.iter().map(|(name, shape, data)| TensorView { name: (*name).into(), shape, data }).collect();
+    write(&mut fs::File::create(path).unwrap(), &views, &Metadata::new()).unwrap();
+}
+
+/// q, k and v of the golden cases, 16 tokens.
+fn golden() -> Vec<Named<'static>> {
+    let tensors = ["q", "k", "v"].into_iter().zip(golden_inputs(N));
+    tensors.map(|(name, values)| (name, vec![B, H, N, D], to_f32(&values))).collect()
+}
+
+/// The learned landmark weights of the golden cases.
+fn landmark_weights() -> Vec<Named<'static>> {
+    let mut all = Vec::new();
+    let names = [
+        ["q_landmarks.linear.weight", "q_landmarks.linear.bias", "q_landmarks.norm.weight", "q_landmarks.norm.bias"],
+        ["k_landmarks.linear.weight", "k_landmarks.linear.bias", "k_landmarks.norm.weight", "k_landmarks.norm.bias"],
+    ];
+    for ([weight, bias, gain, shift], phase) in names.into_iter().zip([0.0, 0.6]) {
+        let vector = |f: &dyn Fn(f64) -> f64| -> Vec<f32> { (0..D).map(|j| f(j as f64) as f32).collect() };
+        let linear = |i: usize| {
+            let (o, i) = (i / D, i % D);
+            let delta = f64::from(u8::from(o == i));
+            (delta + 0.1 * (0.9 * o as f64 + 0.4 * i as f64 + phase).sin()) as f32
+        };
+        all.push((weight, vec![D, D], (0..D * D).map(linear).collect()));
+        all.push((bias, vec![D], vector(&|j| 0.05 * (j + phase).cos())));
+        all.push((gain, vec![D], vector(&|j| 1.0 + 0.1 * (j + phase).sin())));
+        all.push((shift, vec![D], vector(&|j| 0.02 * j - 0.05)));
+    }
+    all
+}
+
+fn read(path: &Path, name: &str) -> Vec<f64> {
+    let file = TensorFile::open(path).unwrap();
+    file.numbers(name).unwrap().1.into_iter().map(f64::from).collect()
+}
+
+/// [B, H, N, D] as the golden file has it: [B, N, H D].
+fn joined(values: &[f64]) -> Vec<f64> {
+    let at = |b: usize, n: usize, h: usize, d: usize| values[((b * H + h) * N + n) * D + d];
+    let mut all = Vec::new();
+    for (b, n) in (0..B).flat_map(|b| (0..N).map(move |n| (b, n))) {
+        all.extend((0..H * D).map(|channel| at(b, n, channel / D, channel % D)));
+    }
+    all
+}
+
+const FILES: [&str; 5] = ["attend", "--input", "in.safetensors", "--output", "out.safetensors"];
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&FILES[..], more].concat()
+}
+
+/// Fails unless rows of `weights` sum to 1 and its product with `v` is `out`.
+fn assert_map_explains_out(dir: &Path, v: &[f32]) {
+    let path = dir.join("out.safetensors");
+    let (map, out) = (read(&path, "weights"), read(&path, "out"));
+    for (head, (map, out)) in map.chunks(N * N).zip(out.chunks(N * D)).enumerate() {
+        for (map, out) in map.chunks(N).zip(out.chunks(D)) {
+            assert!((map.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{map:?}");
+            let seen = |d: usize| (0..N).map(|m| map[m] * f64::from(v[(head * N + m) * D + d])).sum::<f64>();
+            assert_close("map x v", out, &(0..D).map(seen).collect::<Vec<_>>(), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn golden_values_come_out_with_maps_and_gradients() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut tensors = golden();
+    tensors.extend(landmark_weights());
+    let dout = random(5, B * H * N * D);
+    tensors.push(("dout", vec![B, H, N, D], to_f32(&dout)));
+    save(&temp.path().join("in.safetensors"), &tensors);
+    let settings =
+        ["--grid=4x4", "--set=num_landmarks=4", "--set=attention.alpha_coeff=2.0", "--map", "--grad", "--json"];
+    let report = json(temp.path(), &with(&settings));
+    let path = temp.path().join("out.safetensors");
+    let out = read(&path, "out");
+    assert_close("lara", Golden::load().case("lara2d_mis-opt_pool_a2.0_eval"), &joined(&out), 2e-5);
+    assert_map_explains_out(temp.path(), &tensors[2].2);
+    // The output is linear in v: <dv, v> = <dout, out>.
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let v: Vec<f64> = tensors[2].2.iter().copied().map(f64::from).collect();
+    assert!((dot(&read(&path, "dv"), &v) - dot(&dout, &out)).abs() < 1e-4);
+    let file = TensorFile::open(&path).unwrap();
+    for (name, shape, _) in tensors.iter().filter(|(name, ..)| *name != "dout") {
+        let gradient = format!("d{name}");
+        assert_eq!(file.shape(&gradient), Some(&shape[..]), "{gradient}");
+        assert!(read(&path, &gradient).iter().any(|x| x.abs() > 1e-6), "{gradient} is nothing");
+    }
+    assert_eq!(report["attention"]["alpha_coeff"], 2.0);
+    let error = report["relative_error"].as_f64().unwrap();
+    assert!(error > 0.01 && error < 2.0 && report["mean_kl"].as_f64() > Some(1e-3), "{report}");
+    assert_eq!(report["tensors"].as_array().map(Vec::len), Some(5 + 8));
+}
+
+#[test]
+fn softmax_is_softmax_in_every_number_type() {
+    let temp = tempfile::tempdir().unwrap();
+    let (input, output_file) = (temp.path().join("in.safetensors"), temp.path().join("out.safetensors"));
+    let [q, k, v] = golden_inputs(N);
+    let doubles = |values: &[f64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let shape = vec![B, H, N, D];
+    let tensors = ["q", "k", "v"].into_iter().zip([&q, &k, &v]).map(|(n, x)| (n, "F64", shape.clone(), doubles(x)));
+    save_raw(&input, &tensors.collect::<Vec<_>>());
+    let said = output(temp.path(), &with(&["--mechanism=softmax", "--map"]));
+    assert_says(
+        &said,
+        &["softmax (eval)", "relative error 0.000e0", "KL", "out [2, 2, 16, 8]", "weights [2, 2, 16, 16]"],
+    );
+    assert_close("softmax", Golden::load().case("softmax"), &joined(&read(&output_file, "out")), 2e-5);
+    // bf16 keeps the upper half of an f32; the mask is of truth values and hides the last keys of the first sample.
+    let halves = |values: &[f64]| -> Vec<u8> {
+        values.iter().flat_map(|&x| ((x as f32).to_bits() >> 16).to_le_bytes()[..2].to_vec()).collect()
+    };
+    let mut tensors: Vec<_> =
+        ["q", "k", "v"].into_iter().zip([&q, &k, &v]).map(|(n, x)| (n, "BF16", shape.clone(), halves(x))).collect();
+    let mask: Vec<u8> = (0..B * N).map(|i| u8::from((11..N).contains(&i))).collect();
+    tensors.push(("key_padding_mask", "BOOL", vec![B, N], mask));
+    save_raw(&input, &tensors);
+    output(temp.path(), &with(&["--mechanism=softmax", "--map", "--no-compare"]));
+    let map = read(&output_file, "weights");
+    for (row, weights) in map.chunks(N).enumerate() {
+        let padded: f64 = weights[11..].iter().sum();
+        assert!(if row < H * N { padded == 0.0 } else { padded > 0.01 }, "row {row}: {weights:?}");
+    }
+}
+
+/// A safetensors file of any number types.
+fn save_raw(path: &Path, tensors: &[(&str, &str, Vec<usize>, Vec<u8>)]) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        data.extend(bytes);
+        let info = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
+        header.insert((*name).to_owned(), info);
+    }
+    let header = Value::Object(header).to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    fs::write(path, file).unwrap();
+}
+
+#[test]
+fn draws_of_training_follow_the_seed_and_the_map_sees_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let tensors = golden();
+    save(&temp.path().join("in.safetensors"), &tensors);
+    let run = |more: &[&str]| {
+        let settings = ["--set=proposal_gen=no-param-pool", "--set=num_landmarks=4", "--no-compare", "--json"];
+        json(temp.path(), &with(&[&settings, more].concat()));
+        read(&temp.path().join("out.safetensors"), "out")
+    };
+    let [eval, again] = [run(&["--seed=1"]), run(&["--seed=2"])];
+    assert_eq!(eval, again, "evaluation drew something");
+    let train = run(&["--mode=train", "--noise=exact", "--seed=1", "--map"]);
+    assert_map_explains_out(temp.path(), &tensors[2].2);
+    assert_eq!(train, run(&["--mode=train", "--noise=exact", "--seed=1"]));
+    assert_ne!(train, run(&["--mode=train", "--noise=exact", "--seed=2"]));
+    assert_eq!(eval, run(&["--mode=train", "--noise=none", "--seed=2"]));
+}
+
+#[test]
+fn what_is_not_used_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut tensors = golden();
+    tensors.push(("noise", vec![1], vec![0.0]));
+    tensors.push(("dout", vec![1], vec![0.0]));
+    tensors.extend(landmark_weights().into_iter().take(1));
+    save(&temp.path().join("in.safetensors"), &tensors);
+    let assert = lara(temp.path(), &with(&["--mechanism=softmax", "--no-compare"])).assert().success();
+    let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert_says(&said, &["noise in in.safetensors is not used", "--grad", "q_landmarks.linear.weight is not used"]);
+}
+
+#[test]
+fn settings_take_the_released_names_too() {
+    let sets = ["approx_attn_dim=8", "attention.proj_method=relu", " mechanism = performer", "features=9"];
+    let config = TrainConfig::attention_from(&AttentionConfig::default(), &sets).unwrap();
+    let expected = AttentionConfig {
+        mechanism: MechanismKind::Performer,
+        kernel: FeatureMap::Relu,
+        features: 9,
+        ..AttentionConfig::default()
+    };
+    assert_eq!(config, expected);
+    let mut config = TrainConfig::default();
+    config.set("attention.approx_attn_dim=8").unwrap();
+    assert_eq!(config.attention.features, 8);
+}
+
+#[test]
+fn bad_input_gets_one_sentence() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let input = dir.join("in.safetensors");
+    let says = |tensors: &[Named<'_>], more: &[&str], words: &[&str]| {
+        save(&input, tensors);
+        assert_says(&refusal(dir, &with(more)), words);
+        assert!(!dir.join("out.safetensors").exists(), "{more:?} left an output");
+    };
+    let good = golden();
+    let changed = |at: usize, shape: &[usize], value: f32| {
+        let mut tensors = golden();
+        tensors[at].1 = shape.to_vec();
+        tensors[at].2 = vec![value; shape.iter().product()];
+        tensors
+    };
+    let extra = |name: &'static str, shape: &[usize], value: f32| {
+        [golden(), vec![(name, shape.to_vec(), vec![value; shape.iter().product()])]].concat()
+    };
+    let softmax = &["--mechanism=softmax"][..];
+    says(&good[..2], softmax, &["in.safetensors", "no tensor v", "k, q"]);
+    says(&changed(0, &[2, 2, 128], 1.0), softmax, &["q has shape [2, 2, 128]", "[batch, heads, tokens, D]"]);
+    says(&changed(1, &[2, 2, 16, 9], 1.0), softmax, &["q [2, 2, 16, 8]", "k [2, 2, 16, 9]"]);
+    says(&changed(2, &[2, 2, 15, 8], 1.0), softmax, &["k [2, 2, 16, 8]", "v [2, 2, 15, 8]"]);
+    says(&changed(2, &[2, 2, 16, 8], f32::NAN), softmax, &["v in in.safetensors is NaN at [0, 0, 0, 0]", "finite"]);
+    says(&extra("key_padding_mask", &[2, 15], 0.0), softmax, &["key_padding_mask", "[2, 15]", "[2, 16]"]);
+    says(
+        &extra("key_padding_mask", &[2, 16], -1e9),
+        softmax,
+        &["key_padding_mask is -1000000000 at [0, 0]", "padding"],
+    );
+    says(&good, &["--mechanism=softmax", "--grad"], &["--grad", "dout"]);
+    says(
+        &extra("dout", &[2, 2, 16, 7], 0.0),
+        &["--mechanism=softmax", "--grad"],
+        &["dout", "[2, 2, 16, 7]", "[2, 2, 16, 8]"],
+    );
+    says(&good, &["--mechanism=sofmax"], &["sofmax", "did you mean \"softmax\"?"]);
+    says(&good, &["--set=num_landmark=4"], &["num_landmark", "did you mean `num_landmarks`?"]);
+    says(&good, &["--set=train.lr=4"], &["attention has no setting `train.lr`"]);
+    says(&good, &["--set=causal=true"], &["lara", "causal"]);
+    says(&good, &["--set=num_landmarks=0"], &["num_landmarks is 0"]);
+    says(&good, &["--grid=4x5"], &["--grid has 20 cells", "16 queries"]);
+    says(&good, &["--prefix=16"], &["--prefix is 16", "16 queries"]);
+    let learned = ["--grid=4x4", "--set=num_landmarks=4"];
+    says(&good, &learned, &["lacks q_landmarks.linear.weight [8, 8]", "k_landmarks.norm.bias [8]"]);
+    let mut weights = [golden(), landmark_weights()].concat();
+    weights[3].1 = vec![4, 16];
+    says(&weights, &learned, &["q_landmarks.linear.weight has shape [4, 16]", "[8, 8]"]);
+    let noisy = ["--grid=4x4", "--set=num_landmarks=4", "--set=proposal_gen=no-param-pool"];
+    says(&extra("noise", &[2, 2, 9, 8], 0.0), &noisy, &["noise", "[2, 2, 9, 8]", "[2, 2, 4, 8]"]);
+    save(&input, &good);
+    let to = |file: &'static str| ["attend", "--mechanism=softmax", "--input=in.safetensors", "--output", file];
+    assert_says(&refusal(dir, &to("no/such/out.safetensors")), &["no/such/out.safetensors", "does not exist"]);
+    assert_says(&refusal(dir, &to("in.safetensors")), &["in.safetensors", "input itself"]);
+    lara(dir, &with(&["--grid=4by4"])).assert().code(2);
+    fs::write(&input, "nothing").unwrap();
+    assert_says(&refusal(dir, &with(softmax)), &["in.safetensors"]);
+}
