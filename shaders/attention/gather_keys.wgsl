@@ -3,7 +3,8 @@
 // An index beyond the keys is taken as the last key, one below 0 as the first.
 // forward        one invocation per up to four neighbouring channels of mu
 // backward_q     the same of q
-// backward_k     the same of k: it looks for its key among the head's indices, so that no two invocations add to one place
+// backward_k     the same of k: it looks for its key among the head's indices, so that no two invocations add to one
+//                place
 // A workgroup holds 64.
 // Write policy: forward stores mu; backward stores dq and dk, or adds to them when params.accumulate == 1.
 

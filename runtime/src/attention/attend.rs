@@ -64,8 +64,8 @@ impl Attend {
         self.sizes(&[q, k]).probabilities(rec, q, k, bias).reshape(shape)
     }
 
-    /// Keys drawn by their softmax weights, `samples` for every query: [batch, heads, N S], numbers as f32, those of query n
-    /// from n S on. No gradient; memory O(N S + M). A query that sees no key gets key 0.
+    /// Keys drawn by their softmax weights, `samples` for every query: [batch, heads, N S], numbers as f32, those of
+    /// query n from n S on. No gradient; memory O(N S + M). A query that sees no key gets key 0.
     pub fn draw(
         &self,
         rec: &mut Recorder,

@@ -2,10 +2,10 @@
 
 use lara_shaders::DRAW_KEYS;
 
-use crate::{Recorder, Tensor};
+use crate::{Recorder, Tensor, Variant};
 
-/// Draws `samples` keys for every row of probabilities; no gradient. The draw depends on the header's seed and step, the
-/// stream and the row alone.
+/// Draws `samples` keys for every row of probabilities; no gradient. The draw depends on the header's seed and step,
+/// the stream and the row alone.
 #[derive(Clone, Copy, Debug)]
 pub struct DrawKeys {
     /// Keys a row S.
@@ -15,17 +15,32 @@ pub struct DrawKeys {
 }
 
 impl DrawKeys {
-    /// Records the draws of `rows` rows of probabilities [rows, M], the first of which is row `first` of `index`
-    /// [all rows, S] (numbers as f32). A row without a positive probability gets key 0.
-    pub fn record(&self, rec: &mut Recorder, probabilities: Tensor, [first, rows]: [usize; 2], index: Tensor) {
-        rec.step(&DRAW_KEYS, "forward")
-            .bind("p", probabilities)
+    fn variant(&self, rec: &Recorder, rows: usize, keys: usize) -> Variant {
+        let about = usize::next_power_of_two;
+        let key = format!("draw_keys {} {} {}", about(rows), about(keys), about(self.samples));
+        rec.choose(&key, &["forward", "forward_rows"], &|rec, variant| {
+            let (p, index) = (rec.scratch("p", [rows, keys]), rec.scratch("index", [rows, self.samples]));
+            self.step(rec, variant, p, [0, rows], index);
+        })
+    }
+
+    fn step(&self, rec: &mut Recorder, entry: Variant, p: Tensor, [first, rows]: [usize; 2], index: Tensor) {
+        let (items, per_group) = if entry == "forward_rows" { (rows * self.samples, 64) } else { (rows, 1) };
+        rec.step(&DRAW_KEYS, entry)
+            .bind("p", p)
             .bind("index", index)
             .uint("rows", rows)
-            .uint("keys", probabilities.last())
+            .uint("keys", p.last())
             .uint("samples", self.samples)
             .uint("first", first)
             .uint("stream", self.stream as usize)
-            .dispatch_items(rows * self.samples, 64);
+            .dispatch_items(items, per_group);
+    }
+
+    /// Records the draws of `rows` rows of probabilities [rows, M], the first of which is row `first` of `index`
+    /// [all rows, S] (numbers as f32). A row without a positive probability gets key 0.
+    pub fn record(&self, rec: &mut Recorder, probabilities: Tensor, [first, rows]: [usize; 2], index: Tensor) {
+        let entry = self.variant(rec, rows, probabilities.last());
+        self.step(rec, entry, probabilities, [first, rows], index);
     }
 }

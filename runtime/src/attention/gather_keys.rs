@@ -5,8 +5,8 @@ use lara_shaders::GATHER_KEYS;
 use crate::{Backward, Error, Forward, Op, Recorder, StepBuilder, Tensor};
 
 /// Inputs: q [batch, heads, N, D], k [batch, heads, M, D] and index [batch, heads, N S], numbers of keys as f32.
-/// Output: mu [batch, heads, N S, D], row n S + s is q_n + k_index. The index gets no gradient; one out of range is taken
-/// as the nearest key.
+/// Output: mu [batch, heads, N S, D], row n S + s is q_n + k_index. The index gets no gradient; one out of range is
+/// taken as the nearest key.
 #[derive(Debug)]
 pub struct GatherKeys {
     /// Keys a query S.

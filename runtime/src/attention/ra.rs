@@ -9,8 +9,9 @@ use super::{Attend, Attention, AttentionConfig, Context, Qkv};
 use crate::ops::{Layout, MatMul, Residual};
 use crate::{Error, Tape, Tensor};
 
-/// Randomized attention: every query n has samples w_ns = mu_ns + noise of its own, and its output is the mean over s of
-/// f(w_ns), the attention of w_ns under the feature map phi. With exact noise around drawn keys it is unbiased (spec 1.3).
+/// Randomized attention: every query n has samples w_ns = mu_ns + noise of its own, and its output is the mean over s
+/// of f(w_ns), the attention of w_ns under the feature map phi. With exact noise around drawn keys it is unbiased
+/// (spec 1.3).
 #[derive(Clone, Debug)]
 pub struct Ra {
     config: AttentionConfig,

@@ -132,7 +132,7 @@ impl Sizes {
         logits
     }
 
-    /// Records `index` [Z, N, S], keys drawn by their softmax weights. Slab by slab: there is no N x M matrix here either.
+    /// Records `index` [Z, N, S], keys drawn by their softmax weights, slab by slab: no N x M matrix here either.
     pub(crate) fn draw(
         &self,
         rec: &mut Recorder,

@@ -5,6 +5,9 @@ use lara_tests::{Case, random, run};
 
 use super::attend::{Sizes, VARIANTS};
 
+/// Every way to draw.
+const DRAWS: [&str; 2] = ["forward", "forward_rows"];
+
 fn header(step: u32, seed: [u32; 2]) -> Header {
     Header { step, micro_step: 2, seed, ..Header::default() }
 }
@@ -77,8 +80,8 @@ fn draws_where_the_sum_exceeds_the_uniform() {
         for part in [&p[..first * keys], &p[first * keys..]].into_iter().filter(|part| !part.is_empty()) {
             case = case.constant([part.len() / keys, keys], part.to_vec());
         }
-        let index = run(&case, &[], 1).outputs.remove(0);
-        for (draw, &key) in index.iter().enumerate() {
+        let draws = DRAWS.iter().map(|variant| run(&case, &[variant], 1).outputs.remove(0));
+        for (draw, key) in draws.flat_map(|index| index.into_iter().enumerate()) {
             let row = &p[draw / samples * keys..][..keys];
             let uniform = host_uniform(header, 11, draw);
             assert!(
@@ -98,11 +101,14 @@ fn a_sum_below_the_uniform_gives_the_last_key_of_positive_probability() {
         DrawKeys { samples: 64, stream: 1 }.record(&mut tape.rec, x[0], [0, 4], index);
         vec![index]
     };
-    let index = run(&Case::new("draw_keys", &build).constant([4, 4], rows.concat()), &[], 1).outputs.remove(0);
-    let count = |row: usize, key: f64| index[row * 64..][..64].iter().filter(|&&k| k == key).count();
-    assert!(count(0, 0.0) > 0 && count(0, 1.0) > 32 && count(0, 0.0) + count(0, 1.0) == 64, "{index:?}");
-    assert_eq!([count(1, 0.0), count(2, 1.0)], [64, 64], "{index:?}");
-    assert!(count(3, 1.0) > 0 && count(3, 2.0) > 0 && count(3, 1.0) + count(3, 2.0) == 64, "{index:?}");
+    let case = Case::new("draw_keys", &build).constant([4, 4], rows.concat());
+    for variant in DRAWS {
+        let index = run(&case, &[variant], 1).outputs.remove(0);
+        let count = |row: usize, key: f64| index[row * 64..][..64].iter().filter(|&&k| k == key).count();
+        assert!(count(0, 0.0) > 0 && count(0, 1.0) > 32 && count(0, 0.0) + count(0, 1.0) == 64, "{variant}: {index:?}");
+        assert_eq!([count(1, 0.0), count(2, 1.0)], [64, 64], "{variant}: {index:?}");
+        assert!(count(3, 1.0) > 0 && count(3, 2.0) > 0 && count(3, 1.0) + count(3, 2.0) == 64, "{variant}: {index:?}");
+    }
 }
 
 fn drawn(sizes: Sizes, [q, k]: [&[f64]; 2], bias: Option<Vec<f64>>, samples: usize, header: Header) -> Case<'static> {

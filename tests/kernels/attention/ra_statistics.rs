@@ -74,13 +74,14 @@ fn exact_noise_is_unbiased() {
     }
 }
 
-/// The released noise is too small for the densities that weight it (spec 1.7).
+/// The released noise is too small for the densities that weight it (spec 1.7). Squared deviations of unbiased means
+/// would be 1 on average, give or take 0.4 (more where channels go together); these are about 19 and 81.
 #[test]
 fn released_noise_and_no_noise_are_biased() {
     for noise in [Noise::Released, Noise::None] {
         let off = deviations(&outputs(noise, 1));
         let squares = off.iter().map(|z| z * z).sum::<f64>() / off.len() as f64;
-        assert!(squares > 16.0, "{noise:?}: standard errors from softmax: {off:.1?}");
+        assert!(squares > 9.0, "{noise:?}: standard errors from softmax: {off:.1?}");
     }
 }
 
