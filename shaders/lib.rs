@@ -79,6 +79,8 @@ modules! {
     VALUE_NORMS = "attention/value_norms";
     MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
+    BROADCAST = "attention/broadcast";
+    PROJECTION = "attention/projection";
     NOISE = "attention/noise";
     DRAW_KEYS = "attention/draw_keys";
     GATHER_KEYS = "attention/gather_keys";

@@ -42,6 +42,9 @@ pub enum Init {
     FanIn(usize),
     /// Uniform in +-sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), for a matrix [fan out, fan in].
     XavierUniform,
+    /// Rows of the last dimension, under every index of the first in blocks of their length orthogonal, each distributed
+    /// as a standard normal vector: random features (Choromanski et al. 2021), [heads, features, head dim].
+    OrthogonalRows,
 }
 
 /// A declared parameter.
@@ -217,6 +220,11 @@ impl Entry {
             Init::XavierUniform => {
                 let fans = self.shape.rows() + self.shape.last();
                 self.uniform(seed, (6.0 / fans as f32).sqrt())
+            }
+            Init::OrthogonalRows => {
+                let (mut stream, dim) = (Stream::new(seed, &self.name), self.shape.last());
+                let heads = self.shape.dims()[0];
+                (0..heads).flat_map(|_| stream.orthogonal_rows(self.shape.rows() / heads, dim)).collect()
             }
             Init::TruncNormal(std) => {
                 let mut stream = Stream::new(seed, &self.name);

@@ -24,6 +24,11 @@ pub fn normal_pair(bits: [u32; 2]) -> [f32; 2] {
     [radius * angle.cos(), radius * angle.sin()]
 }
 
+/// FNV-1a: the number of the random stream that belongs to a name.
+pub(crate) fn hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+}
+
 /// A stream of numbers for initial values, keyed by a seed and a name.
 #[derive(Debug)]
 pub struct Stream {
@@ -37,9 +42,7 @@ pub struct Stream {
 impl Stream {
     /// The stream of `seed` for `name`; different names give independent numbers.
     pub fn new(seed: u64, name: &str) -> Self {
-        // FNV-1a
-        let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
-        Stream { key: [seed as u32, (seed >> 32) as u32], name: hash, at: 0, bits: Vec::new(), ready: None }
+        Stream { key: [seed as u32, (seed >> 32) as u32], name: hash(name), at: 0, bits: Vec::new(), ready: None }
     }
 
     fn bits(&mut self) -> u32 {
@@ -63,5 +66,30 @@ impl Stream {
         let pair = normal_pair([self.bits(), self.bits()]);
         self.ready = Some(pair[1]);
         pair[0]
+    }
+
+    /// `rows` rows of `dim` numbers, in blocks of `dim` orthogonal, each row distributed as a standard normal vector: a
+    /// Gaussian matrix made orthonormal, times the lengths of independent Gaussian vectors.
+    pub(crate) fn orthogonal_rows(&mut self, rows: usize, dim: usize) -> Vec<f32> {
+        let mut gaussian = |len: usize| (0..len).map(|_| f64::from(self.normal())).collect::<Vec<f64>>();
+        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let mut all: Vec<Vec<f64>> = Vec::with_capacity(rows);
+        for row in 0..rows {
+            let mut w = gaussian(dim);
+            // Twice, since once leaves what rounding brought back.
+            for other in all[row / dim * dim..].iter().chain(&all[row / dim * dim..]) {
+                let along = product(other, &w);
+                w.iter_mut().zip(other).for_each(|(w, o)| *w -= along * o);
+            }
+            let length = product(&w, &w).sqrt().max(f64::MIN_POSITIVE);
+            w.iter_mut().for_each(|w| *w /= length);
+            all.push(w);
+        }
+        let scaled = all.into_iter().flat_map(|w| {
+            let length = gaussian(dim);
+            let length = product(&length, &length).sqrt();
+            w.into_iter().map(move |w| (length * w) as f32)
+        });
+        scaled.collect()
     }
 }

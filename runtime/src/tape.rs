@@ -166,6 +166,12 @@ impl<'p> Tape<'p> {
         result
     }
 
+    /// Number of a random stream that belongs to the current scope: the same however much else draws, and so the same in
+    /// training and at evaluation ([`Recorder::next_stream`] counts the operations of one recording).
+    pub fn scope_stream(&self) -> u32 {
+        crate::random::hash(&self.scope.join("."))
+    }
+
     /// Applies an operation with one output.
     pub fn apply(&mut self, op: impl Op + 'static, x: &[Tensor]) -> Tensor {
         self.apply_all(op, x)[0]

@@ -2,6 +2,7 @@
 
 mod add_token;
 mod attend;
+mod broadcast;
 mod column_lse;
 mod config;
 mod draw_keys;
@@ -16,13 +17,16 @@ mod lara_mix;
 mod lara_weights;
 mod mask;
 mod noise;
+mod projection;
 mod ra;
+mod rfa;
 mod softmax;
 mod streamed;
 mod value_norms;
 
 pub use add_token::AddToken;
 pub use attend::Attend;
+pub use broadcast::Broadcast;
 pub use column_lse::ColumnLse;
 pub use config::{
     AttentionConfig, FeatureMap, MechanismKind, MisType, Noise, Padding, PoolModule, Projection, ProposalGen,
@@ -39,7 +43,9 @@ pub use lara_mix::LaraMix;
 pub use lara_weights::LaraWeights;
 pub use mask::{MASKED, Mask};
 pub use noise::Perturb;
+pub use projection::DrawProjection;
 pub use ra::Ra;
+pub use rfa::Rfa;
 pub use value_norms::ValueNorms;
 
 use crate::ops::fill;
@@ -174,6 +180,7 @@ pub fn mechanism(config: &AttentionConfig) -> Box<dyn Attention> {
     match config.mechanism {
         MechanismKind::Softmax => Box::new(Softmax { causal: config.causal }),
         MechanismKind::Ra => Box::new(Ra::new(config.clone())),
+        MechanismKind::Rfa => Box::new(Rfa::new(config.clone())),
         MechanismKind::Lara => Box::new(Lara::new(config.clone())),
         other => Box::new(Refused(format!("{} is not there yet", other.name()))),
     }

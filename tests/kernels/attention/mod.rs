@@ -1,5 +1,6 @@
 mod add_token;
 mod attend;
+mod broadcast;
 mod column_lse;
 mod draw_keys;
 mod gather_keys;
@@ -14,8 +15,10 @@ mod lara_reference;
 mod lara_weights;
 mod mask;
 mod noise;
+mod projection;
 mod ra;
 mod ra_statistics;
+mod rfa;
 mod softmax;
 mod value_norms;
 

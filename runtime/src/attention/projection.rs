@@ -1,0 +1,78 @@
+//! The projection of random features: drawn on the device, learned, or given.
+
+use lara_shaders::PROJECTION;
+
+use super::{AttentionConfig, Context, Projection, SampleScheme};
+use crate::ops::quads;
+use crate::{Error, Init, Recorder, StepBuilder, Tape, Tensor};
+
+/// A draw on the device of rows from N(0, I). Nothing flows back into it.
+#[derive(Clone, Copy, Debug)]
+pub struct DrawProjection {
+    /// Rows orthogonal in blocks of their length, instead of independent.
+    pub orthogonal: bool,
+    /// Number of the random stream, from [`Tape::scope_stream`]: the same in training and at evaluation.
+    pub stream: u32,
+    /// Under the run's seed anew after this many optimizer steps; `None`: always the one of `seed`.
+    pub interval: Option<usize>,
+    /// Seed of the draw that never changes.
+    pub seed: u32,
+}
+
+impl DrawProjection {
+    fn sizes<'r>(&self, step: StepBuilder<'r>, [heads, rows, dim]: [usize; 3]) -> StepBuilder<'r> {
+        step.uint("heads", heads)
+            .uint("rows", rows)
+            .uint("dim", dim)
+            .uint("stream", self.stream as usize)
+            .uint("interval", self.interval.unwrap_or(0))
+            .uint("seed", self.seed as usize)
+    }
+
+    /// Records the draw of a projection of this shape, [heads, rows, dim].
+    pub fn record(&self, rec: &mut Recorder, shape @ [heads, rows, dim]: [usize; 3]) -> Tensor {
+        let w = rec.scratch("projection", shape);
+        let step = rec.step(&PROJECTION, "gaussian").bind("w", w);
+        self.sizes(step, shape).dispatch_items(quads(w.len()), 64);
+        if self.orthogonal {
+            let step = rec.step(&PROJECTION, "orthogonalise").bind("w", w);
+            self.sizes(step, shape).dispatch_items(heads * rows.div_ceil(dim), 1);
+        }
+        w
+    }
+}
+
+/// The projection [heads, features, dim] in the paper's units that settings and context ask for. One that is given
+/// decides on the number of features.
+pub(super) fn projection(tape: &mut Tape<'_>, config: &AttentionConfig, context: &Context, q: Tensor) -> Tensor {
+    let (heads, features, dim) = (q.dims()[1], config.features, q.last());
+    let shape = [heads, features, dim];
+    if let Some(given) = context.projection {
+        if matches!(given.dims(), &[h, rows, d] if h == heads && rows > 0 && d == dim) {
+            return given;
+        }
+        let given = given.shape();
+        tape.rec.fail(Error::Shape(format!(
+            "a projection {given} does not fit {heads} heads of dimension {dim}; it is [{heads}, features, {dim}]"
+        )));
+        return tape.rec.scratch("no projection", shape);
+    }
+    if config.projection == Projection::Given {
+        tape.rec.fail(Error::Shape(format!(
+            "projection = \"given\", but none is given; put one {shape:?} in the context, or draw one with \"iid\" or \
+             \"orthogonal\""
+        )));
+        return tape.rec.scratch("no projection", shape);
+    }
+    if config.sample_scheme == SampleScheme::Learnable {
+        return tape.parameter("projection", shape, Init::OrthogonalRows);
+    }
+    let redrawn = tape.is_training() && config.sample_scheme == SampleScheme::Default;
+    let draw = DrawProjection {
+        orthogonal: config.projection == Projection::Orthogonal,
+        stream: tape.scope_stream(),
+        interval: redrawn.then_some(config.redraw_interval),
+        seed: config.projection_seed,
+    };
+    draw.record(&mut tape.rec, shape)
+}

@@ -1,0 +1,142 @@
+// The projection of random features: rows w_s that are standard normal, each on its own or orthogonal to its neighbours
+// (Choromanski et al. 2021; spec 1.8). The numbers depend on (seed, stream, draw, element) alone: the draw is the step
+// divided by params.interval under the run's seed, or always 0 under params.seed if params.interval is 0.
+//
+// gaussian       w = independent standard normal numbers. One invocation per four elements, 64 a workgroup
+// orthogonalise  rows in blocks of up to dim: Gram and Schmidt, each row twice (once leaves what rounding brought back),
+//                then every row as long as an independent Gaussian vector of dim numbers, so that one row alone is
+//                distributed as before. One workgroup of 64 per head and block, rows one after the other in storage
+//                memory, which holds any dim; products with earlier rows in portions of 256.
+// Write policy: gaussian stores w; orthogonalise rewrites w in place.
+
+#import header
+#import index
+#import philox
+
+struct Params { heads: u32, rows: u32, dim: u32, stream: u32, interval: u32, seed: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> w: array<f32>; // [heads, rows, dim]
+
+const PORTION = 256u;
+
+var<workgroup> products: array<f32, 256>;
+var<workgroup> sums: array<vec2<f32>, 64>;
+
+// Four standard normal numbers; part 0 holds the directions, part 1 the lengths.
+fn four_normals(i: u32, part: u32) -> vec4<f32> {
+    var key = vec2(params.seed, 0u);
+    var draw = 0u;
+    if params.interval > 0u {
+        key = vec2(header.seed_low, header.seed_high);
+        draw = header.step / params.interval;
+    }
+    let bits = philox(vec4(i, part, draw, params.stream), key);
+    return vec4(normal_pair(bits.xy), normal_pair(bits.zw));
+}
+
+@compute @workgroup_size(64)
+fn gaussian(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    let len = params.heads * params.rows * params.dim;
+    if 4u * i >= len {
+        return;
+    }
+    let four = four_normals(i, 0u);
+    for (var j = 0u; j < min(4u, len - 4u * i); j++) {
+        w[4u * i + j] = four[j];
+    }
+}
+
+// Takes from the row at `at` its components along the `count` orthonormal rows from `first` on.
+fn remove(at: u32, first: u32, count: u32, local: u32) {
+    for (var begin = 0u; begin < count; begin += PORTION) {
+        let end = min(begin + PORTION, count);
+        for (var r = begin + local; r < end; r += 64u) {
+            var product = 0.0;
+            for (var c = 0u; c < params.dim; c++) {
+                product += w[first + r * params.dim + c] * w[at + c];
+            }
+            products[r - begin] = product;
+        }
+        workgroupBarrier();
+        for (var c = local; c < params.dim; c += 64u) {
+            var value = w[at + c];
+            for (var r = begin; r < end; r++) {
+                value -= products[r - begin] * w[first + r * params.dim + c];
+            }
+            w[at + c] = value;
+        }
+        storageBarrier();
+        workgroupBarrier();
+    }
+}
+
+fn sum_of(value: vec2<f32>, local: u32) -> vec2<f32> {
+    workgroupBarrier();
+    sums[local] = value;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if local < half {
+            sums[local] += sums[local + half];
+        }
+        workgroupBarrier();
+    }
+    return sums[0];
+}
+
+// The row at `at` becomes as long as 1, or as a Gaussian vector that belongs to it.
+fn set_length(at: u32, row: u32, drawn: bool, local: u32) {
+    var squares = vec2(0.0);
+    for (var c = local; c < params.dim; c += 64u) {
+        squares.x += w[at + c] * w[at + c];
+    }
+    let quads = (params.dim + 3u) / 4u;
+    for (var i = local; i < quads; i += 64u) {
+        // Rows start at whole fours of the counter, whatever dim is.
+        var four = four_normals(row * quads + i, 1u);
+        let count = vec4<u32>(params.dim - 4u * i);
+        four = select(vec4(0.0), four, vec4(0u, 1u, 2u, 3u) < count);
+        squares.y += dot(four, four);
+    }
+    let sum = sum_of(squares, local);
+    var factor = inverseSqrt(max(sum.x, 1e-30));
+    if drawn {
+        factor *= sqrt(sum.y);
+    }
+    for (var c = local; c < params.dim; c += 64u) {
+        w[at + c] *= factor;
+    }
+    storageBarrier();
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(64)
+fn orthogonalise(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let blocks = (params.rows + params.dim - 1u) / params.dim;
+    let block = workgroup.x + workgroup.y * workgroups.x;
+    if block >= params.heads * blocks {
+        return;
+    }
+    let begin = (block % blocks) * params.dim;
+    let count = min(params.dim, params.rows - begin);
+    let row = (block / blocks) * params.rows + begin;
+    let first = row * params.dim;
+    for (var r = 0u; r < count; r++) {
+        let at = first + r * params.dim;
+        remove(at, first, r, local);
+        remove(at, first, r, local);
+        set_length(at, row + r, false, local);
+    }
+    // Lengths come last: all products above are with rows of length 1.
+    for (var r = 0u; r < count; r++) {
+        set_length(first + r * params.dim, row + r, true, local);
+    }
+}
