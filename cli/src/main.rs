@@ -5,6 +5,7 @@ mod bench;
 mod data;
 mod devices;
 mod eval;
+mod experiment;
 mod fail;
 mod maps;
 mod model;
@@ -37,6 +38,7 @@ Examples:
   lara eval runs/digits
   lara predict runs/digits photo.png --maps maps/
   lara attend --input in.safetensors --output out.safetensors --mechanism softmax
+  lara experiment approximation --source checkpoint runs/digits
   lara bench --json
 
 Exit codes: 0 done, 1 failed, 2 bad use or bad input.";
@@ -53,6 +55,8 @@ enum Command {
     Devices(devices::Options),
     /// Apply an attention mechanism to tensors of a file.
     Attend(attend::Options),
+    /// The paper's comparisons: approximation error, and classification at equal budget.
+    Experiment(experiment::Options),
     /// Measure this adapter: peaks, matmul, attention, a training step.
     Bench(bench::Options),
     /// Fetch or export data sets.
@@ -83,6 +87,7 @@ fn run(command: &Command) -> Outcome {
         Command::Predict(options) => predict::run(options),
         Command::Devices(options) => devices::run(options),
         Command::Attend(options) => attend::run(options),
+        Command::Experiment(options) => experiment::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Data(options) => data::run(options),
     }

@@ -27,19 +27,7 @@ pub(crate) fn load(
     batch: usize,
     with_maps: bool,
 ) -> Outcome<Model> {
-    let trained = TrainedModel::open(path)?;
-    let mut config = match (preset, trained.config) {
-        (Some(preset), _) => TrainConfig::load(preset, &[] as &[&str])?,
-        (None, Some(config)) => config,
-        (None, None) => {
-            let what = format!("{} carries no configuration; name one with --preset", path.display());
-            return Err(Failure::input(what));
-        }
-    };
-    for assignment in sets {
-        config.set(assignment)?;
-    }
-    config.validate()?;
+    let (trained, config) = open(path, preset, sets)?;
     let mut parameters = Parameters::new(gpu);
     let tune = Tune::measured(gpu);
     let predictor = pollster::block_on(Predictor::new(gpu, &tune, &config, &mut parameters, batch, with_maps))?;
@@ -53,4 +41,22 @@ pub(crate) fn load(
         trained.classes
     };
     Ok(Model { config, classes, predictor, parameters })
+}
+
+/// Weights and configuration from disk, with `sets` laid over the configuration.
+pub(crate) fn open(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcome<(TrainedModel, TrainConfig)> {
+    let mut trained = TrainedModel::open(path)?;
+    let mut config = match (preset, trained.config.take()) {
+        (Some(preset), _) => TrainConfig::load(preset, &[] as &[&str])?,
+        (None, Some(config)) => config,
+        (None, None) => {
+            let what = format!("{} carries no configuration; name one with --preset", path.display());
+            return Err(Failure::input(what));
+        }
+    };
+    for assignment in sets {
+        config.set(assignment)?;
+    }
+    config.validate()?;
+    Ok((trained, config))
 }

@@ -96,7 +96,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
-fn train(trainer: Trainer) -> Outcome<Summary> {
+/// What the first Ctrl-C sets; the second ends the process. Called once a process.
+pub(crate) fn stop_on_ctrl_c() -> Outcome<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     let handler = move || {
@@ -106,6 +107,11 @@ fn train(trainer: Trainer) -> Outcome<Summary> {
         eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once without saving");
     };
     ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
+    Ok(stop)
+}
+
+fn train(trainer: Trainer) -> Outcome<Summary> {
+    let stop = stop_on_ctrl_c()?;
     let (total, done) = trainer.steps();
     let bar = progress_bar(total);
     bar.set_position(done);

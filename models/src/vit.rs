@@ -27,6 +27,14 @@ pub struct VitOutput {
     pub logits: Tensor,
     /// Attention weights of every block [batch, heads, tokens, tokens], if they were asked for.
     pub maps: Vec<Tensor>,
+    /// Queries, keys and values of every block, each [batch, heads, tokens, head dim]; pin what is to be read.
+    pub qkv: Vec<Qkv>,
+}
+
+/// What went into a block's attention, and its weights if they were asked for.
+struct Seen {
+    qkv: Qkv,
+    map: Option<Tensor>,
 }
 
 impl Vit {
@@ -48,15 +56,21 @@ impl Vit {
         self.record(tape, images, true)
     }
 
+    /// Records the model and says where the queries, keys and values of every block are.
+    pub fn forward_with_qkv(&self, tape: &mut Tape<'_>, images: Tensor) -> VitOutput {
+        self.record(tape, images, false)
+    }
+
     fn record(&self, tape: &mut Tape<'_>, images: Tensor, with_maps: bool) -> VitOutput {
         let mut x = self.embed(tape, images);
-        let mut maps = Vec::new();
+        let (mut maps, mut qkv) = (Vec::new(), Vec::new());
         for layer in 0..self.model.depth {
             tape.scope("blocks", |tape| {
                 tape.scope(&layer.to_string(), |tape| {
-                    let (y, map) = self.block(tape, x, layer, with_maps);
+                    let (y, seen) = self.block(tape, x, layer, with_maps);
                     x = y;
-                    maps.extend(map);
+                    maps.extend(seen.map);
+                    qkv.push(seen.qkv);
                 });
             });
         }
@@ -67,7 +81,7 @@ impl Vit {
             let init = if self.model.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
             linear(tape, pooled, self.model.num_classes, true, init)
         });
-        VitOutput { logits, maps }
+        VitOutput { logits, maps, qkv }
     }
 
     fn pooling(&self, x: Tensor) -> TokenPooling {
@@ -113,21 +127,21 @@ impl Vit {
         self.model.num_patches() + usize::from(self.model.class_token)
     }
 
-    fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Option<Tensor>) {
+    fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Seen) {
         let last = self.model.depth.saturating_sub(1).max(1) as f64;
         let drop_path = self.model.drop_path_rate * layer as f64 / last;
         let sample = self.tokens() * self.model.embed_dim;
         let normed = layer_norm(tape, "norm1", x);
-        let (branch, map) = tape.scope("attn", |tape| self.attention(tape, normed, layer, with_map));
+        let (branch, seen) = tape.scope("attn", |tape| self.attention(tape, normed, layer, with_map));
         let branch = dropout(tape, branch, drop_path, sample);
         let x = tape.apply(Residual, &[x, branch]);
         let normed = layer_norm(tape, "norm2", x);
         let branch = tape.scope("mlp", |tape| self.mlp(tape, normed));
         let branch = dropout(tape, branch, drop_path, sample);
-        (tape.apply(Residual, &[x, branch]), map)
+        (tape.apply(Residual, &[x, branch]), seen)
     }
 
-    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Option<Tensor>) {
+    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Seen) {
         let ModelConfig { embed_dim: dim, num_heads: heads, qkv_bias, drop_rate, .. } = self.model;
         let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * dim, qkv_bias, self.init()));
         let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
@@ -139,11 +153,11 @@ impl Vit {
             ..Context::default()
         };
         let mechanism = mechanism(&self.attention[layer]);
-        let seen = mechanism.attend(tape, qkv, &context);
+        let output = mechanism.attend(tape, qkv, &context);
         let map = with_map.then(|| mechanism.weights(tape, qkv, &context));
-        let joined = tape.apply(JoinHeads, &[seen]);
+        let joined = tape.apply(JoinHeads, &[output]);
         let projected = tape.scope("proj", |tape| linear(tape, joined, dim, true, self.init()));
-        (dropout(tape, projected, drop_rate, 1), map)
+        (dropout(tape, projected, drop_rate, 1), Seen { qkv, map })
     }
 
     fn mlp(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {

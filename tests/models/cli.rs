@@ -308,7 +308,7 @@ fn devices_lists_adapters_as_json() {
 
 #[test]
 fn help_has_examples_for_every_command() {
-    for command in ["", "train", "eval", "predict", "attend", "devices", "bench", "data"] {
+    for command in ["", "train", "eval", "predict", "attend", "experiment", "devices", "bench", "data"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let text = output(Path::new("."), &arguments);
         let examples = text.split_once("Examples:\n").unwrap_or_else(|| panic!("no examples in {text}")).1;

@@ -5,6 +5,7 @@ mod checkpoint;
 mod cli;
 mod config;
 mod data;
+mod experiment;
 mod loader;
 mod metrics;
 mod random;

@@ -16,7 +16,8 @@ use serde::Serialize;
 use crate::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
 
-use layer::{Array, Arrays, Layer, Setting, Want};
+pub(crate) use compare::relative_error;
+pub(crate) use layer::{Array, Arrays, Layer, Setting, Want};
 
 /// Apply an attention mechanism to tensors of a safetensors file.
 #[derive(Args)]

@@ -7,10 +7,10 @@ use lara_runtime::{Header, Plan};
 use crate::fail::Outcome;
 
 /// Seconds of one run.
-pub(super) struct Times {
-    pub(super) median: f64,
-    pub(super) fastest: f64,
-    pub(super) runs: usize,
+pub(crate) struct Times {
+    pub(crate) median: f64,
+    pub(crate) fastest: f64,
+    pub(crate) runs: usize,
 }
 
 /// Least and longest time spent on one measurement, after two runs that nobody counts.

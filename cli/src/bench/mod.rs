@@ -3,7 +3,7 @@
 mod attention;
 mod measure;
 mod primitives;
-mod step;
+pub(crate) mod step;
 
 use std::collections::BTreeMap;
 

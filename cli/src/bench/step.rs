@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use lara_models::data::{Batch, Position};
 use lara_models::train::{Session, TrainConfig};
+use lara_runtime::{Gpu, Tune};
 
 use super::Bench;
 use super::measure::Times;
@@ -20,34 +21,51 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Outcome {
             "train.batch_size=64".into(),
         ];
         let config = TrainConfig::load("mnist", &sets)?;
-        let start = Instant::now();
-        let schedule = config.schedule(100);
-        let mut session = pollster::block_on(Session::new(bench.gpu, &bench.tune, &config, schedule))?;
-        let batch = batch(&config);
-        session.step(0, &batch)?;
-        session.finish()?;
-        let first = start.elapsed().as_secs_f64();
-        let mut seconds = Vec::new();
-        for step in 1..=STEPS {
-            let start = Instant::now();
-            session.step(step, &batch)?;
-            session.finish()?;
-            seconds.push(start.elapsed().as_secs_f64());
-        }
-        let name = format!("ViT {} parameters, step, {mechanism}", session.parameters.count());
-        bench.push(name, &Times::of(seconds), None, Some(session.memory().activations));
+        let timed = time(bench.gpu, &bench.tune, &config, STEPS)?;
+        let name = format!("ViT {} parameters, step, {mechanism}", timed.parameters);
+        bench.push(name, &timed.steps, None, Some(timed.activation_bytes));
         let name = format!("to the end of the first step, {mechanism}");
-        bench.push(name, &Times::of(vec![first]), None, None);
+        bench.push(name, &Times::of(vec![timed.first]), None, None);
     }
     Ok(())
 }
 
-fn batch(config: &TrainConfig) -> Vec<Batch> {
-    let (count, pixels) = (config.train.batch_size, config.model.image_size * config.model.image_size);
-    vec![Batch {
+/// How long the training steps of a configuration take.
+pub(crate) struct Timed {
+    /// Seconds of recording, compiling and the first step.
+    pub(crate) first: f64,
+    pub(crate) steps: Times,
+    pub(crate) parameters: usize,
+    pub(crate) activation_bytes: u64,
+}
+
+/// Times training steps one by one on a batch of made-up images, in a session of their own.
+pub(crate) fn time(gpu: &Gpu, tune: &Tune, config: &TrainConfig, steps: u64) -> Outcome<Timed> {
+    let start = Instant::now();
+    let schedule = config.schedule(100);
+    let mut session = pollster::block_on(Session::new(gpu, tune, config, schedule))?;
+    let batches = vec![batch(config); config.train.grad_accum_steps.max(1)];
+    session.step(0, &batches)?;
+    session.finish()?;
+    let first = start.elapsed().as_secs_f64();
+    let mut seconds = Vec::new();
+    for step in 1..=steps {
+        let start = Instant::now();
+        session.step(step, &batches)?;
+        session.finish()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let activation_bytes = session.memory().activations;
+    Ok(Timed { first, steps: Times::of(seconds), parameters: session.parameters.count(), activation_bytes })
+}
+
+fn batch(config: &TrainConfig) -> Batch {
+    let (count, model) = (config.train.batch_size, &config.model);
+    let pixels = model.in_chans * model.image_size * model.image_size;
+    Batch {
         images: (0..count * pixels).map(|i| (0.37 * i as f32).sin()).collect(),
-        labels: (0..count as u32).map(|i| (i * 7 + 3) % 10).collect(),
+        labels: (0..count).map(|i| ((i * 7 + 3) % model.num_classes) as u32).collect(),
         indices: (0..count as u32).collect(),
         position: Position::default(),
-    }]
+    }
 }

@@ -1,0 +1,207 @@
+//! Queries, keys and values to approximate attention on: random ones, and those of a trained model.
+
+use std::path::PathBuf;
+
+use lara_models::Vit;
+use lara_models::data::{self, Augment, ImageShape, Split, picture};
+use lara_models::random::{Draws, Purpose};
+use lara_models::train::config::DatasetKind;
+use lara_models::train::{TrainConfig, names_and_shapes};
+use lara_models::weights::TensorFile;
+use lara_runtime::attention::{AttentionConfig, Grid, Qkv};
+use lara_runtime::random::Stream;
+use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+
+use super::approximation::Options;
+use crate::attend::{Array, Arrays};
+use crate::fail::{Failure, Outcome};
+use crate::model;
+
+/// Inputs that belong together: those of a block, or the random ones.
+pub(super) struct Group {
+    pub(super) name: String,
+    /// q, k and v for every seed, all of one shape.
+    pub(super) draws: Vec<Arrays>,
+    /// Weights of the block's own landmark generator, where it has learned some.
+    pub(super) weights: Arrays,
+}
+
+/// Where the inputs come from.
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) groups: Vec<Group>,
+    pub(super) grid: Grid,
+    pub(super) prefix: usize,
+    /// Attention settings to start from.
+    pub(super) attention: AttentionConfig,
+}
+
+/// Which source `--source` names.
+pub(super) enum Wanted {
+    Random,
+    Checkpoint(PathBuf),
+}
+
+impl Wanted {
+    pub(super) fn parse(words: &[String]) -> Outcome<Wanted> {
+        match words {
+            [word] if word == "random" => Ok(Wanted::Random),
+            [word, path] if word == "checkpoint" => Ok(Wanted::Checkpoint(path.into())),
+            _ => Err(Failure::input(format!(
+                "--source {} is no source; write --source random, or --source checkpoint DIR with a run's folder",
+                words.join(" ")
+            ))),
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn open(gpu: &Gpu, tune: &Tune, options: &Options) -> Outcome<Source> {
+        match Wanted::parse(&options.source)? {
+            Wanted::Random => random(options),
+            Wanted::Checkpoint(path) => trained(gpu, tune, options, &path),
+        }
+    }
+}
+
+/// q and k normal with standard deviation `--amplitude`, v standard normal: the paper's setting.
+fn random(options: &Options) -> Outcome<Source> {
+    if !options.images.is_empty() {
+        return Err(Failure::input("--images needs a model to show them to; add --source checkpoint DIR"));
+    }
+    let shape = vec![1, options.heads, options.tokens, options.head_dim];
+    let len: usize = shape.iter().product();
+    let draw = |seed: u64| {
+        let tensor = |name: &str, amplitude: f32| {
+            let mut stream = Stream::new(seed, name);
+            let values = (0..len).map(|_| amplitude * stream.normal()).collect();
+            (name.to_owned(), Array { shape: shape.clone(), values })
+        };
+        let amplitude = options.amplitude as f32;
+        Arrays::from([tensor("q", amplitude), tensor("k", amplitude), tensor("v", 1.0)])
+    };
+    let group = Group { name: "random".into(), draws: (0..options.seeds).map(draw).collect(), weights: Arrays::new() };
+    Ok(Source {
+        name: format!("random, amplitude {}", options.amplitude),
+        groups: vec![group],
+        grid: Grid::Sequence,
+        prefix: 0,
+        attention: AttentionConfig::default(),
+    })
+}
+
+/// A model's forward pass up to its queries, keys and values.
+struct Recorded {
+    plan: Plan,
+    images: Tensor,
+    blocks: Vec<Qkv>,
+}
+
+fn trained(gpu: &Gpu, tune: &Tune, options: &Options, path: &std::path::Path) -> Outcome<Source> {
+    let (trained, config) = model::open(path, options.preset.as_deref(), &[])?;
+    let batches = if options.images.is_empty() { held_out(&config, options)? } else { given(&config, options)? };
+    let sample = config.model.in_chans * config.model.image_size * config.model.image_size;
+    let mut parameters = Parameters::new(gpu);
+    let recorded = record(gpu, tune, &config, &mut parameters, batches[0].len() / sample)?;
+    for (index, values) in trained.weights.get_all(&names_and_shapes(&parameters))?.iter().enumerate() {
+        parameters.write(gpu, Role::Weight, index, values);
+    }
+    let mut groups = Vec::new();
+    for index in 0..recorded.blocks.len() {
+        let weights = landmark_weights(&trained.weights, index)?;
+        groups.push(Group { name: format!("block {index}"), draws: Vec::new(), weights });
+    }
+    for seed in 0..options.seeds {
+        let images = &batches[seed as usize % batches.len()];
+        recorded.plan.run().write(recorded.images, images).steps().submit()?;
+        for (group, Qkv { q, k, v }) in groups.iter_mut().zip(&recorded.blocks) {
+            let mut draw = Arrays::new();
+            for (name, tensor) in [("q", q), ("k", k), ("v", v)] {
+                let values = recorded.plan.read_blocking(*tensor)?;
+                draw.insert(name.to_owned(), Array { shape: tensor.dims().to_vec(), values });
+            }
+            group.draws.push(draw);
+        }
+    }
+    let side = config.model.grid_size();
+    Ok(Source {
+        name: format!("{} ({})", path.display(), config.attention_of(0).mechanism.name()),
+        groups,
+        grid: Grid::Plane([side, side]),
+        prefix: usize::from(config.model.class_token),
+        attention: config.attention_of(0).clone(),
+    })
+}
+
+/// Weights of a block's landmark generators, under the names that a mechanism alone declares.
+fn landmark_weights(file: &TensorFile, block: usize) -> Outcome<Arrays> {
+    let scope = format!("blocks.{block}.attn.");
+    let mut weights = Arrays::new();
+    for name in file.names() {
+        if let Some(inner) = name.strip_prefix(&scope).filter(|inner| inner.contains("_landmarks.")) {
+            let (shape, values) = file.numbers(name)?;
+            weights.insert(inner.to_owned(), Array { shape, values });
+        }
+    }
+    Ok(weights)
+}
+
+fn record(
+    gpu: &Gpu,
+    tune: &Tune,
+    config: &TrainConfig,
+    parameters: &mut Parameters,
+    batch: usize,
+) -> Outcome<Recorded> {
+    let mut tape = Tape::new(parameters, tune, Mode::Eval);
+    let size = config.model.image_size;
+    let images = tape.input("images", [batch, config.model.in_chans, size, size]);
+    let blocks = Vit::new(config).forward_with_qkv(&mut tape, images).qkv;
+    blocks.iter().flat_map(|Qkv { q, k, v }| [*q, *k, *v]).for_each(|tensor| tape.rec.pin(tensor));
+    let recording = tape.finish()?;
+    parameters.allocate(gpu, &[Role::Weight]);
+    Ok(Recorded { plan: Plan::compile_blocking(gpu, recording, parameters)?, images, blocks })
+}
+
+fn normalised(config: &TrainConfig, pixels: &[f32]) -> Vec<f32> {
+    let size = config.model.image_size;
+    let shape = ImageShape { channels: config.model.in_chans, height: size, width: size };
+    let mut input = vec![0.0; shape.len()];
+    Augment::eval(&config.data).apply(pixels, shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
+    input
+}
+
+/// Other held-out images for every seed, spread over the set.
+fn held_out(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
+    let images = data::open(&config.data, &config.model, Split::Test)?;
+    let (count, seeds) = (options.count, options.seeds as usize);
+    let wanted = count.saturating_mul(seeds);
+    if wanted > images.len() {
+        return Err(Failure::input(format!(
+            "--count {count} images for each of {seeds} seeds are {wanted}, but {} has {} held-out images; lower --count",
+            images.name(),
+            images.len()
+        )));
+    }
+    let batch = |seed: usize| -> Outcome<Vec<f32>> {
+        let mut batch = Vec::new();
+        for at in 0..count {
+            let index = (at * seeds + seed) * images.len() / wanted;
+            batch.extend(normalised(config, &images.get(index)?.pixels));
+        }
+        Ok(batch)
+    };
+    (0..seeds).map(batch).collect()
+}
+
+/// The user's pictures, for every seed.
+fn given(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
+    let size = config.model.image_size;
+    let shape = ImageShape { channels: config.model.in_chans, height: size, width: size };
+    let crop_pct = if config.data.dataset == DatasetKind::Folder { config.data.crop_pct } else { 1.0 };
+    let mut batch = Vec::new();
+    for path in &options.images {
+        batch.extend(normalised(config, &picture::load(path, shape, crop_pct)?));
+    }
+    Ok(vec![batch])
+}
