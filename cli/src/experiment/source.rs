@@ -125,11 +125,11 @@ fn trained(gpu: &Gpu, tune: &Tune, options: &Options, path: &std::path::Path) ->
     }
     let side = config.model.grid_size();
     Ok(Source {
-        name: format!("{} ({})", path.display(), config.attention_of(0).mechanism.name()),
+        name: format!("{} ({})", path.display(), config.attention_of(0)?.mechanism.name()),
         groups,
         grid: Grid::Plane([side, side]),
         prefix: usize::from(config.model.class_token),
-        attention: config.attention_of(0).clone(),
+        attention: config.attention_of(0)?,
     })
 }
 
