@@ -79,6 +79,7 @@ modules! {
     VALUE_NORMS = "attention/value_norms";
     MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
+    DIVIDE = "attention/divide";
     BROADCAST = "attention/broadcast";
     PROJECTION = "attention/projection";
     NOISE = "attention/noise";

@@ -130,12 +130,13 @@ fn products_of_activations_match() {
         [65, 36, 64],
         [5, 8, 1200],
     ] {
-        for layout in [Layout::Nt, Layout::Nn] {
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
             for (batch, heads) in [(1, 1), (2, 3)] {
                 let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(MatMul { layout, scale: 0.375 }, x)];
+                let one = if layout == Layout::Tn { [batch, heads, k, m] } else { [batch, heads, m, k] };
                 let other = if layout == Layout::Nt { [batch, heads, n, k] } else { [batch, heads, k, n] };
                 let case = Case::new(format!("matmul {layout:?} {batch} {heads} {m} {n} {k}"), &build)
-                    .variable([batch, heads, m, k], random(1, batch * heads * m * k))
+                    .variable(one, random(1, batch * heads * m * k))
                     .variable(other, random(2, batch * heads * n * k))
                     .tolerance(1e-5);
                 check(&case, &Batched { layout, sizes, scale: 0.375 }, VARIANTS);

@@ -7,6 +7,7 @@ mod column_lse;
 mod config;
 mod draw_keys;
 mod gather_keys;
+mod divide;
 mod heads;
 mod join_tokens;
 mod key_norms;
@@ -34,6 +35,7 @@ pub use config::{
 };
 pub use draw_keys::DrawKeys;
 pub use gather_keys::GatherKeys;
+pub use divide::Divide;
 pub use heads::{JoinHeads, SplitHeads};
 pub use join_tokens::JoinTokens;
 pub use key_norms::KeyNorms;

@@ -261,10 +261,11 @@ impl Op for Linear {
     }
 }
 
-/// scale a b^T (`Nt`) or scale a b (`Nn`) for every batch and head: a [batch, heads, M, K], b [.., N, K] or [.., K, N].
+/// scale a b^T (`Nt`), scale a b (`Nn`) or scale a^T b (`Tn`) for every batch and head, with the shapes of [`Layout`]
+/// behind batch and heads.
 #[derive(Debug)]
 pub struct MatMul {
-    /// `Nt` or `Nn`.
+    /// Which operand is transposed.
     pub layout: Layout,
     /// Factor of the product.
     pub scale: f32,
@@ -274,8 +275,9 @@ impl MatMul {
     /// Batch, M, N, K.
     fn sizes(&self, a: Tensor, b: Tensor) -> [usize; 4] {
         let (a, b) = (a.dims(), b.dims());
+        let (m, k) = if self.layout == Layout::Tn { (a[3], a[2]) } else { (a[2], a[3]) };
         let n = if self.layout == Layout::Nt { b[2] } else { b[3] };
-        [a[0] * a[1], a[2], n, a[3]]
+        [a[0] * a[1], m, n, k]
     }
 }
 
@@ -288,7 +290,7 @@ impl Op for MatMul {
         let (a, b) = (x[0], x[1]);
         let [batch, m, n, k] = self.sizes(a, b);
         let inner = if self.layout == Layout::Nt { b.dims()[3] } else { b.dims()[2] };
-        if inner != k || a.dims()[..2] != b.dims()[..2] || self.layout == Layout::Tn {
+        if inner != k || a.dims()[..2] != b.dims()[..2] {
             rec.fail(Error::Shape(format!("no {:?} product of {} and {}", self.layout, a.shape(), b.shape())));
         }
         let y = rec.scratch("product", [a.dims()[0], a.dims()[1], m, n]);
@@ -310,14 +312,15 @@ impl Op for MatMul {
             scale: self.scale,
             accumulate,
         };
-        let transposed = self.layout == Layout::Nt;
-        if let Some(slot) = pass.dx[0] {
-            let layout = if transposed { Layout::Nn } else { Layout::Nt };
-            product(layout, [m, k, n], slot.accumulate).record(rec, dy, b, None, slot.grad);
-        }
-        if let Some(slot) = pass.dx[1] {
-            let (sizes, left, right) = if transposed { ([n, k, m], dy, a) } else { ([k, n, m], a, dy) };
-            product(Layout::Tn, sizes, slot.accumulate).record(rec, left, right, None, slot.grad);
+        let (to_a, to_b) = match self.layout {
+            Layout::Nt => ((Layout::Nn, [m, k, n], dy, b), (Layout::Tn, [n, k, m], dy, a)),
+            Layout::Nn => ((Layout::Nt, [m, k, n], dy, b), (Layout::Tn, [k, n, m], a, dy)),
+            Layout::Tn => ((Layout::Nt, [k, m, n], b, dy), (Layout::Nn, [k, n, m], a, dy)),
+        };
+        for (slot, (layout, sizes, left, right)) in pass.dx.iter().zip([to_a, to_b]) {
+            if let Some(slot) = slot {
+                product(layout, sizes, slot.accumulate).record(rec, left, right, None, slot.grad);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ mod broadcast;
 mod column_lse;
 mod draw_keys;
 mod gather_keys;
+mod divide;
 mod heads;
 mod join_tokens;
 mod key_norms;
