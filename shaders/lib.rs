@@ -80,6 +80,7 @@ modules! {
     MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
     DIVIDE = "attention/divide";
+    PERFORMER_FEATURES = "attention/performer_features";
     BROADCAST = "attention/broadcast";
     PROJECTION = "attention/projection";
     NOISE = "attention/noise";

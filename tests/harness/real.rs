@@ -25,6 +25,10 @@ pub trait Real:
     fn ln(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
+    /// Sine.
+    fn sin(self) -> Self;
+    /// Cosine.
+    fn cos(self) -> Self;
     /// The error function.
     fn erf(self) -> Self;
 }
@@ -44,6 +48,12 @@ impl Real for f64 {
     }
     fn sqrt(self) -> f64 {
         f64::sqrt(self)
+    }
+    fn sin(self) -> f64 {
+        f64::sin(self)
+    }
+    fn cos(self) -> f64 {
+        f64::cos(self)
     }
     /// The Taylor series below 3, the continued fraction of erfc above; both to double precision.
     fn erf(self) -> f64 {
@@ -129,6 +139,12 @@ impl Real for Dual {
     }
     fn sqrt(self) -> Dual {
         Dual(self.0.sqrt(), self.1 / (2.0 * self.0.sqrt()))
+    }
+    fn sin(self) -> Dual {
+        Dual(self.0.sin(), self.1 * self.0.cos())
+    }
+    fn cos(self) -> Dual {
+        Dual(self.0.cos(), -self.1 * self.0.sin())
     }
     fn erf(self) -> Dual {
         let density = 2.0 / std::f64::consts::PI.sqrt() * (-self.0 * self.0).exp();

@@ -18,6 +18,8 @@ mod lara_mix;
 mod lara_weights;
 mod mask;
 mod noise;
+mod performer;
+mod performer_features;
 mod projection;
 mod ra;
 mod rfa;
@@ -45,6 +47,8 @@ pub use lara_mix::LaraMix;
 pub use lara_weights::LaraWeights;
 pub use mask::{MASKED, Mask};
 pub use noise::Perturb;
+pub use performer::Performer;
+pub use performer_features::PerformerFeatures;
 pub use projection::DrawProjection;
 pub use ra::Ra;
 pub use rfa::Rfa;
@@ -182,6 +186,7 @@ pub fn mechanism(config: &AttentionConfig) -> Box<dyn Attention> {
     match config.mechanism {
         MechanismKind::Softmax => Box::new(Softmax { causal: config.causal }),
         MechanismKind::Ra => Box::new(Ra::new(config.clone())),
+        MechanismKind::Performer => Box::new(Performer::new(config.clone())),
         MechanismKind::Rfa => Box::new(Rfa::new(config.clone())),
         MechanismKind::Lara => Box::new(Lara::new(config.clone())),
         other => Box::new(Refused(format!("{} is not there yet", other.name()))),

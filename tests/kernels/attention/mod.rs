@@ -16,6 +16,8 @@ mod lara_reference;
 mod lara_weights;
 mod mask;
 mod noise;
+mod performer;
+mod performer_features;
 mod projection;
 mod ra;
 mod ra_statistics;
