@@ -1,6 +1,7 @@
 //! Models, data sets, checkpoints and the trainer.
 
 mod attend;
+mod bench;
 mod checkpoint;
 mod cli;
 mod config;

@@ -21,6 +21,7 @@ use crate::fail::{Outcome, print, print_json};
 Examples:
   lara bench
   lara bench attention --max-tokens 3136
+  lara bench attention --mechanism all
   lara bench matmul step --json")]
 pub(crate) struct Options {
     /// What to measure; everything if nothing is named. The peaks are always measured.
@@ -29,6 +30,10 @@ pub(crate) struct Options {
     /// Longest sequence for attention.
     #[arg(long, default_value_t = 12_544, value_name = "N")]
     max_tokens: usize,
+    /// Mechanisms for attention, separated by commas. Measured together with softmax, each gets the N from which on it is
+    /// faster.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "softmax,lara")]
+    mechanism: Vec<attention::Mechanism>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -70,6 +75,8 @@ struct Report {
     fma_peak_gflops: f64,
     copy_gigabytes_per_second: f64,
     rows: Vec<Row>,
+    crossovers: Vec<attention::Crossover>,
+    left_out: Vec<String>,
     variants: BTreeMap<String, String>,
 }
 
@@ -80,6 +87,8 @@ struct Bench<'a> {
     bar: ProgressBar,
     peak: f64,
     rows: Vec<Row>,
+    crossovers: Vec<attention::Crossover>,
+    left_out: Vec<String>,
 }
 
 impl Bench<'_> {
@@ -102,7 +111,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     let wants = |what| options.what.is_empty() || options.what.contains(&what);
-    let mut bench = Bench { gpu: &gpu, tune: Tune::measured(&gpu), bar, peak: 0.0, rows: Vec::new() };
+    let tune = Tune::measured(&gpu);
+    let mut bench = Bench { gpu: &gpu, tune, bar, peak: 0.0, rows: vec![], crossovers: vec![], left_out: vec![] };
     bench.bar.set_message("FMA peak");
     bench.peak = primitives::fma_peak(&gpu)?;
     bench.bar.set_message("copy bandwidth");
@@ -111,7 +121,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         primitives::matmuls(&mut bench)?;
     }
     if wants(What::Attention) {
-        attention::run(&mut bench, options.max_tokens)?;
+        attention::run(&mut bench, options.max_tokens, &options.mechanism)?;
     }
     if wants(What::Step) {
         step::run(&mut bench)?;
@@ -127,6 +137,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         fma_peak_gflops: peak,
         copy_gigabytes_per_second: copy,
         rows: bench.rows,
+        crossovers: bench.crossovers,
+        left_out: bench.left_out,
         variants: bench.tune.choices(),
     };
     if options.json {
@@ -156,4 +168,9 @@ fn show(report: &Report) {
             row.activation_bytes.map_or_else(String::new, human_bytes)
         ));
     }
+    if !(report.crossovers.is_empty() && report.left_out.is_empty()) {
+        print("");
+    }
+    report.crossovers.iter().for_each(|crossover| print(&crossover.finding));
+    report.left_out.iter().for_each(print);
 }
