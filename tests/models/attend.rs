@@ -188,6 +188,97 @@ fn draws_of_training_follow_the_seed_and_the_map_sees_the_same() {
 }
 
 #[test]
+fn given_keys_and_noise_of_ra_and_drawn_ones() {
+    let temp = tempfile::tempdir().unwrap();
+    let input = temp.path().join("in.safetensors");
+    let mut tensors = golden();
+    let (count, len) = (B * H * N, B * H * N * D);
+    let index = (0..count).map(|i| ((5 * i + 3) % 16) as f32).collect();
+    let noise = (0..len).map(|i| (2f64.sqrt() * (2.399 * i as f64 + 0.3).sin()) as f32).collect();
+    tensors.push(("index", vec![B, H, N], index));
+    tensors.push(("noise", vec![B, H, N, D], noise));
+    save(&input, &tensors);
+    output(temp.path(), &with(&["--mechanism=ra", "--mode=train", "--map", "--no-compare"]));
+    let out = read(&temp.path().join("out.safetensors"), "out");
+    assert_close("ra", Golden::load().case("ra_ns1_train_idx"), &joined(&out), 2e-5);
+    assert_map_explains_out(temp.path(), &tensors[2].2);
+    tensors[3].2[5] = 16.0;
+    save(&input, &tensors);
+    let said = refusal(temp.path(), &with(&["--mechanism=ra"]));
+    assert_says(&said, &["index is 16 at [0, 0, 5]", "from 0 to 15"]);
+    tensors.truncate(3);
+    save(&input, &tensors);
+    let drawn = |seed: &str| {
+        let more = ["--mechanism=ra", "--set=num_samples=3", "--noise=exact", "--mode=train", "--map", seed];
+        output(temp.path(), &with(&more));
+        assert_map_explains_out(temp.path(), &tensors[2].2);
+        read(&temp.path().join("out.safetensors"), "out")
+    };
+    assert_eq!(drawn("--seed=1"), drawn("--seed=1"));
+    assert_ne!(drawn("--seed=1"), drawn("--seed=2"));
+}
+
+#[test]
+fn projections_are_drawn_given_or_learned() {
+    let temp = tempfile::tempdir().unwrap();
+    let input = temp.path().join("in.safetensors");
+    let mut tensors = golden();
+    save(&input, &tensors);
+    let run = |more: &[&str]| {
+        let settings = ["--mechanism=rfa", "--set=approx_attn_dim=4", "--map", "--no-compare", "--json"];
+        let report = json(temp.path(), &with(&[&settings, more].concat()));
+        assert_map_explains_out(temp.path(), &golden()[2].2);
+        (report, read(&temp.path().join("out.safetensors"), "out"))
+    };
+    let (_, drawn) = run(&[]);
+    assert_ne!(drawn, run(&["--set=projection=iid"]).1);
+    assert_ne!(drawn, run(&["--mode=train", "--seed=3"]).1, "no projection of its own while training");
+    tensors.push(("projection", vec![H, 4, D], to_f32(&random(9, H * 4 * D))));
+    tensors.push(("dout", vec![B, H, N, D], to_f32(&random(5, B * H * N * D))));
+    save(&input, &tensors);
+    let (report, given) = run(&[]);
+    assert_eq!(report["attention"]["projection"], "given");
+    assert_ne!(drawn, given);
+    // The same numbers as a weight: the same output, and a gradient.
+    let (_, learned) = run(&["--set=sample_scheme=learnable", "--grad"]);
+    assert_close("learned", &given, &learned, 1e-6);
+    assert!(read(&temp.path().join("out.safetensors"), "dprojection").iter().any(|x| x.abs() > 1e-6));
+    tensors[3].1 = vec![H, 8, D / 2];
+    save(&input, &tensors);
+    let said = refusal(temp.path(), &with(&["--mechanism=rfa", "--set=features=4"]));
+    assert_says(&said, &["projection has shape [2, 8, 4]", "[2, 4, 8]"]);
+}
+
+#[test]
+fn queries_and_keys_may_differ_in_number() {
+    let temp = tempfile::tempdir().unwrap();
+    let (queries, keys) = (6, 20);
+    let tensor = |name, tokens: usize, seed| (name, vec![1, H, tokens, D], to_f32(&random(seed, H * tokens * D)));
+    let mut tensors = vec![tensor("q", queries, 1), tensor("k", keys, 2), tensor("v", keys, 3)];
+    tensors.push(("key_padding_mask", vec![1, keys], (0..keys).map(|m| f32::from(u8::from(m > 17))).collect()));
+    save(&temp.path().join("in.safetensors"), &tensors);
+    let plain = "--set=proposal_gen=no-param-pool";
+    for settings in [
+        &["--mechanism=softmax"][..],
+        &["--mechanism=ra"],
+        &["--mechanism=rfa"],
+        &["--mechanism=lara", plain, "--set=num_landmarks=4"],
+        &["--mechanism=lara", plain, "--set=num_landmarks=4", "--grid=2x3", "--key-grid=4x5"],
+        &["--mechanism=lara", plain, "--set=num_landmarks=8", "--grid=1x2x3", "--key-grid=2x2x5"],
+    ] {
+        let report = json(temp.path(), &with(&[settings, &["--map", "--json"]].concat()));
+        assert!(report["mean_kl"].as_f64() < Some(3.0), "{report}");
+        let map = read(&temp.path().join("out.safetensors"), "weights");
+        for row in map.chunks(keys) {
+            let (seen, padded): (f64, f64) = (row[..18].iter().sum(), row[18..].iter().sum());
+            assert!((seen - 1.0).abs() < 1e-5 && padded.abs() < 1e-7, "{settings:?}: {row:?}");
+        }
+    }
+    let said = refusal(temp.path(), &with(&["--grid=2x3", "--key-grid=4x4"]));
+    assert_says(&said, &["--key-grid has 16 cells", "20 keys"]);
+}
+
+#[test]
 fn what_is_not_used_is_told() {
     let temp = tempfile::tempdir().unwrap();
     let mut tensors = golden();

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use lara_models::weights::TensorFile;
-use lara_runtime::Mode;
-use lara_runtime::attention::{AttentionConfig, FeatureMap, Grid, MechanismKind, Projection, ProposalGen};
+use lara_runtime::attention::{
+    AttentionConfig, FeatureMap, Grid, MechanismKind, Projection, ProposalGen, SampleScheme,
+};
 
 use super::layer::{Array, Arrays, Setting};
 use crate::fail::{Failure, Outcome};
@@ -33,7 +34,7 @@ pub(super) fn read(path: &Path, setting: &mut Setting, gradients: bool, chosen: 
         )));
     }
     // Who brings a projection wants it used, unless a --set says otherwise.
-    if has("projection") && !chosen && takes_projection(&setting.config) {
+    if has("projection") && !chosen && takes_projection(&setting.config) && !learns_projection(&setting.config) {
         setting.config.projection = Projection::Given;
     }
     let mut given = Arrays::new();
@@ -43,8 +44,8 @@ pub(super) fn read(path: &Path, setting: &mut Setting, gradients: bool, chosen: 
         }
     }
     let sizes = Sizes::of(&given)?;
-    sizes.check_extras(&given, setting)?;
     sizes.check_grids(setting)?;
+    sizes.check_extras(&given, setting)?;
     for name in file.names().filter(|name| !given.contains_key(*name)) {
         tracing::warn!("{name} in {} is not used: {}", path.display(), why_unused(name, &setting.config));
     }
@@ -67,13 +68,20 @@ fn takes_projection(config: &AttentionConfig) -> bool {
     config.mechanism == MechanismKind::Rfa || (config.mechanism == MechanismKind::Performer && random)
 }
 
+/// Whether `projection` names a weight that is trained.
+pub(super) fn learns_projection(config: &AttentionConfig) -> bool {
+    let waves = config.mechanism == MechanismKind::Performer && config.kernel == FeatureMap::MlpFourier;
+    let learnable = config.sample_scheme == SampleScheme::Learnable && config.projection != Projection::Given;
+    waves || (learnable && takes_projection(config))
+}
+
 fn is_used(name: &str, config: &AttentionConfig, gradients: bool) -> bool {
     use MechanismKind::{Lara, Ra};
     match name {
         "q" | "k" | "v" | "key_padding_mask" => true,
         "noise" => matches!(config.mechanism, Lara | Ra),
         "index" => config.mechanism == Ra && config.num_samples > 0,
-        "projection" => takes_projection(config) && config.projection == Projection::Given,
+        "projection" => learns_projection(config) || takes_projection(config) && config.projection == Projection::Given,
         "dout" => gradients,
         // Parameters are declared when the mechanism is recorded; until then anything else may be one.
         _ => true,
@@ -141,11 +149,16 @@ impl Sizes {
             MechanismKind::Lara => vec![batch, heads, self.proposals(setting), dim],
             _ => vec![batch, heads, draws, dim],
         };
+        // One that is learned is a weight, whose shape the mechanism knows.
+        let projection = match given.get("projection") {
+            Some(array) if learns_projection(config) => array.shape.clone(),
+            _ => vec![heads, config.features, dim],
+        };
         for (name, shape, meaning) in [
             ("key_padding_mask", vec![batch, keys], "[batch, M]"),
             ("noise", noise, "[batch, heads, proposals, D] (one proposal a query and drawn key for ra)"),
             ("index", vec![batch, heads, draws], "[batch, heads, N x num_samples]"),
-            ("projection", vec![heads, config.features, dim], "[heads, features, D]"),
+            ("projection", projection, "[heads, features, D]"),
             ("dout", vec![batch, heads, queries, dim], "q's shape"),
         ] {
             if let Some(array) = given.get(name).filter(|array| array.shape != shape) {
@@ -178,18 +191,20 @@ impl Sizes {
         Ok(())
     }
 
-    /// Rows of LARA's noise: C proposals, twice that for two independent samples each.
+    /// Rows of LARA's noise: C proposals, twice that for two independent samples each. On a grid C is a square or a cube, on
+    /// a sequence no more than there are tokens.
     fn proposals(&self, setting: &Setting) -> usize {
         let config = &setting.config;
         let asked = config.num_landmarks;
-        let sequence = setting.grid == Grid::Sequence || config.proposal_gen == ProposalGen::Adaptive1d;
-        let landmarks = match setting.grid {
-            _ if sequence => asked.min(self.queries.saturating_sub(setting.prefix)).max(1),
+        let on_sequence = config.proposal_gen == ProposalGen::Adaptive1d;
+        let grids = [setting.grid, setting.key_grid.unwrap_or_default()];
+        let grid = grids.into_iter().find(|grid| *grid != Grid::Sequence && !on_sequence).unwrap_or_default();
+        let landmarks = match grid {
+            Grid::Sequence => asked.min(self.queries.min(self.keys) - setting.prefix).max(1),
             Grid::Volume(_) => (1..=asked).take_while(|side| side.saturating_pow(3) <= asked).count().max(1).pow(3),
-            _ => asked.isqrt().max(1).pow(2),
+            Grid::Plane(_) => asked.isqrt().max(1).pow(2),
         };
-        let twice = config.use_multisample && matches!(setting.mode, Mode::Train { .. });
-        if twice { 2 * landmarks } else { landmarks }
+        if config.use_multisample { 2 * landmarks } else { landmarks }
     }
 
     fn check_grids(&self, setting: &Setting) -> Outcome {
@@ -200,12 +215,9 @@ impl Sizes {
                 self.queries, self.keys
             )));
         }
-        let key_grid = setting.key_grid.unwrap_or(setting.grid);
-        let key_option =
-            if setting.key_grid.is_some() { "--key-grid" } else { "--grid (without --key-grid, of the keys too)" };
-        for (option, grid, what, tokens) in
-            [("--grid", setting.grid, "queries", self.queries), (key_option, key_grid, "keys", self.keys)]
-        {
+        let mut grids = vec![("--grid", setting.grid, "queries", self.queries)];
+        grids.extend(setting.key_grid.map(|grid| ("--key-grid", grid, "keys", self.keys)));
+        for (option, grid, what, tokens) in grids {
             let Some(cells) = cells(grid) else { continue };
             if cells + prefix != tokens {
                 let behind = if prefix > 0 { format!(" with --prefix {prefix}") } else { String::new() };

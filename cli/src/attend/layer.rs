@@ -6,6 +6,7 @@ use lara_models::weights::TensorFile;
 use lara_runtime::attention::{AttentionConfig, Context, Grid, Qkv, mechanism};
 use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Recorder, Role, Tape, Tensor, Tune};
 
+use super::input::learns_projection;
 use crate::fail::{Failure, Outcome};
 
 /// A tensor on the host.
@@ -175,7 +176,9 @@ fn record(
         tensor
     });
     let [key_padding_mask, noise, index, projection] = EXTRAS.map(|name| {
-        let tensor = shape(name).map(|shape| tape.input(name, shape));
+        // A learned projection comes as a parameter.
+        let is_weight = name == "projection" && learns_projection(&setting.config);
+        let tensor = shape(name).filter(|_| !is_weight).map(|shape| tape.input(name, shape));
         inputs.extend(tensor.map(|tensor| (name, tensor)));
         tensor
     });

@@ -32,11 +32,13 @@ Input tensors (any float type; read as f32):
   q [B, H, N, D], k and v [B, H, M, D]
   key_padding_mask [B, M]         1 where a key is padding, otherwise 0 (numbers or truth values)
   noise                           added to the proposals' means as it is: lara [B, H, C, D], with use_multisample
-                                  while training [B, H, 2 C, D]; ra [B, H, N x num_samples, D]
+                                  [B, H, 2 C, D]; ra [B, H, N x num_samples, D]
   index [B, H, N x num_samples]   the keys that ra draws
-  projection [H, features, D]     of rfa and performer, in the paper's units; sets projection=given
+  projection [H, features, D]     of rfa and performer, in the paper's units; sets projection=given, or is a learned weight
+                                  under sample_scheme=learnable and kernel=mlp-fourier
   q_landmarks.linear.weight|bias, q_landmarks.norm.weight|bias and k_landmarks.*
                                   learned weights, needed by the proposals that have some (pool, adaptive-1d, ..)
+  features.weight|bias            learned weights of kernel=mlp-fourier
   dout [B, H, N, D]               the output's gradient, for --grad
 
 Output tensors:
@@ -61,7 +63,8 @@ pub(crate) struct Options {
     /// How the tokens lie: 14x14 (rows, columns) or 8x14x14 (frames, rows, columns); without it one after the other.
     #[arg(long, value_name = "HxW|FxHxW", value_parser = input::parse_grid)]
     grid: Option<Grid>,
-    /// How the keys lie, where they lie differently from the queries.
+    /// How the keys lie, where they lie differently from the queries. Keys of another number than the queries count as a
+    /// sequence without it.
     #[arg(long, value_name = "HxW|FxHxW", value_parser = input::parse_grid, requires = "grid")]
     key_grid: Option<Grid>,
     /// Tokens in front that belong to no place of the grid: 1 for a class token.
