@@ -1,6 +1,6 @@
 use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Qkv, SampleScheme, mechanism};
-use lara_runtime::{Mode, Tape, Tensor};
-use lara_tests::{Case, Real, Reference, assert_close, check, random, run};
+use lara_runtime::{Mode, Parameters, Plan, Role, Tape, Tensor};
+use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
 
 use super::attend::{Sizes, VARIANTS};
 
@@ -204,4 +204,27 @@ fn approaches_softmax_attention() {
     };
     let (few, many) = (error(16), error(4096));
     assert!(many < few / 20.0 && many < 1e-4, "mean squared error {few} with 16 features, {many} with 4,096");
+}
+
+/// Bytes between forward and backward for 2 heads of dimension 16 and 64 features.
+fn activation_bytes(preferred: &[&str], tokens: usize) -> u64 {
+    let mut parameters = Parameters::new(adapter());
+    let mut tape = Tape::new(&mut parameters, &tune(preferred), Mode::Train { accumulate: false });
+    let config = AttentionConfig { mechanism: MechanismKind::Rfa, ..AttentionConfig::default() };
+    let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|label| tape.variable(label, [1, 2, tokens, 16]));
+    let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &Context::default());
+    tape.backward(&[(out, dout)]);
+    let rec = tape.finish().expect("attention can be recorded");
+    parameters.allocate(adapter(), &[Role::Weight, Role::Grad]);
+    Plan::compile_blocking(adapter(), rec, &parameters).expect("attention compiles").memory().activations
+}
+
+#[test]
+fn memory_grows_linearly_with_the_tokens() {
+    for preferred in VARIANTS {
+        let [few, many] = [4096, 16384].map(|tokens| activation_bytes(preferred, tokens));
+        assert!(many <= 4 * few + (1 << 20), "{preferred:?}: {few} bytes for 4,096 tokens and {many} for 16,384");
+    }
+    let (streamed, matrix) = (activation_bytes(VARIANTS[0], 16384), 2 * 16384 * 64 * 4);
+    assert!(streamed < matrix / 2, "{streamed} bytes: is there a matrix of N x S, {matrix} bytes?");
 }
