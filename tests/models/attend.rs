@@ -80,11 +80,18 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 /// Fails unless rows of `weights` sum to 1 and its product with `v` is `out`.
 fn assert_map_explains_out(dir: &Path, v: &[f32]) {
+    for row in read(&dir.join("out.safetensors"), "weights").chunks(N) {
+        assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{row:?}");
+    }
+    assert_map_gives_out(dir, v);
+}
+
+/// Fails unless the product of `weights` with `v` is `out`.
+fn assert_map_gives_out(dir: &Path, v: &[f32]) {
     let path = dir.join("out.safetensors");
     let (map, out) = (read(&path, "weights"), read(&path, "out"));
     for (head, (map, out)) in map.chunks(N * N).zip(out.chunks(N * D)).enumerate() {
         for (map, out) in map.chunks(N).zip(out.chunks(D)) {
-            assert!((map.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{map:?}");
             let seen = |d: usize| (0..N).map(|m| map[m] * f64::from(v[(head * N + m) * D + d])).sum::<f64>();
             assert_close("map x v", out, &(0..D).map(seen).collect::<Vec<_>>(), 1e-4);
         }
@@ -247,6 +254,42 @@ fn projections_are_drawn_given_or_learned() {
     save(&input, &tensors);
     let said = refusal(temp.path(), &with(&["--mechanism=rfa", "--set=features=4"]));
     assert_says(&said, &["projection has shape [2, 8, 4]", "[2, 4, 8]"]);
+}
+
+#[test]
+fn performer_takes_every_kernel() {
+    let temp = tempfile::tempdir().unwrap();
+    let input = temp.path().join("in.safetensors");
+    let mut tensors = golden();
+    save(&input, &tensors);
+    let settings = ["--mechanism=performer", "--set=features=16", "--map", "--json"];
+    let run = |more: &[&str]| {
+        json(temp.path(), &with(&[&settings, more].concat()));
+        read(&temp.path().join("out.safetensors"), "out")
+    };
+    let outputs = ["favorp", "relu", "relu-only", "sigmoid-only", "dpfp"].map(|kernel| {
+        let out = run(&[&format!("--set=kernel={kernel}")]);
+        // The released code keeps normalisers from being small, and then rows sum to less than 1.
+        assert_map_gives_out(temp.path(), &golden()[2].2);
+        out
+    });
+    for (at, out) in outputs.iter().enumerate() {
+        assert!(!outputs[..at].contains(out), "two kernels gave the same");
+    }
+    let learned = ["--mechanism=performer", "--set=features=16", "--set=proj_method=mlp-fourier", "--grad"];
+    tensors.push(("dout", vec![B, H, N, D], to_f32(&random(5, B * H * N * D))));
+    save(&input, &tensors);
+    let said = refusal(temp.path(), &with(&learned));
+    assert_says(&said, &["lacks projection [2, 8, 8]", "features.weight [16, 16]", "features.bias [16]"]);
+    tensors.push(("projection", vec![H, 8, D], to_f32(&random(6, H * 8 * D))));
+    tensors.push(("features.weight", vec![16, 16], to_f32(&random(7, 256))));
+    tensors.push(("features.bias", vec![16], to_f32(&random(8, 16))));
+    save(&input, &tensors);
+    output(temp.path(), &with(&learned));
+    let path = temp.path().join("out.safetensors");
+    for name in ["dprojection", "dfeatures.weight", "dfeatures.bias"] {
+        assert!(read(&path, name).iter().any(|x| x.abs() > 1e-6), "{name} is nothing");
+    }
 }
 
 #[test]

@@ -43,7 +43,8 @@ Input tensors (any float type; read as f32):
 
 Output tensors:
   out [B, H, N, D]
-  weights [B, H, N, M]            with --map: what the mechanism attends to; rows sum to 1, and its product with v is out
+  weights [B, H, N, M]            with --map: what the mechanism attends to; its product with v is out, and rows sum to 1
+                                  (less where performer's smallest normaliser, 0.01, is in force)
   dq, dk, dv                      with --grad, and of every learned weight: d before its name, such as
                                   dq_landmarks.linear.weight
 
