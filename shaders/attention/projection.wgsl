@@ -7,7 +7,9 @@
 //                then every row as long as an independent Gaussian vector of dim numbers, so that one row alone is
 //                distributed as before. One workgroup of 64 per head and block, rows one after the other in storage
 //                memory, which holds any dim; products with earlier rows in portions of 256.
-// Write policy: gaussian stores w; orthogonalise rewrites w in place.
+// orthogonalise_rows  the same by one invocation per head and block, 8 a workgroup: for CPU-like adapters, where every
+//                barrier costs more than the arithmetic between two.
+// Write policy: gaussian stores w; the other two rewrite w in place.
 
 #import header
 #import index
@@ -138,5 +140,64 @@ fn orthogonalise(
     // Lengths come last: all products above are with rows of length 1.
     for (var r = 0u; r < count; r++) {
         set_length(first + r * params.dim, row + r, true, local);
+    }
+}
+
+fn squared_length(at: u32) -> f32 {
+    var sum = 0.0;
+    for (var c = 0u; c < params.dim; c++) {
+        sum += w[at + c] * w[at + c];
+    }
+    return sum;
+}
+
+fn drawn_squared_length(row: u32) -> f32 {
+    let quads = (params.dim + 3u) / 4u;
+    var sum = 0.0;
+    for (var i = 0u; i < quads; i++) {
+        let count = vec4<u32>(params.dim - 4u * i);
+        let four = select(vec4(0.0), four_normals(row * quads + i, 1u), vec4(0u, 1u, 2u, 3u) < count);
+        sum += dot(four, four);
+    }
+    return sum;
+}
+
+fn stretch(at: u32, factor: f32) {
+    for (var c = 0u; c < params.dim; c++) {
+        w[at + c] *= factor;
+    }
+}
+
+@compute @workgroup_size(8)
+fn orthogonalise_rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let blocks = (params.rows + params.dim - 1u) / params.dim;
+    let block = flat_index(workgroup, workgroups, 8u, local);
+    if block >= params.heads * blocks {
+        return;
+    }
+    let begin = (block % blocks) * params.dim;
+    let count = min(params.dim, params.rows - begin);
+    let row = (block / blocks) * params.rows + begin;
+    let first = row * params.dim;
+    for (var r = 0u; r < count; r++) {
+        let at = first + r * params.dim;
+        for (var step = 0u; step < 2u * r; step++) {
+            let other = first + (step % r) * params.dim;
+            var product = 0.0;
+            for (var c = 0u; c < params.dim; c++) {
+                product += w[other + c] * w[at + c];
+            }
+            for (var c = 0u; c < params.dim; c++) {
+                w[at + c] -= product * w[other + c];
+            }
+        }
+        stretch(at, inverseSqrt(max(squared_length(at), 1e-30)));
+    }
+    for (var r = 0u; r < count; r++) {
+        stretch(first + r * params.dim, sqrt(drawn_squared_length(row + r)));
     }
 }

@@ -4,7 +4,7 @@ use lara_shaders::PROJECTION;
 
 use super::{AttentionConfig, Context, Projection, SampleScheme};
 use crate::ops::quads;
-use crate::{Error, Init, Recorder, StepBuilder, Tape, Tensor};
+use crate::{Error, Init, Recorder, StepBuilder, Tape, Tensor, Variant};
 
 /// A draw on the device of rows from N(0, I). Nothing flows back into it.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,9 @@ pub struct DrawProjection {
     /// Seed of the draw that never changes.
     pub seed: u32,
 }
+
+/// A workgroup for each block of rows, or an invocation.
+const VARIANTS: [Variant; 2] = ["orthogonalise", "orthogonalise_rows"];
 
 impl DrawProjection {
     fn sizes<'r>(&self, step: StepBuilder<'r>, [heads, rows, dim]: [usize; 3]) -> StepBuilder<'r> {
@@ -35,10 +38,21 @@ impl DrawProjection {
         let step = rec.step(&PROJECTION, "gaussian").bind("w", w);
         self.sizes(step, shape).dispatch_items(quads(w.len()), 64);
         if self.orthogonal {
-            let step = rec.step(&PROJECTION, "orthogonalise").bind("w", w);
-            self.sizes(step, shape).dispatch_items(heads * rows.div_ceil(dim), 1);
+            let key = format!("projection {} {dim}", (heads * rows.div_ceil(dim)).next_power_of_two());
+            let variant = rec.choose(&key, &VARIANTS, &|rec, variant| {
+                let w = rec.scratch("projection", shape);
+                self.orthogonalise(rec, variant, w);
+            });
+            self.orthogonalise(rec, variant, w);
         }
         w
+    }
+
+    fn orthogonalise(&self, rec: &mut Recorder, variant: Variant, w: Tensor) {
+        let shape @ [heads, rows, dim] = [0, 1, 2].map(|i| w.dims()[i]);
+        let per_group = if variant == "orthogonalise_rows" { 8 } else { 1 };
+        let step = rec.step(&PROJECTION, variant).bind("w", w);
+        self.sizes(step, shape).dispatch_items(heads * rows.div_ceil(dim), per_group);
     }
 }
 

@@ -117,7 +117,8 @@ impl Lara {
         let Some(d) = self.projected() else { return case };
         let sides = ["q_landmarks", "k_landmarks"].iter().flat_map(|side| LEARNED.map(|l| (side, l)));
         for (at, (side, (name, rank))) in sides.enumerate() {
-            let identity = |i: usize| f64::from(u8::from(name == "norm.weight" || rank == 2 && i.is_multiple_of(d + 1)));
+            let identity =
+                |i: usize| f64::from(u8::from(name == "norm.weight" || rank == 2 && i.is_multiple_of(d + 1)));
             let values = random(20 + at as u32, d.pow(rank as u32)).into_iter().enumerate();
             let values = values.map(|(i, x)| f64::from((identity(i) + 0.3 * x) as f32)).collect();
             case = case.parameter(format!("{side}.{name}"), &vec![d; rank][..], values);

@@ -45,9 +45,16 @@ pub(super) fn host_projection(draw: &DrawProjection, header: Header, [heads, row
     scaled.collect()
 }
 
-fn drawn(draw: DrawProjection, header: Header, shape: [usize; 3]) -> Vec<f64> {
+const VARIANTS: [&str; 2] = ["orthogonalise", "orthogonalise_rows"];
+
+fn drawn_by(variant: &str, draw: DrawProjection, header: Header, shape: [usize; 3]) -> Vec<f64> {
     let build = |tape: &mut Tape<'_>, _: &[Tensor]| vec![draw.record(&mut tape.rec, shape)];
-    run(&Case::new(format!("projection {shape:?}"), &build).mode(Mode::Eval).header(header), &[], 1).outputs.remove(0)
+    let case = Case::new(format!("projection {shape:?} {variant}"), &build).mode(Mode::Eval).header(header);
+    run(&case, &[variant], 1).outputs.remove(0)
+}
+
+fn drawn(draw: DrawProjection, header: Header, shape: [usize; 3]) -> Vec<f64> {
+    drawn_by(VARIANTS[0], draw, header, shape)
 }
 
 const DRAW: DrawProjection = DrawProjection { orthogonal: true, stream: 17, interval: None, seed: 5 };
@@ -70,7 +77,10 @@ fn draws_the_hosts_numbers() {
                 let want = host_projection(&draw, header, shape);
                 // The last rows of a block are what little is left of a Gaussian row: digits go with the rest.
                 let tolerance = if orthogonal { 1e-3 } else { 1e-5 };
-                assert_close(&format!("{draw:?} {shape:?}"), &want, &drawn(draw, header, shape), tolerance);
+                for variant in &VARIANTS[..if orthogonal { 2 } else { 1 }] {
+                    let got = drawn_by(variant, draw, header, shape);
+                    assert_close(&format!("{variant} {draw:?} {shape:?}"), &want, &got, tolerance);
+                }
             }
         }
     }
@@ -78,15 +88,19 @@ fn draws_the_hosts_numbers() {
 
 #[test]
 fn rows_are_orthogonal_in_blocks() {
-    for shape @ [_, rows, dim] in SHAPES.into_iter().chain([[2, 256, 256]]) {
-        let w = drawn(DRAW, Header::default(), shape);
+    let shapes = SHAPES.into_iter().chain([[2, 256, 256]]);
+    for (shape @ [_, rows, dim], variant) in shapes.flat_map(|shape| VARIANTS.map(|variant| (shape, variant))) {
+        let w = drawn_by(variant, DRAW, Header::default(), shape);
         for (head, w) in w.chunks(rows * dim).enumerate() {
             for (block, rows) in w.chunks(dim * dim).enumerate() {
                 let rows: Vec<&[f64]> = rows.chunks(dim).collect();
                 for (i, a) in rows.iter().enumerate() {
                     for (j, b) in rows[..i].iter().enumerate() {
                         let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-                        assert!(cosine.abs() < 2e-6, "{shape:?} head {head} block {block}: rows {i}, {j}: {cosine}");
+                        assert!(
+                            cosine.abs() < 2e-6,
+                            "{variant} {shape:?} head {head} block {block}: {i}, {j}: {cosine}"
+                        );
                     }
                 }
             }
