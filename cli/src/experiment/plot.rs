@@ -123,7 +123,7 @@ impl Chart {
         let legend = WHITE.mix(0.85).filled();
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(SeriesLabelPosition::LowerLeft)
             .background_style(legend)
             .border_style(BLACK.mix(0.3))
             .label_font(style)
