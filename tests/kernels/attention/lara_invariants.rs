@@ -1,6 +1,6 @@
 //! What holds for LARA whatever the numbers are.
 
-use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, ProposalGen, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, MisType, ProposalGen, Qkv, mechanism};
 use lara_runtime::{Mode, Parameters, Plan, Role, Tape, Tensor};
 use lara_tests::{adapter, assert_close, random, run, tune};
 
@@ -157,5 +157,19 @@ fn a_context_that_does_not_fit_the_tokens_is_refused() {
         mechanism(&AttentionConfig::default()).attend(&mut tape, Qkv { q, k, v }, &context);
         let error = tape.finish().expect_err("16 tokens do not fit").to_string();
         assert!(error.starts_with(said), "{error}");
+    }
+}
+
+/// The balance heuristic is the optimal weighting without its query-specific term (spec 1.4).
+#[test]
+fn the_balance_heuristic_is_mis_opt_with_alpha_0() {
+    for seed in 60..66 {
+        let lara = arbitrary(seed);
+        let outputs = [(MisType::MisBh, 1.0), (MisType::MisOpt, 0.0)].map(|(mis_type, alpha)| {
+            let lara = lara.with(|c| (c.mis_type, c.alpha_coeff) = (mis_type, alpha));
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
+            run(&lara.case(&build).mode(Mode::Eval), &[], 1).outputs.remove(0)
+        });
+        assert_close(&format!("{lara:?}"), &outputs[0], &outputs[1], 2e-5);
     }
 }

@@ -22,6 +22,7 @@ mod projection;
 mod ra;
 mod ra_statistics;
 mod rfa;
+mod rfa_statistics;
 mod softmax;
 mod value_norms;
 
