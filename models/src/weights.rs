@@ -83,6 +83,13 @@ struct Stored {
     end: usize,
 }
 
+/// Whether a name is that of a weight which depends on the attention mechanism.
+fn is_of_a_mechanism(name: &str) -> bool {
+    [".attn.q_landmarks.", ".attn.k_landmarks.", ".attn.projection", ".attn.features."]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
 impl TensorFile {
     /// Reads and checks a file. One that is truncated, damaged or not of this format is refused with the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -200,10 +207,17 @@ impl TensorFile {
         Ok(values)
     }
 
-    /// Fails if the file has a tensor that is not among `known`.
+    /// Fails if the file has a tensor that is not among `known`. Weights that only another attention mechanism has (its
+    /// landmarks, its projection) are passed over with a warning, so that a trained model can be run with this one.
     pub fn refuse_others<'a>(&self, known: impl Iterator<Item = &'a str>) -> Result<()> {
         let known: BTreeSet<&str> = known.collect();
-        let mut others = self.names().filter(|name| !known.contains(name));
+        let (mechanism, others): (Vec<&str>, Vec<&str>) =
+            self.names().filter(|name| !known.contains(name)).partition(|name| is_of_a_mechanism(name));
+        if let Some(first) = mechanism.first() {
+            let count = mechanism.len();
+            tracing::warn!("{}: {count} weights of another attention are not used ({first}, ..)", self.path.display());
+        }
+        let mut others = others.into_iter();
         let Some(first) = others.next() else { return Ok(()) };
         let more = others.count();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };

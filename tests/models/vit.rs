@@ -320,3 +320,20 @@ fn lara_without_parameters_runs_on_the_weights_of_softmax() {
     let agree = exact.iter().zip(&estimated).filter(|(a, b)| best(a) == best(b)).count();
     assert!(agree >= 7, "only {agree} of 8 predictions survive the change of the mechanism");
 }
+
+/// What a mechanism learned is passed over by one that has no use for it; anything else that is too much is refused.
+#[test]
+fn weights_of_another_mechanism_are_passed_over() {
+    use lara_models::weights::{self, Metadata, TensorFile, TensorView};
+    let read = |names: &[&'static str]| {
+        let view = |name: &&'static str| TensorView { name: (*name).into(), shape: &[2], data: &[1.0, 2.0] };
+        let views: Vec<TensorView<'_>> = names.iter().map(view).collect();
+        let mut bytes = Vec::new();
+        weights::write(&mut bytes, &views, &Metadata::new()).expect("can be written");
+        let file = TensorFile::from_bytes("model.safetensors", bytes).expect("can be read");
+        file.refuse_others(["head.bias"].into_iter())
+    };
+    assert!(read(&["head.bias", "blocks.0.attn.q_landmarks.norm.bias", "blocks.0.attn.projection"]).is_ok());
+    let error = read(&["head.bias", "blocks.0.attn.q_landmarks.norm.bias", "blocks.0.attn.extra"]);
+    assert!(error.expect_err("too much").to_string().contains("has tensor blocks.0.attn.extra, which the model"));
+}
