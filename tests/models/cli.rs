@@ -379,8 +379,8 @@ fn bad_files_are_refused_in_one_sentence() {
     assert_says(&said, &["half.safetensors", "truncated", &bytes.len().to_string(), &(bytes.len() / 2).to_string()]);
     let said = refusal(dir, &["eval", model, "--set=model.embed_dim=64"]);
     assert_says(&said, &["patch_embed.proj.weight", "[32, 1, 4, 4]", "[64, 1, 4, 4]"]);
-    let said = refusal(dir, &["eval", model, "--set=attention.mechanism=softmax"]);
-    assert_says(&said, &["k_landmarks", "which the model does not have"]);
+    let said = refusal(dir, &["eval", model, "--set=model.qkv_bias=false"]);
+    assert_says(&said, &["attn.qkv.bias", "which the model does not have"]);
     fs::write(dir.join("text.png"), "not a picture").unwrap();
     assert_says(&refusal(dir, &["predict", run, "text.png"]), &["text.png"]);
     assert_says(&refusal(dir, &["predict", run, "missing.png"]), &["missing.png"]);
