@@ -33,7 +33,7 @@ impl Predictor {
         let model = &config.model;
         let mut tape = Tape::new(parameters, tune, Mode::Eval);
         let images = tape.input("images", [batch, model.in_chans, model.image_size, model.image_size]);
-        let vit = Vit::new(config);
+        let vit = Vit::new(config)?;
         let (logits, maps) = if with_maps {
             let output = vit.forward_with_maps(&mut tape, images);
             (output.logits, output.maps)

@@ -7,6 +7,7 @@ use lara_runtime::attention::{AttentionConfig, Context, Grid, JoinHeads, Qkv, Sp
 use lara_runtime::ops::{Dropout, Embedding, Gelu, LayerNorm, Linear, Patchify, Residual, TokenPooling};
 use lara_runtime::{Init, Tape, Tensor};
 
+use crate::error::Result;
 use crate::train::TrainConfig;
 use crate::train::config::{GlobalPool, ModelConfig, WeightInit};
 
@@ -39,11 +40,12 @@ struct Seen {
 
 impl Vit {
     /// The model of a configuration.
-    pub fn new(config: &TrainConfig) -> Self {
-        // A list that does not fit was refused when the configuration was validated.
-        let of = |layer| config.attention_of(layer).unwrap_or_else(|_| config.attention.clone());
-        let attention = (0..config.model.depth).map(of).collect();
-        Vit { model: config.model.clone(), attention }
+    ///
+    /// # Errors
+    /// If `model.attention_layers` does not fit (see [`TrainConfig::attention_of`]).
+    pub fn new(config: &TrainConfig) -> Result<Self> {
+        let attention = (0..config.model.depth).map(|layer| config.attention_of(layer)).collect::<Result<_>>()?;
+        Ok(Vit { model: config.model.clone(), attention })
     }
 
     /// Records the model for images [batch, channels, size, size].

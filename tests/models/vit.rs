@@ -53,7 +53,7 @@ fn declared(config: &TrainConfig) -> Parameters {
     let mut tape = Tape::new(&mut parameters, &tune(), Mode::Eval);
     let model = &config.model;
     let images = tape.input("images", [1, model.in_chans, model.image_size, model.image_size]);
-    Vit::new(config).forward(&mut tape, images);
+    Vit::new(config).unwrap_or_else(|e| panic!("{e}")).forward(&mut tape, images);
     tape.finish().unwrap_or_else(|e| panic!("{e}"));
     parameters
 }

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use lara_models::weights::TensorFile;
-use lara_runtime::attention::{
-    AttentionConfig, FeatureMap, Grid, MechanismKind, Projection, ProposalGen, SampleScheme,
-};
+use lara_runtime::attention::{AttentionConfig, FeatureMap, Grid, MechanismKind, Projection, SampleScheme};
 
 use super::layer::{Array, Arrays, Setting};
 use crate::fail::{Failure, Outcome};
@@ -140,15 +138,11 @@ impl Sizes {
         Ok(Sizes { batch: q[0], heads: q[1], queries: q[2], keys: k[2], dim: q[3] })
     }
 
-    /// Mask, noise, drawn keys, projection and the output's gradient.
+    /// Mask, drawn keys, projection and the output's gradient; the shape of noise is the mechanism's to know.
     fn check_extras(&self, given: &Arrays, setting: &Setting) -> Outcome {
         let Sizes { batch, heads, queries, keys, dim } = *self;
         let config = &setting.config;
         let draws = queries * usize::try_from(config.num_samples).unwrap_or(1).max(1);
-        let noise = match config.mechanism {
-            MechanismKind::Lara => vec![batch, heads, self.proposals(setting), dim],
-            _ => vec![batch, heads, draws, dim],
-        };
         // One that is learned is a weight, whose shape the mechanism knows.
         let projection = match given.get("projection") {
             Some(array) if learns_projection(config) => array.shape.clone(),
@@ -156,7 +150,6 @@ impl Sizes {
         };
         for (name, shape, meaning) in [
             ("key_padding_mask", vec![batch, keys], "[batch, M]"),
-            ("noise", noise, "[batch, heads, proposals, D] (one proposal a query and drawn key for ra)"),
             ("index", vec![batch, heads, draws], "[batch, heads, N x num_samples]"),
             ("projection", projection, "[heads, features, D]"),
             ("dout", vec![batch, heads, queries, dim], "q's shape"),
@@ -189,22 +182,6 @@ impl Sizes {
             )));
         }
         Ok(())
-    }
-
-    /// Rows of LARA's noise: C proposals, twice that for two independent samples each. On a grid C is a square or a cube, on
-    /// a sequence no more than there are tokens.
-    fn proposals(&self, setting: &Setting) -> usize {
-        let config = &setting.config;
-        let asked = config.num_landmarks;
-        let on_sequence = config.proposal_gen == ProposalGen::Adaptive1d;
-        let grids = [setting.grid, setting.key_grid.unwrap_or_default()];
-        let grid = grids.into_iter().find(|grid| *grid != Grid::Sequence && !on_sequence).unwrap_or_default();
-        let landmarks = match grid {
-            Grid::Sequence => asked.min(self.queries.min(self.keys) - setting.prefix).max(1),
-            Grid::Volume(_) => (1..=asked).take_while(|side| side.saturating_pow(3) <= asked).count().max(1).pow(3),
-            Grid::Plane(_) => asked.isqrt().max(1).pow(2),
-        };
-        if config.use_multisample { 2 * landmarks } else { landmarks }
     }
 
     fn check_grids(&self, setting: &Setting) -> Outcome {

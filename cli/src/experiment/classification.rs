@@ -160,7 +160,8 @@ fn configs(options: &Options) -> Outcome<Vec<TrainConfig>> {
                 sets.push(format!("train.warmup_epochs={:?}", share * epochs as f64));
             }
             sets.extend(options.set.iter().cloned());
-            sets.push(format!("attention.mechanism={mechanism}"));
+            // The short form, which also clears a list of single blocks: it would win over the mechanism.
+            sets.push(format!("attention={mechanism}"));
             sets.push(format!("train.seed={seed}"));
             let mut config = TrainConfig::load(&options.preset, &sets)?;
             config.output.dir = options.output_dir.join(format!("{}-seed-{seed}", config.attention.mechanism.name()));

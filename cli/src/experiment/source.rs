@@ -156,7 +156,7 @@ fn record(
     let mut tape = Tape::new(parameters, tune, Mode::Eval);
     let size = config.model.image_size;
     let images = tape.input("images", [batch, config.model.in_chans, size, size]);
-    let blocks = Vit::new(config).forward_with_qkv(&mut tape, images).qkv;
+    let blocks = Vit::new(config)?.forward_with_qkv(&mut tape, images).qkv;
     blocks.iter().flat_map(|Qkv { q, k, v }| [*q, *k, *v]).for_each(|tensor| tape.rec.pin(tensor));
     let recording = tape.finish()?;
     parameters.allocate(gpu, &[Role::Weight]);

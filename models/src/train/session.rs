@@ -57,7 +57,7 @@ impl Session {
         let images = tape.input("images", [batch, model.in_chans, model.image_size, model.image_size]);
         let targets = tape.input("targets", [batch, model.num_classes]);
         let seed = tape.input("loss gradient", [1]);
-        let logits = Vit::new(config).forward(&mut tape, images);
+        let logits = Vit::new(config)?.forward(&mut tape, images);
         let loss = tape.apply_all(CrossEntropy { smoothing: config.train.smoothing as f32 }, &[logits, targets]);
         let report = loss[1];
         tape.rec.pin(report);

@@ -159,7 +159,7 @@ pub enum Padding {
 pub struct AttentionConfig {
     /// The estimator.
     pub mechanism: MechanismKind,
-    /// Hide keys m > n from query n; softmax only.
+    /// Hide key m from query n unless m <= n + M - N; softmax only.
     pub causal: bool,
     /// LARA: number of proposals C asked for; on a grid it is rounded down to a square (in a video to a cube).
     pub num_landmarks: usize,

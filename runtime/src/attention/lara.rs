@@ -3,7 +3,7 @@
 use super::landmark_generator::{Generated, generate};
 use super::{
     Attend, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix, LaraWeights, MASKED,
-    Mask, MisType, Padding, Perturb, Qkv,
+    Mask, MechanismKind, MisType, Padding, Perturb, Qkv,
 };
 use crate::ops::{Difference, Layout, MatMul, Residual};
 use crate::{Tape, Tensor};
@@ -31,11 +31,12 @@ impl Lara {
         let means = tape.apply(Residual, &[landmarks.queries, landmarks.keys]);
         let std = self.config.noise_std(tape.is_training(), means.last());
         let stream = tape.rec.next_stream();
-        let noisy = |tape: &mut Tape<'_>, means: Tensor, sign: f32| match context.noise {
-            Some(given) if sign > 0.0 => tape.apply(Residual, &[means, given]),
-            Some(given) => tape.apply(Difference, &[means, given]),
-            None => tape.apply(Perturb { std: sign * std, stream }, &[means]),
-        };
+        let noisy =
+            |tape: &mut Tape<'_>, means: Tensor, sign: f32| match context.noise_for(tape, MechanismKind::Lara, means) {
+                Some(given) if sign > 0.0 => tape.apply(Residual, &[means, given]),
+                Some(given) => tape.apply(Difference, &[means, given]),
+                None => tape.apply(Perturb { std: sign * std, stream }, &[means]),
+            };
         if !self.is_doubled(tape, context) {
             let samples = noisy(tape, means, 1.0);
             return Sampled { queries: landmarks.queries, means, samples };

@@ -85,7 +85,8 @@ pub enum Grid {
 pub struct Context {
     /// Where the tokens after `prefix` lie.
     pub grid: Grid,
-    /// Where the keys lie, if not as the queries do (cross-attention).
+    /// Where the keys lie, if not as the queries do. Set it for cross-attention even where N = M: without it the key mask
+    /// of as many keys as queries counts for the queries, too.
     pub key_grid: Option<Grid>,
     /// Tokens in front of the grid or sequence that stand for no place: 1 for a class token.
     pub prefix: usize,
@@ -104,6 +105,17 @@ impl Context {
     /// s = d^(-1/2).
     fn scale(&self, q: Tensor) -> f32 {
         1.0 / (q.last() as f32).sqrt()
+    }
+
+    /// The given noise, if there is some and it fits the means of a mechanism's proposals.
+    fn noise_for(&self, tape: &mut Tape<'_>, mechanism: MechanismKind, means: Tensor) -> Option<Tensor> {
+        let given = self.noise?;
+        if given.shape() == means.shape() {
+            return Some(given);
+        }
+        let (name, given, means) = (mechanism.name(), given.shape(), means.shape());
+        tape.rec.fail(Error::Shape(format!("the noise of {name} has the shape {means} here, not {given}")));
+        None
     }
 
     /// The mask of the queries: in self-attention that of the keys.

@@ -5,7 +5,7 @@ use super::gather_keys::GatherKeys;
 use super::landmarks::{Landmarks, Pooling};
 use super::noise::Perturb;
 use super::softmax::Sizes;
-use super::{Attend, Attention, AttentionConfig, Context, Qkv};
+use super::{Attend, Attention, AttentionConfig, Context, MechanismKind, Qkv};
 use crate::ops::{Layout, MatMul, Residual};
 use crate::{Error, Tape, Tensor};
 
@@ -61,12 +61,7 @@ impl Ra {
     fn proposals(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
         let means = self.means(tape, qkv, context);
         let (std, stream) = (self.config.noise_std(tape.is_training(), qkv.q.last()), tape.rec.next_stream());
-        match context.noise {
-            Some(given) if given.shape() != means.shape() => {
-                let (given, means) = (given.shape(), means.shape());
-                tape.rec.fail(Error::Shape(format!("the noise of ra has the shape {means} here, not {given}")));
-                qkv.q
-            }
+        match context.noise_for(tape, MechanismKind::Ra, means) {
             Some(given) => tape.apply(Residual, &[means, given]),
             None if std == 0.0 => means,
             None => tape.apply(Perturb { std, stream }, &[means]),

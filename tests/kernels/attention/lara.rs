@@ -2,8 +2,8 @@ use lara_runtime::attention::{
     AttentionConfig, Context, Grid, JoinHeads, MechanismKind, MisType, Noise, Padding, PoolModule, ProposalGen, Qkv,
     mechanism,
 };
-use lara_runtime::{Header, Mode, Tape, Tensor};
-use lara_tests::{Case, Golden, Reference, assert_close, check, golden_inputs, random, run};
+use lara_runtime::{Header, Mode, Parameters, Tape, Tensor};
+use lara_tests::{Case, Golden, Reference, adapter, assert_close, check, golden_inputs, random, run, tune};
 
 use super::attend::VARIANTS;
 use super::lara_reference::Lara;
@@ -114,6 +114,24 @@ fn matches_with_given_noise() {
             lara.noise = random(9, lara.noise_len());
             compare(&lara, &[&[]]);
         }
+    }
+}
+
+#[test]
+fn refuses_noise_of_another_shape() {
+    for (antithetics, multisample, said) in [
+        (false, false, "the noise of lara has the shape [1, 1, 4, 4] here, not [1, 1, 5, 4]"),
+        (true, false, "the noise of lara has the shape [1, 1, 4, 4] here, not [1, 1, 5, 4]"),
+        (false, true, "the noise of lara has the shape [1, 1, 8, 4] here, not [1, 1, 5, 4]"),
+    ] {
+        let lara = Lara { noise: vec![0.0], ..Lara::on_grid([1, 1, 4], [4, 4], 4) };
+        let lara = lara.with(|c| (c.use_antithetics, c.use_multisample) = (antithetics, multisample));
+        let mut parameters = Parameters::new(adapter());
+        let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
+        let [q, k, v] = ["q", "k", "v"].map(|name| tape.input(name, [1, 1, 16, 4]));
+        let noise = tape.input("noise", [1, 1, 5, 4]);
+        lara.record(&mut tape, &[q, k, v, noise]);
+        assert_eq!(tape.finish().expect_err("five are not four").to_string(), said);
     }
 }
 
@@ -275,7 +293,7 @@ impl GoldenCase {
     }
 }
 
-/// The outputs of the authors' code in float64, all 39 of LARA.
+/// The outputs of the authors' code in float64, all 40 of LARA.
 #[test]
 fn gives_the_golden_values() {
     let golden = Golden::load();
