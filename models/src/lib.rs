@@ -23,4 +23,4 @@ pub mod weights;
 
 pub use error::{Error, Result};
 pub use predictor::{Predictor, softmax, top};
-pub use vit::{Vit, VitOutput};
+pub use vit::{Attended, Look, Vit, VitOutput};

@@ -3,7 +3,7 @@
 //! Pre-norm blocks: x += attention(norm1 x), x += mlp(norm2 x); a final norm, pooling, a linear classifier. Names of the
 //! parameters are timm's; LARA's landmark generators are `attn.q_landmarks` and `attn.k_landmarks`.
 
-use lara_runtime::attention::{AttentionConfig, Context, Grid, JoinHeads, Qkv, SplitHeads, mechanism};
+use lara_runtime::attention::{Attention, AttentionConfig, Context, Grid, JoinHeads, Qkv, SplitHeads, mechanism};
 use lara_runtime::ops::{Dropout, Embedding, Gelu, LayerNorm, Linear, Patchify, Residual, TokenPooling};
 use lara_runtime::{Init, Tape, Tensor};
 
@@ -32,11 +32,23 @@ pub struct VitOutput {
     pub qkv: Vec<Qkv>,
 }
 
-/// What went into a block's attention, and its weights if they were asked for.
-struct Seen {
-    qkv: Qkv,
-    map: Option<Tensor>,
+/// A block's attention while it is recorded: what went in, what came out.
+#[derive(Debug)]
+pub struct Attended<'a> {
+    /// Number of the block, from 0.
+    pub layer: usize,
+    /// The mechanism.
+    pub mechanism: &'a dyn Attention,
+    /// What went in.
+    pub qkv: Qkv,
+    /// Where the tokens lie.
+    pub context: &'a Context,
+    /// What came out, [batch, heads, tokens, head dim].
+    pub output: Tensor,
 }
+
+/// Called right after a block's attention, inside the block's scope, and free to record more.
+pub type Look<'l> = dyn FnMut(&mut Tape<'_>, &Attended<'_>) + 'l;
 
 impl Vit {
     /// The model of a configuration.
@@ -50,40 +62,40 @@ impl Vit {
 
     /// Records the model for images [batch, channels, size, size].
     pub fn forward(&self, tape: &mut Tape<'_>, images: Tensor) -> Tensor {
-        self.record(tape, images, false).logits
+        self.forward_looking(tape, images, &mut |_, _| {})
     }
 
     /// Records the model and the attention weights of every block: N x N numbers a head, for looking at.
     pub fn forward_with_maps(&self, tape: &mut Tape<'_>, images: Tensor) -> VitOutput {
-        self.record(tape, images, true)
+        let (mut maps, mut qkv) = (Vec::new(), Vec::new());
+        let logits = self.forward_looking(tape, images, &mut |tape, attended| {
+            maps.push(attended.mechanism.weights(tape, attended.qkv, attended.context));
+            qkv.push(attended.qkv);
+        });
+        VitOutput { logits, maps, qkv }
     }
 
     /// Records the model and says where the queries, keys and values of every block are.
     pub fn forward_with_qkv(&self, tape: &mut Tape<'_>, images: Tensor) -> VitOutput {
-        self.record(tape, images, false)
+        let mut qkv = Vec::new();
+        let logits = self.forward_looking(tape, images, &mut |_, attended| qkv.push(attended.qkv));
+        VitOutput { logits, maps: Vec::new(), qkv }
     }
 
-    fn record(&self, tape: &mut Tape<'_>, images: Tensor, with_maps: bool) -> VitOutput {
+    /// Records the model and lets `look` see every block's attention; returns the logits [batch, classes].
+    pub fn forward_looking(&self, tape: &mut Tape<'_>, images: Tensor, look: &mut Look<'_>) -> Tensor {
         let mut x = self.embed(tape, images);
-        let (mut maps, mut qkv) = (Vec::new(), Vec::new());
         for layer in 0..self.model.depth {
-            tape.scope("blocks", |tape| {
-                tape.scope(&layer.to_string(), |tape| {
-                    let (y, seen) = self.block(tape, x, layer, with_maps);
-                    x = y;
-                    maps.extend(seen.map);
-                    qkv.push(seen.qkv);
-                });
-            });
+            x = tape
+                .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *look)));
         }
         x = layer_norm(tape, "norm", x);
         let pooled = tape.apply(self.pooling(x), &[x]);
         let pooled = dropout(tape, pooled, self.model.drop_rate, 1);
-        let logits = tape.scope("head", |tape| {
+        tape.scope("head", |tape| {
             let init = if self.model.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
             linear(tape, pooled, self.model.num_classes, true, init)
-        });
-        VitOutput { logits, maps, qkv }
+        })
     }
 
     fn pooling(&self, x: Tensor) -> TokenPooling {
@@ -129,21 +141,21 @@ impl Vit {
         self.model.num_patches() + usize::from(self.model.class_token)
     }
 
-    fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Seen) {
+    fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, look: &mut Look<'_>) -> Tensor {
         let last = self.model.depth.saturating_sub(1).max(1) as f64;
         let drop_path = self.model.drop_path_rate * layer as f64 / last;
         let sample = self.tokens() * self.model.embed_dim;
         let normed = layer_norm(tape, "norm1", x);
-        let (branch, seen) = tape.scope("attn", |tape| self.attention(tape, normed, layer, with_map));
+        let branch = tape.scope("attn", |tape| self.attention(tape, normed, layer, look));
         let branch = dropout(tape, branch, drop_path, sample);
         let x = tape.apply(Residual, &[x, branch]);
         let normed = layer_norm(tape, "norm2", x);
         let branch = tape.scope("mlp", |tape| self.mlp(tape, normed));
         let branch = dropout(tape, branch, drop_path, sample);
-        (tape.apply(Residual, &[x, branch]), seen)
+        tape.apply(Residual, &[x, branch])
     }
 
-    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, with_map: bool) -> (Tensor, Seen) {
+    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, look: &mut Look<'_>) -> Tensor {
         let ModelConfig { embed_dim: dim, num_heads: heads, qkv_bias, drop_rate, .. } = self.model;
         let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * dim, qkv_bias, self.init()));
         let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
@@ -156,10 +168,10 @@ impl Vit {
         };
         let mechanism = mechanism(&self.attention[layer]);
         let output = mechanism.attend(tape, qkv, &context);
-        let map = with_map.then(|| mechanism.weights(tape, qkv, &context));
+        look(tape, &Attended { layer, mechanism: &*mechanism, qkv, context: &context, output });
         let joined = tape.apply(JoinHeads, &[output]);
         let projected = tape.scope("proj", |tape| linear(tape, joined, dim, true, self.init()));
-        (dropout(tape, projected, drop_rate, 1), Seen { qkv, map })
+        dropout(tape, projected, drop_rate, 1)
     }
 
     fn mlp(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {

@@ -24,7 +24,7 @@ pub use gpu::{AdapterReport, Gpu, GpuOptions};
 pub use parameters::{Entry, Init, Parameters, Role};
 pub use plan::{Header, Memory, Plan, Run, human_bytes};
 pub use readback::Ring;
-pub use recorder::{Place, Recorder, Step, StepBuilder, TensorInfo};
+pub use recorder::{Aside, Place, Recorder, Step, StepBuilder, TensorInfo};
 pub use tape::{Backward, Forward, Mode, Op, Slot, Tape};
 pub use tensor::{Shape, Tensor};
 pub use tune::{Tune, Variant};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use crate::gpu::{Gpu, Pipeline};
 use crate::parameters::{Parameters, Role};
 use crate::pool;
 use crate::readback::{self, Ring};
-use crate::recorder::{Place, Recorder, Step, TensorInfo};
+use crate::recorder::{Aside, Place, Recorder, Step, TensorInfo};
 use crate::tensor::Tensor;
 
 /// What changes from run to run; `shaders/common/header.wgsl` is its twin.
@@ -61,6 +62,7 @@ impl Memory {
 pub struct Plan {
     gpu: Gpu,
     steps: Vec<Ready>,
+    asides: Vec<Range<usize>>,
     listing: Vec<Step>,
     tensors: Vec<TensorInfo>,
     buffers: Vec<Option<wgpu::Buffer>>,
@@ -85,6 +87,7 @@ impl Plan {
     /// [`Error::OutOfMemory`], or a bug in an operation ([`Error::Recording`], [`Error::Rejected`]).
     pub async fn compile(gpu: &Gpu, mut rec: Recorder, parameters: &Parameters) -> Result<Plan> {
         rec.finish()?;
+        rec.pin_what_asides_share();
         check_limits(gpu, &rec)?;
         let memory_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
@@ -138,8 +141,8 @@ impl Plan {
             steps.push(Ready { pipeline, bind_group, offset, groups: step.groups });
         }
         let belt = Mutex::new(wgpu::util::StagingBelt::new(gpu.device().clone(), 1 << 20));
-        let Recorder { tensors, steps: listing, .. } = rec;
-        Ok(Plan { gpu: gpu.clone(), steps, listing, tensors, buffers, owned, header, belt, memory })
+        let Recorder { tensors, steps: listing, asides, .. } = rec;
+        Ok(Plan { gpu: gpu.clone(), steps, asides, listing, tensors, buffers, owned, header, belt, memory })
     }
 
     /// Starts a run: upload inputs, then [`Run::submit`].
@@ -204,6 +207,16 @@ impl Plan {
         &self.gpu
     }
 
+    /// Whether an ordinary run leaves this step out.
+    pub fn is_aside(&self, index: usize) -> bool {
+        self.asides.iter().any(|aside| aside.contains(&index))
+    }
+
+    /// Encodes the steps of an ordinary run.
+    fn encode_main(&self, pass: &mut wgpu::ComputePass<'_>) {
+        (0..self.steps.len()).filter(|&index| !self.is_aside(index)).for_each(|index| self.encode_step(pass, index));
+    }
+
     pub(crate) fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
         let step = &self.steps[index];
         pass.set_pipeline(&step.pipeline.pipeline);
@@ -264,8 +277,18 @@ impl<'p> Run<'p> {
         {
             let mut pass = self.encoder.begin_compute_pass(&Default::default());
             for _ in 0..times {
-                (0..self.plan.steps.len()).for_each(|index| self.plan.encode_step(&mut pass, index));
+                self.plan.encode_main(&mut pass);
             }
+        }
+        self
+    }
+
+    /// Encodes the steps of an aside. They see what the last ordinary run left behind.
+    pub fn aside(mut self, aside: Aside) -> Self {
+        {
+            let mut pass = self.encoder.begin_compute_pass(&Default::default());
+            let steps = self.plan.asides.get(aside.0).cloned().unwrap_or_default();
+            steps.for_each(|index| self.plan.encode_step(&mut pass, index));
         }
         self
     }
@@ -275,9 +298,7 @@ impl<'p> Run<'p> {
         self.upload(&other.header.clone(), bytemuck::bytes_of(&header));
         {
             let mut pass = self.encoder.begin_compute_pass(&Default::default());
-            for index in 0..other.steps.len() {
-                other.encode_step(&mut pass, index);
-            }
+            other.encode_main(&mut pass);
         }
         self
     }

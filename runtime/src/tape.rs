@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::{Error, Result};
 use crate::ops::pass_on;
 use crate::parameters::{Init, Parameters, Role};
-use crate::recorder::{Place, Recorder};
+use crate::recorder::{Aside, Place, Recorder};
 use crate::tensor::{Shape, Tensor};
 use crate::tune::Tune;
 
@@ -75,8 +75,13 @@ pub enum Mode {
         /// Parameter gradients add to what is there instead of replacing it (gradient accumulation).
         accumulate: bool,
     },
-    /// Forward with gradients but without the random parts: saliency, tests.
+    /// Forward with gradients but without the random parts: tests.
     Differentiate,
+    /// Forward, with gradients only of what is watched ([`Tape::watch`]) and not of the weights: for looking inside.
+    Inspect {
+        /// Whether proposals get the noise of training.
+        noise: bool,
+    },
 }
 
 /// Records a model and its gradient.
@@ -112,6 +117,11 @@ impl<'p> Tape<'p> {
         matches!(self.mode, Mode::Train { .. })
     }
 
+    /// Whether proposals get noise: while training, and where an inspection asks for it.
+    pub fn draws_noise(&self) -> bool {
+        self.is_training() || self.mode == Mode::Inspect { noise: true }
+    }
+
     /// An input of the plan, without gradient.
     pub fn input(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         self.rec.pinned(label, shape)
@@ -122,6 +132,23 @@ impl<'p> Tape<'p> {
         let tensor = self.rec.pinned(label, shape);
         self.wants.insert(tensor.id);
         tensor
+    }
+
+    /// From here on, what is computed from this tensor is differentiated with respect to it.
+    pub fn watch(&mut self, tensor: Tensor) {
+        self.wants.insert(tensor.id);
+    }
+
+    /// What is computed from this tensor from here on counts as constant.
+    pub fn unwatch(&mut self, tensor: Tensor) {
+        self.wants.remove(&tensor.id);
+    }
+
+    /// Records steps that an ordinary run leaves out; see [`crate::Run::aside`].
+    pub fn aside(&mut self, body: impl FnOnce(&mut Self)) -> Aside {
+        let first = self.rec.steps.len();
+        body(self);
+        self.rec.end_aside(first)
     }
 
     /// The parameter `name` in the current scope (`blocks.0.attn.` + `qkv.weight`), with weight decay for matrices.
@@ -152,7 +179,9 @@ impl<'p> Tape<'p> {
         }
         let tensor = self.rec.tensor(name, shape, Place::Parameter { index, role: Role::Weight });
         self.known.insert(index, tensor);
-        self.wants.insert(tensor.id);
+        if !matches!(self.mode, Mode::Inspect { .. }) {
+            self.wants.insert(tensor.id);
+        }
         tensor
     }
 
@@ -195,7 +224,7 @@ impl<'p> Tape<'p> {
     }
 
     /// Records the gradient with respect to everything that wants one, given the gradients of some outputs
-    /// (output, its gradient). Called once, at the end.
+    /// (output, its gradient). The nodes recorded so far are walked once and forgotten.
     pub fn backward(&mut self, outputs: &[(Tensor, Tensor)]) {
         for (y, dy) in outputs {
             let seed = self.seed(*y, *dy);

@@ -303,10 +303,22 @@ impl TrainedModel {
         } else {
             path.to_path_buf()
         };
-        let weights = TensorFile::open(&file)?;
+        Self::from_weights(TensorFile::open(&file)?)
+    }
+
+    /// The model in the bytes of a safetensors file; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// Bytes that are no safetensors file, or whose configuration does not parse.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        Self::from_weights(TensorFile::from_bytes(name, bytes)?)
+    }
+
+    fn from_weights(weights: TensorFile) -> Result<Self> {
         let config = weights.metadata().get("config");
-        let config =
-            config.map(|text| TrainConfig::from_toml(text, &format!("config in {}", file.display()))).transpose()?;
+        let config = config
+            .map(|text| TrainConfig::from_toml(text, &format!("config in {}", weights.path().display())))
+            .transpose()?;
         let classes = weights.metadata().get("classes").and_then(|text| serde_json::from_str(text).ok());
         Ok(Self { weights, config, classes: classes.unwrap_or_default() })
     }

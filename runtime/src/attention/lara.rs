@@ -23,13 +23,13 @@ impl Lara {
     /// Whether every proposal has two samples: while training, or when their noise is given.
     fn is_doubled(&self, tape: &Tape<'_>, context: &Context) -> bool {
         let c = &self.config;
-        (c.use_multisample || c.use_antithetics) && (tape.is_training() || context.noise.is_some())
+        (c.use_multisample || c.use_antithetics) && (tape.draws_noise() || context.noise.is_some())
     }
 
     /// Means and samples of the proposals, and the query landmarks, as often as there are samples.
     fn sample(&self, tape: &mut Tape<'_>, landmarks: Generated, context: &Context) -> Sampled {
         let means = tape.apply(Residual, &[landmarks.queries, landmarks.keys]);
-        let std = self.config.noise_std(tape.is_training(), means.last());
+        let std = self.config.noise_std(tape.draws_noise(), means.last());
         let stream = tape.rec.next_stream();
         let noisy =
             |tape: &mut Tape<'_>, means: Tensor, sign: f32| match context.noise_for(tape, MechanismKind::Lara, means) {

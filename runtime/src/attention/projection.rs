@@ -81,11 +81,16 @@ pub(super) fn projection(tape: &mut Tape<'_>, config: &AttentionConfig, context:
     if config.sample_scheme == SampleScheme::Learnable {
         return tape.parameter("projection", shape, Init::OrthogonalRows);
     }
-    let redrawn = tape.is_training() && config.sample_scheme == SampleScheme::Default;
+    let interval = match config.sample_scheme {
+        SampleScheme::Default if tape.is_training() => Some(config.redraw_interval),
+        // Whoever looks at the randomness numbers its draws by the step.
+        _ if tape.draws_noise() && !tape.is_training() => Some(1),
+        _ => None,
+    };
     let draw = DrawProjection {
         orthogonal: config.projection == Projection::Orthogonal,
         stream: tape.scope_stream(),
-        interval: redrawn.then_some(config.redraw_interval),
+        interval,
         seed: config.projection_seed,
     };
     draw.record(&mut tape.rec, shape)

@@ -60,7 +60,7 @@ impl Ra {
     /// w [batch, heads, N S, D].
     fn proposals(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
         let means = self.means(tape, qkv, context);
-        let (std, stream) = (self.config.noise_std(tape.is_training(), qkv.q.last()), tape.rec.next_stream());
+        let (std, stream) = (self.config.noise_std(tape.draws_noise(), qkv.q.last()), tape.rec.next_stream());
         match context.noise_for(tape, MechanismKind::Ra, means) {
             Some(given) => tape.apply(Residual, &[means, given]),
             None if std == 0.0 => means,
