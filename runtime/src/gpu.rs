@@ -228,8 +228,9 @@ impl Gpu {
         }
     }
 
+    /// A zeroed buffer of at least `bytes`, rounded up to 16.
     #[expect(clippy::disallowed_methods, reason = "the one place that creates storage")]
-    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
         let size = bytes.next_multiple_of(16).max(16);
         self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),

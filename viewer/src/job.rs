@@ -1,0 +1,54 @@
+//! Work that takes longer than a frame: in a thread on the desktop, between frames in a browser.
+
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use crate::error::{Error, Result};
+
+/// Asks for a frame; called from anywhere.
+pub type Repaint = std::sync::Arc<dyn Fn() + Send + Sync>;
+
+/// A result that is on its way.
+#[derive(Debug)]
+pub struct Job<T> {
+    receiver: Receiver<Result<T>>,
+}
+
+impl<T: Send + 'static> Job<T> {
+    /// Starts `work` and asks for a frame when it is done.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn spawn<F>(repaint: Repaint, work: F) -> Self
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            // Nobody waits for the result of a job that was dropped.
+            let _ = sender.send(pollster::block_on(work));
+            repaint();
+        });
+        Job { receiver }
+    }
+
+    /// Starts `work` and asks for a frame when it is done.
+    #[cfg(target_arch = "wasm32")]
+    pub fn spawn<F>(repaint: Repaint, work: F) -> Self
+    where
+        F: Future<Output = Result<T>> + 'static,
+    {
+        let (sender, receiver) = channel();
+        wasm_bindgen_futures::spawn_local(async move {
+            let _ = sender.send(work.await);
+            repaint();
+        });
+        Job { receiver }
+    }
+
+    /// The result, once.
+    pub fn poll(&self) -> Option<Result<T>> {
+        match self.receiver.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(Error::BadInput("a task ended without a result".into()))),
+        }
+    }
+}
