@@ -44,6 +44,8 @@ pub struct Gpu {
 
 #[derive(Debug)]
 struct Shared {
+    instance: wgpu::Instance,
+    adapter: wgpu::Adapter,
     device: wgpu::Device,
     queue: wgpu::Queue,
     report: AdapterReport,
@@ -132,8 +134,10 @@ impl Gpu {
         let wanted = options.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
         let named = |a: &wgpu::Adapter| format!("{} ({:?})", a.get_info().name, a.get_info().backend);
         let names: Vec<String> = found.iter().map(named).collect();
-        let index = choose(&found, wanted.as_deref(), options.low_power).ok_or_else(|| no_adapter(wanted, &names))?;
-        Self::from_adapter(index, &found[index]).await
+        let index = choose(&found, wanted.as_deref(), options.low_power);
+        let adapter = index.and_then(|i| Some((i, found.into_iter().nth(i)?)));
+        let (index, adapter) = adapter.ok_or_else(|| no_adapter(wanted, &names))?;
+        Self::from_adapter(index, instance, adapter).await
     }
 
     /// Opens an adapter on native systems, waiting for it.
@@ -145,8 +149,8 @@ impl Gpu {
         pollster::block_on(Self::open(options))
     }
 
-    async fn from_adapter(index: usize, adapter: &wgpu::Adapter) -> Result<Gpu> {
-        let report = describe(index, adapter);
+    async fn from_adapter(index: usize, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Result<Gpu> {
+        let report = describe(index, &adapter);
         let features = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, f| all | f.1) & adapter.features();
         let limits = adapter.limits();
         let (device, queue) = adapter
@@ -171,7 +175,8 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
             lock(&uncaptured).get_or_insert(Failure::Error(e.to_string()));
         }));
-        let shared = Shared { device, queue, report, limits, features, pipelines: Mutex::default(), failure };
+        let pipelines = Mutex::default();
+        let shared = Shared { instance, adapter, device, queue, report, limits, features, pipelines, failure };
         Ok(Gpu { shared: Arc::new(shared) })
     }
 
@@ -199,6 +204,16 @@ impl Gpu {
     /// Whether per-dispatch timestamps are available.
     pub fn has_timestamps(&self) -> bool {
         self.shared.features.contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// The wgpu instance, for a viewer whose surfaces come from it.
+    pub fn instance(&self) -> &wgpu::Instance {
+        &self.shared.instance
+    }
+
+    /// The wgpu adapter that was opened, for a viewer that shares it.
+    pub fn adapter(&self) -> &wgpu::Adapter {
+        &self.shared.adapter
     }
 
     /// The wgpu device, for a viewer that shares it.
