@@ -167,6 +167,9 @@ impl Vit {
             ..Context::default()
         };
         let mechanism = mechanism(&self.attention[layer]);
+        if tape.inspects() {
+            tape.watch(qkv.v);
+        }
         let output = mechanism.attend(tape, qkv, &context);
         look(tape, &Attended { layer, mechanism: &*mechanism, qkv, context: &context, output });
         let joined = tape.apply(JoinHeads, &[output]);

@@ -65,8 +65,8 @@ pub(crate) struct Chunk {
     pub(crate) decay: bool,
 }
 
-/// The parameters of a model.
-#[derive(Debug)]
+/// The parameters of a model. A clone shares the buffers that were allocated: it sees, and writes, the same weights.
+#[derive(Clone, Debug)]
 pub struct Parameters {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,

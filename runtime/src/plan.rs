@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline};
 use crate::parameters::{Parameters, Role};
 use crate::pool;
+use crate::profile::Stopwatch;
 use crate::readback::{self, Ring};
 use crate::recorder::{Aside, Place, Recorder, Step, TensorInfo};
 use crate::tensor::Tensor;
@@ -148,7 +149,7 @@ impl Plan {
     /// Starts a run: upload inputs, then [`Run::submit`].
     pub fn run(&self) -> Run<'_> {
         let encoder = self.gpu.device().create_command_encoder(&Default::default());
-        Run { plan: self, encoder, ring: None }
+        Run { plan: self, encoder, rings: Vec::new() }
     }
 
     /// Uploads values into a tensor that has a buffer of its own, outside a run.
@@ -229,7 +230,7 @@ impl Plan {
 pub struct Run<'p> {
     plan: &'p Plan,
     pub(crate) encoder: wgpu::CommandEncoder,
-    ring: Option<&'p mut Ring>,
+    rings: Vec<&'p mut Ring>,
 }
 
 impl<'p> Run<'p> {
@@ -272,6 +273,28 @@ impl<'p> Run<'p> {
         self.repeat(1)
     }
 
+    /// Encodes every step between two timestamps.
+    pub fn timed_steps(mut self, stopwatch: &'p mut Stopwatch, tag: u64) -> Self {
+        {
+            let mut pass = self.encoder.begin_compute_pass(&stopwatch.pass());
+            self.plan.encode_main(&mut pass);
+        }
+        if let Some(ring) = stopwatch.finish(&mut self.encoder, tag) {
+            self.rings.push(ring);
+        }
+        self
+    }
+
+    /// Copies a tensor of another plan on the same device over one of this plan. Both must be pinned; the shorter
+    /// length counts.
+    pub fn copy(mut self, from: (&Plan, Tensor), to: Tensor) -> Self {
+        if let (Some(source), Some(target)) = (from.0.buffer(from.1), self.plan.buffer(to)) {
+            let bytes = from.1.len().min(to.len()) as u64 * 4;
+            self.encoder.copy_buffer_to_buffer(source, 0, target, 0, bytes);
+        }
+        self
+    }
+
     /// Encodes every step `times` times in one pass, for timing what is too short to be timed alone.
     pub fn repeat(mut self, times: usize) -> Self {
         {
@@ -310,7 +333,7 @@ impl<'p> Run<'p> {
             |(plan, tensor): &(&Plan, Tensor)| plan.buffer(*tensor).map(|b| (b.clone(), tensor.len() as u64 * 4));
         let sources: Vec<(wgpu::Buffer, u64)> = tensors.iter().filter_map(source).collect();
         if ring.send(&mut self.encoder, &sources, tag) {
-            self.ring = Some(ring);
+            self.rings.push(ring);
         }
         self
     }
@@ -324,7 +347,7 @@ impl<'p> Run<'p> {
         belt.finish();
         let index = self.plan.gpu.submit(self.encoder);
         belt.recall();
-        if let Some(ring) = self.ring {
+        for ring in self.rings {
             ring.request(index.clone());
         }
         self.plan.gpu.check()?;

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::plan::Plan;
-use crate::readback;
+use crate::readback::{self, Ring};
 
 /// Time of one dispatch.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -68,8 +68,69 @@ async fn profile_part(gpu: &Gpu, plan: &Plan, part: &[usize]) -> Result<Vec<u64>
     encoder.resolve_query_set(&query_set, 0..count, &resolved, 0);
     gpu.submit(encoder);
     let words = readback::read(gpu, &resolved, 0, u64::from(count) * 8).await?;
-    let join = |w: &[f32]| u64::from(w[0].to_bits()) | (u64::from(w[1].to_bits()) << 32);
-    Ok(words.chunks_exact(2).map(join).collect())
+    Ok(words.chunks_exact(2).map(ticks).collect())
+}
+
+/// Times whole runs with two timestamps each, without waiting for them.
+#[derive(Debug)]
+pub struct Stopwatch {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    ring: Ring,
+    period_ms: f64,
+}
+
+impl Stopwatch {
+    /// None where the adapter has no timestamps.
+    pub fn new(gpu: &Gpu) -> Option<Self> {
+        gpu.has_timestamps().then(|| Stopwatch {
+            queries: gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("stopwatch"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            }),
+            resolved: gpu.buffer(
+                "stopwatch",
+                16,
+                wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            ),
+            ring: Ring::new(gpu, 4, 4),
+            period_ms: f64::from(gpu.queue().get_timestamp_period()) / 1e6,
+        })
+    }
+
+    pub(crate) fn pass(&self) -> wgpu::ComputePassDescriptor<'_> {
+        wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &self.queries,
+                beginning_of_pass_write_index: Some(0),
+                end_of_pass_write_index: Some(1),
+            }),
+        }
+    }
+
+    /// The ring to ask for the times once the encoder was submitted; None if four are under way.
+    pub(crate) fn finish(&mut self, encoder: &mut wgpu::CommandEncoder, tag: u64) -> Option<&mut Ring> {
+        encoder.resolve_query_set(&self.queries, 0..2, &self.resolved, 0);
+        let sent = self.ring.send(encoder, &[(self.resolved.clone(), 16)], tag);
+        sent.then_some(&mut self.ring)
+    }
+
+    /// Milliseconds of the runs whose times have arrived, oldest first, each with its tag.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] if the device went away.
+    pub fn receive(&mut self, gpu: &Gpu) -> Result<Vec<(u64, f64)>> {
+        let arrived = self.ring.receive(gpu)?;
+        let milliseconds = |w: &[f32]| ticks(&w[2..4]).saturating_sub(ticks(&w[..2])) as f64 * self.period_ms;
+        Ok(arrived.iter().map(|(tag, words)| (*tag, milliseconds(words))).collect())
+    }
+}
+
+/// A timestamp from its two words.
+fn ticks(words: &[f32]) -> u64 {
+    u64::from(words[0].to_bits()) | (u64::from(words[1].to_bits()) << 32)
 }
 
 /// The timings as Chrome trace events (JSON).

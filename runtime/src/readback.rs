@@ -101,6 +101,11 @@ impl Ring {
         !self.free.is_empty()
     }
 
+    /// Whether something that was sent has not been received yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.flying.is_empty()
+    }
+
     /// Copies the sources (buffer, bytes) one behind the other; does nothing and says so if the ring is full.
     pub(crate) fn send(&mut self, encoder: &mut wgpu::CommandEncoder, from: &[(wgpu::Buffer, u64)], tag: u64) -> bool {
         let Some(staging) = self.free.pop() else { return false };

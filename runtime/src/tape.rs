@@ -144,6 +144,22 @@ impl<'p> Tape<'p> {
         self.wants.remove(&tensor.id);
     }
 
+    /// Whether this is an inspection, in which attention is differentiated with respect to the values alone.
+    pub fn inspects(&self) -> bool {
+        matches!(self.mode, Mode::Inspect { .. })
+    }
+
+    /// Records `body`, in which `tensor` counts as constant if this is an inspection: what decides on weights is not part
+    /// of the weighted sum.
+    pub fn constant_when_inspecting<T>(&mut self, tensor: Tensor, body: impl FnOnce(&mut Self) -> T) -> T {
+        let watched = self.inspects() && self.wants.remove(&tensor.id);
+        let result = body(self);
+        if watched {
+            self.wants.insert(tensor.id);
+        }
+        result
+    }
+
     /// Records steps that an ordinary run leaves out; see [`crate::Run::aside`].
     pub fn aside(&mut self, body: impl FnOnce(&mut Self)) -> Aside {
         let first = self.rec.steps.len();

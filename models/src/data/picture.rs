@@ -1,6 +1,6 @@
 //! Pictures on disk: PNG and JPEG files to planes of numbers, and back.
 
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::imageops::{FilterType, crop_imm, resize};
@@ -16,7 +16,16 @@ use crate::error::{Error, Result};
 /// bicubic), then the centre is cut out. The format is told by the content, not by the name.
 pub fn load(path: impl AsRef<Path>, shape: ImageShape, crop_pct: f64) -> Result<Vec<f32>> {
     let path = path.as_ref();
-    let rgb = fit(&decode(path)?, shape, crop_pct);
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    planes(&fit(&decode(path, BufReader::new(file))?, shape, crop_pct), shape)
+}
+
+/// As [`load`], from the bytes of a file; `name` stands for it in messages.
+pub fn from_bytes(name: impl AsRef<Path>, bytes: &[u8], shape: ImageShape, crop_pct: f64) -> Result<Vec<f32>> {
+    planes(&fit(&decode(name.as_ref(), Cursor::new(bytes))?, shape, crop_pct), shape)
+}
+
+fn planes(rgb: &image::RgbImage, shape: ImageShape) -> Result<Vec<f32>> {
     let mut pixels = vec![0.0; shape.len()];
     let plane = shape.height * shape.width;
     for (i, &Rgb(values)) in rgb.pixels().enumerate() {
@@ -58,9 +67,8 @@ pub fn save_png(path: impl AsRef<Path>, pixels: &[f32], shape: ImageShape) -> Re
     })
 }
 
-fn decode(path: &Path) -> Result<image::RgbImage> {
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(Error::io("read", path))?;
+fn decode(path: &Path, bytes: impl BufRead + Seek) -> Result<image::RgbImage> {
+    let reader = ImageReader::new(bytes).with_guessed_format().map_err(Error::io("read", path))?;
     if reader.format().is_none() {
         return Err(Error::input(path, "is not an image of a known format; PNG and JPEG are read"));
     }

@@ -54,7 +54,7 @@ impl Lara {
 
     fn proposals(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Proposals {
         let scale = context.scale(qkv.q);
-        let landmarks = generate(tape, &self.config, qkv, context);
+        let landmarks = tape.constant_when_inspecting(qkv.v, |tape| generate(tape, &self.config, qkv, context));
         let Sampled { queries, means, samples } = self.sample(tape, landmarks, context);
         let bias = context.feature_bias(tape, qkv.k);
         let seen = tape.apply_all(Attend::new(scale), &[samples, qkv.k, qkv.v, bias]);

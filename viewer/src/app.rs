@@ -1,0 +1,388 @@
+//! The program: what is open, what has to be worked out this frame, and where the panes lie.
+
+use std::collections::HashMap;
+
+use egui::{TextureHandle, TextureOptions, Ui};
+use lara_models::softmax;
+use lara_runtime::{Gpu, Tune};
+
+use crate::error::Result;
+use crate::inspect::{Inspector, Subject, Weights};
+use crate::job::{Job, Repaint};
+use crate::maps::Query;
+use crate::messages::Messages;
+use crate::paint::Painter;
+use crate::panes;
+use crate::panes::compare::Compare;
+use crate::panes::export::Export;
+use crate::panes::performance::Performance;
+use crate::panes::rollout::RolloutPane;
+use crate::pictures::Gallery;
+use crate::settings::{Focus, Page, Settings};
+use crate::training::Training;
+
+/// Something that takes its time.
+pub(crate) enum Stage<T> {
+    Empty,
+    Coming(Job<T>),
+    Ready(T),
+}
+
+impl<T: Send + 'static> Stage<T> {
+    /// Takes what has arrived; an error empties the stage.
+    pub(crate) fn settle(&mut self) -> Result<bool> {
+        let Stage::Coming(job) = self else { return Ok(false) };
+        match job.poll() {
+            None => Ok(false),
+            Some(Ok(value)) => {
+                *self = Stage::Ready(value);
+                Ok(true)
+            }
+            Some(Err(error)) => {
+                *self = Stage::Empty;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn ready(&mut self) -> Option<&mut T> {
+        if let Stage::Ready(value) = self { Some(value) } else { None }
+    }
+
+    pub(crate) fn is_coming(&self) -> bool {
+        matches!(self, Stage::Coming(_))
+    }
+}
+
+/// What to open at the start.
+pub struct Launch {
+    /// The model.
+    pub subject: Subject,
+    /// The images.
+    pub gallery: Gallery,
+    /// A run to attach to, if one is in progress.
+    pub training: Training,
+    /// Sentences to begin with (why another adapter is in use, say).
+    pub notes: Vec<String>,
+}
+
+/// What a script that drives the program wants to know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// The model is compiled and its first map was worked out.
+    pub ready: bool,
+    /// Frames painted.
+    pub frames: u64,
+    /// Times that rows of attention were worked out.
+    pub maps: u64,
+    /// Training steps whose results arrived.
+    pub train_steps: u64,
+    /// Messages on the screen.
+    pub errors: Vec<String>,
+}
+
+/// The viewer.
+pub struct App {
+    pub(crate) gpu: Gpu,
+    pub(crate) tune: Tune,
+    pub(crate) painter: Painter,
+    pub(crate) repaint: Repaint,
+    pub(crate) settings: Settings,
+    pub(crate) focus: Focus,
+    pub(crate) messages: Messages,
+    pub(crate) subject: Subject,
+    pub(crate) gallery: Gallery,
+    pub(crate) picture: usize,
+    pub(crate) inspector: Stage<Inspector>,
+    pub(crate) textures: HashMap<usize, TextureHandle>,
+    pub(crate) probabilities: Option<Vec<f64>>,
+    pub(crate) forward_ms: Option<f64>,
+    /// Rows of a block, [slots, heads + 1, tokens], for labels and tooltips.
+    pub(crate) rows: Option<(usize, Vec<f32>)>,
+    /// Queries of the slots.
+    pub(crate) queries: Vec<Query>,
+    pub(crate) compare: Compare,
+    pub(crate) rollout: RolloutPane,
+    pub(crate) training: Training,
+    pub(crate) performance: Performance,
+    pub(crate) export: Export,
+    pub(crate) restart: Option<String>,
+    image_is_stale: bool,
+    rows_are_stale: bool,
+    looked: (Vec<Query>, usize),
+    seen_steps: u64,
+    status: Status,
+    lost: bool,
+}
+
+impl App {
+    /// The program on a device that the window shares.
+    pub fn new(gpu: &Gpu, target: wgpu::TextureFormat, ctx: &egui::Context, launch: Launch, settings: Settings) -> Self {
+        let tune = Tune::measured(gpu);
+        let waker = ctx.clone();
+        let repaint: Repaint = std::sync::Arc::new(move || waker.request_repaint());
+        ctx.set_theme(settings.theme);
+        let mut messages = Messages::default();
+        launch.notes.into_iter().for_each(|note| messages.problem(note));
+        let mut app = App {
+            gpu: gpu.clone(),
+            tune,
+            painter: Painter::new(gpu, target),
+            repaint,
+            settings,
+            focus: Focus::default(),
+            messages,
+            subject: launch.subject,
+            gallery: launch.gallery,
+            picture: 0,
+            inspector: Stage::Empty,
+            textures: HashMap::new(),
+            probabilities: None,
+            forward_ms: None,
+            rows: None,
+            queries: Vec::new(),
+            compare: Compare::default(),
+            rollout: RolloutPane::default(),
+            training: launch.training,
+            performance: Performance::default(),
+            export: Export::default(),
+            restart: None,
+            image_is_stale: true,
+            rows_are_stale: true,
+            looked: (Vec::new(), usize::MAX),
+            seen_steps: 0,
+            status: Status::default(),
+            lost: false,
+        };
+        app.inspect();
+        app
+    }
+
+    /// What the user has chosen, to be remembered.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where the program stands.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Whose attention is shown.
+    pub fn focus(&self) -> &Focus {
+        &self.focus
+    }
+
+    /// The model that is looked at, once it is compiled.
+    pub fn inspector(&self) -> Option<&Inspector> {
+        if let Stage::Ready(inspector) = &self.inspector { Some(inspector) } else { None }
+    }
+
+    /// The adapter that the user asked for; the window closes and one on that adapter opens.
+    pub fn restart_on(&self) -> Option<&str> {
+        self.restart.as_deref()
+    }
+
+    /// The run in progress.
+    pub fn training_mut(&mut self) -> &mut Training {
+        &mut self.training
+    }
+
+    /// Opens a model; what cannot be opened is said and the old one stays.
+    pub fn open(&mut self, subject: Result<Subject>) {
+        let Some(subject) = self.messages.keep(subject) else { return };
+        if subject.image_shape() != self.gallery.shape {
+            self.gallery = Gallery::empty(subject.image_shape());
+            self.picture = 0;
+            self.textures.clear();
+        }
+        self.subject = subject;
+        self.inspect();
+    }
+
+    /// Shows these images.
+    pub fn open_gallery(&mut self, gallery: Result<Gallery>) {
+        let Some(gallery) = self.messages.keep(gallery) else { return };
+        self.gallery = gallery;
+        self.textures.clear();
+        self.choose(0);
+    }
+
+    /// Compiles the subject for looking at.
+    pub(crate) fn inspect(&mut self) {
+        let (gpu, tune, subject) = (self.gpu.clone(), self.tune.clone(), self.subject.clone());
+        let work = async move { Inspector::new(&gpu, &tune, &subject, &subject.config, false).await };
+        self.inspector = Stage::Coming(Job::spawn(self.repaint.clone(), work));
+        self.settings.layer = self.settings.layer.min(self.subject.config.model.depth - 1);
+        self.compare.reset();
+        self.rollout.reset();
+        self.probabilities = None;
+        self.rows = None;
+    }
+
+    /// Shows image number `index`.
+    pub(crate) fn choose(&mut self, index: usize) {
+        self.picture = index;
+        self.image_is_stale = true;
+        self.probabilities = None;
+    }
+
+    /// The normalised image, if there is one.
+    pub(crate) fn input(&mut self) -> Option<Vec<f32>> {
+        let pixels = self.gallery.entries.get(self.picture)?.pixels.clone();
+        self.messages.keep(self.subject.normalise(&pixels))
+    }
+
+    /// The texture of image `index`.
+    pub(crate) fn texture(&mut self, ctx: &egui::Context, index: usize) -> Option<TextureHandle> {
+        let entry = self.gallery.entries.get(index)?;
+        let image = || self.gallery.color_image(entry);
+        let load = || ctx.load_texture(format!("image {index}"), image(), TextureOptions::NEAREST);
+        Some(self.textures.entry(index).or_insert_with(load).clone())
+    }
+
+    /// One frame.
+    pub fn frame(&mut self, ui: &mut Ui) {
+        self.status.frames += 1;
+        self.take_drops(ui);
+        panes::keys(self, ui);
+        self.update();
+        panes::layout(self, ui);
+        if self.lost {
+            panes::lost(self, ui);
+        }
+        self.status.errors = self.messages.texts().map(str::to_owned).collect();
+    }
+
+    fn take_drops(&mut self, ui: &Ui) {
+        let files = ui.input(|input| input.raw.dropped_files.clone());
+        for file in files {
+            self.take_drop(&file);
+        }
+    }
+
+    fn take_drop(&mut self, file: &egui::DroppedFile) {
+        let name = file.path.as_ref().map_or_else(|| file.name.clone(), |path| path.display().to_string());
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(path) = file.path.as_ref().filter(|path| path.is_dir()) {
+            return self.open_path(path);
+        }
+        if let Some(bytes) = &file.bytes {
+            return self.open_bytes(&name, bytes.to_vec());
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(path) = &file.path {
+            self.open_path(path);
+        }
+    }
+
+    /// Opens a model (safetensors) or an image, told by the name.
+    pub fn open_bytes(&mut self, name: &str, bytes: Vec<u8>) {
+        if name.to_lowercase().ends_with(".safetensors") {
+            return self.open(Subject::from_bytes(name, bytes));
+        }
+        let crop = panes::crop_pct(&self.subject);
+        let added = self.gallery.add(name, &bytes, crop).map_err(crate::Error::from);
+        if let Some(index) = self.messages.keep(added) {
+            self.choose(index);
+        }
+    }
+
+    /// Opens a checkpoint, a run's folder, an image, or a folder of images.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_path(&mut self, path: &std::path::Path) {
+        let is_model = path.extension().is_some_and(|e| e == "safetensors");
+        if is_model || (path.is_dir() && Subject::open(path).is_ok()) {
+            return self.open(Subject::open(path));
+        }
+        let crop = panes::crop_pct(&self.subject);
+        let opened = Gallery::open(path, self.gallery.shape, crop);
+        let single = opened.as_ref().is_ok_and(|gallery| gallery.entries.len() == 1);
+        match opened {
+            Ok(mut gallery) if single => {
+                self.gallery.entries.append(&mut gallery.entries);
+                self.choose(self.gallery.entries.len() - 1);
+            }
+            opened => self.open_gallery(opened),
+        }
+    }
+
+    /// Works out what this frame needs and takes what has come back; everything else waits for nobody.
+    fn update(&mut self) {
+        self.gpu.poll();
+        if let Err(error) = self.gpu.check() {
+            self.lost |= matches!(error, lara_runtime::Error::DeviceLost(_));
+            self.messages.problem(error);
+        }
+        if self.lost {
+            return;
+        }
+        self.follow_training();
+        let settled = self.inspector.settle();
+        if self.messages.keep(settled).unwrap_or(false) {
+            self.image_is_stale = true;
+        }
+        if let Err(error) = self.run_inspector() {
+            self.messages.problem(error);
+        }
+    }
+
+    /// A run's weights change under the inspector: its forward pass is run again with every step that was seen.
+    fn follow_training(&mut self) {
+        self.training.poll();
+        let steps = self.training.history().steps();
+        if let Some(subject) = self.training.take_subject() {
+            self.open(Ok(subject));
+        }
+        if steps != self.seen_steps {
+            self.seen_steps = steps;
+            self.status.train_steps = steps;
+            self.image_is_stale |= matches!(self.subject.weights, Weights::Live(_));
+        }
+    }
+
+    fn run_inspector(&mut self) -> Result<()> {
+        let input = if self.image_is_stale { self.input() } else { None };
+        let layer = self.settings.layer;
+        let Some(inspector) = self.inspector.ready() else { return Ok(()) };
+        let sizes = inspector.sizes();
+        if let Some(input) = &input {
+            inspector.run(input, 0)?;
+            (self.image_is_stale, self.rows_are_stale) = (false, true);
+            self.rollout.image_changed();
+            self.compare.image_changed();
+        }
+        self.queries = self.focus.queries(sizes.prefix > 0, sizes.slots);
+        let wanted = (self.queries.clone(), layer);
+        if !self.image_is_stale && (self.rows_are_stale || self.looked != wanted) {
+            let layers: Vec<usize> = (0..sizes.layers).collect();
+            inspector.look(&self.queries, &layers, Some(layer))?;
+            (self.rows_are_stale, self.looked) = (false, wanted);
+            self.status.maps += 1;
+            self.status.ready = true;
+        }
+        let news = inspector.news()?;
+        self.probabilities = news.logits.map(|logits| softmax(&logits)).or(self.probabilities.take());
+        self.forward_ms = news.forward_ms.or(self.forward_ms);
+        self.rows = news.rows.or(self.rows.take());
+        let waiting = inspector.is_waiting();
+        if waiting {
+            (self.repaint)();
+        }
+        Ok(())
+    }
+
+    /// The row that is in front, for labels: every token's weight. It may be a frame old.
+    pub(crate) fn row(&self, slot: usize) -> Option<&[f32]> {
+        let inspector = self.inspector()?;
+        let (layer, values) = self.rows.as_ref()?;
+        let tokens = inspector.sizes().tokens();
+        let row = inspector.row(self.settings.head, slot)?;
+        values.get(row * tokens..(row + 1) * tokens).filter(|_| *layer == self.settings.layer)
+    }
+
+    /// Whether a page is open.
+    pub(crate) fn page(&self) -> Page {
+        self.settings.page
+    }
+}

@@ -1,0 +1,317 @@
+//! A model under inspection: its forward pass, and for any query the row of attention that each head implies.
+//!
+//! No mechanism has to have an N x N matrix for that. An attention output is linear in the values, so with a gradient of
+//! the output that is 1 at query n, channel r, the gradient of the values is the weight of every key, in channel r: one
+//! vector-Jacobian product gives a row for every head, as many rows as a head has channels, in the time and memory of
+//! the mechanism's backward pass.
+
+mod weights;
+
+use std::sync::Arc;
+
+use lara_models::train::TrainConfig;
+use lara_models::{Attended, Vit};
+use lara_runtime::maps::{collect_rows, map_range, select_rows};
+use lara_runtime::profile::Stopwatch;
+use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
+
+pub use weights::{Subject, Weights};
+
+use crate::error::Result;
+use crate::maps::{Map, Query};
+use crate::paint::{MapSource, Scale};
+
+/// Most rows that are worked out at once: the hovered query and the pinned ones.
+pub const SLOTS: usize = 8;
+
+/// One head, or the mean over all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// Mean over the heads.
+    #[default]
+    Mean,
+    /// One of them, from 0.
+    One(usize),
+}
+
+/// What a block shows.
+#[derive(Clone, Copy, Debug)]
+struct Layer {
+    /// Works out the rows.
+    aside: Aside,
+    /// [slots, heads + 1, tokens]; the last of the second dimension is the mean.
+    rows: Tensor,
+    /// [slots, heads + 1, 2]: smallest and largest weight of a patch.
+    range: Tensor,
+}
+
+/// Sizes of the model under inspection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows and columns of patches.
+    pub grid: [usize; 2],
+    /// Tokens in front of them: 1 with a class token.
+    pub prefix: usize,
+    /// Heads of a block.
+    pub heads: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Rows that can be worked out at once.
+    pub slots: usize,
+}
+
+impl Sizes {
+    /// All tokens.
+    pub fn tokens(&self) -> usize {
+        self.prefix + self.grid[0] * self.grid[1]
+    }
+
+    fn of(config: &TrainConfig) -> Self {
+        let model = &config.model;
+        let side = model.grid_size();
+        Sizes {
+            grid: [side, side],
+            prefix: usize::from(model.class_token),
+            heads: model.num_heads,
+            layers: model.depth,
+            slots: SLOTS.min(model.embed_dim / model.num_heads),
+        }
+    }
+
+    /// The weights of the outputs whose mean row a query stands for; None for a query that is not there.
+    pub fn selection(&self, query: Query) -> Option<Vec<f32>> {
+        let mut row = vec![0.0; self.tokens()];
+        match query {
+            Query::Class if self.prefix > 0 => row[0] = 1.0,
+            Query::Mean => row.fill(1.0 / self.tokens() as f32),
+            Query::Patch(at) if at < self.grid[0] * self.grid[1] => row[self.prefix + at] = 1.0,
+            _ => return None,
+        }
+        Some(row)
+    }
+}
+
+/// Numbers that came back since the last look; nothing of it is needed to paint.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    /// Logits of the image.
+    pub logits: Option<Vec<f32>>,
+    /// Milliseconds of the newest forward pass on the GPU.
+    pub forward_ms: Option<f64>,
+    /// A block and its rows, [slots, heads + 1, tokens], for labels.
+    pub rows: Option<(usize, Vec<f32>)>,
+}
+
+/// A compiled model under inspection.
+pub struct Inspector {
+    gpu: Gpu,
+    plan: Arc<Plan>,
+    config: TrainConfig,
+    sizes: Sizes,
+    images: Tensor,
+    select: Tensor,
+    logits: Tensor,
+    layers: Vec<Layer>,
+    logits_ring: Ring,
+    rows_ring: Ring,
+    stopwatch: Option<Stopwatch>,
+    queries: Vec<Query>,
+}
+
+impl Inspector {
+    /// Records and compiles `config` over the subject's weights. With `noise` the proposals get the noise of training and
+    /// projections are drawn anew for every draw; otherwise the model is as in evaluation.
+    ///
+    /// # Errors
+    /// A model that does not fit the adapter, or weights that do not fit the configuration.
+    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, config: &TrainConfig, noise: bool) -> Result<Self> {
+        let sizes = Sizes::of(config);
+        let mut parameters = subject.parameters(gpu);
+        let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise });
+        let side = config.model.image_size;
+        let images = tape.input("images", [1, config.model.in_chans, side, side]);
+        let select = tape.input("select", [sizes.slots, sizes.tokens()]);
+        let mut layers = Vec::with_capacity(sizes.layers);
+        let mut look = |tape: &mut Tape<'_>, attended: &Attended<'_>| layers.push(record(tape, attended, select, sizes));
+        let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
+        tape.rec.pin(logits);
+        let recording = tape.finish()?;
+        parameters.allocate(gpu, &[Role::Weight]);
+        let plan = Plan::compile(gpu, recording, &parameters).await?;
+        subject.upload(gpu, &parameters)?;
+        Ok(Inspector {
+            gpu: gpu.clone(),
+            plan: Arc::new(plan),
+            config: config.clone(),
+            sizes,
+            images,
+            select,
+            logits,
+            layers,
+            logits_ring: Ring::new(gpu, 2, config.model.num_classes),
+            rows_ring: Ring::new(gpu, 2, sizes.slots * (sizes.heads + 1) * sizes.tokens()),
+            stopwatch: Stopwatch::new(gpu),
+            queries: Vec::new(),
+        })
+    }
+
+    /// Sizes of the model.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The configuration that was compiled.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The compiled plan: listing and memory.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Runs the model on a normalised image [channels, size, size]. `draw` numbers the randomness.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn run(&mut self, image: &[f32], draw: u32) -> Result<()> {
+        let seed = self.config.train.seed;
+        let header = Header { step: draw, seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
+        let plan = self.plan.clone();
+        let run = plan.run().write(self.images, image).header(header);
+        let run = match &mut self.stopwatch {
+            Some(stopwatch) => run.timed_steps(stopwatch, u64::from(draw)),
+            None => run.steps(),
+        };
+        run.send(&mut self.logits_ring, &[(&plan, self.logits)], u64::from(draw)).submit()?;
+        Ok(())
+    }
+
+    /// Works out the rows of `queries` (the first [`SLOTS`] of them) in these blocks, and sends those of `report` back for
+    /// labels. Returns the slots that are filled.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn look(&mut self, queries: &[Query], layers: &[usize], report: Option<usize>) -> Result<usize> {
+        self.queries = queries.iter().copied().filter(|q| self.sizes.selection(*q).is_some()).collect();
+        self.queries.truncate(self.sizes.slots);
+        let mut select: Vec<f32> = self.queries.iter().filter_map(|q| self.sizes.selection(*q)).flatten().collect();
+        select.resize(self.select.len(), 0.0);
+        let plan = self.plan.clone();
+        let mut run = plan.run().write(self.select, &select);
+        for layer in layers.iter().filter_map(|&at| self.layers.get(at)) {
+            run = run.aside(layer.aside);
+        }
+        if let Some((at, layer)) = report.and_then(|at| Some((at, self.layers.get(at)?))) {
+            run = run.send(&mut self.rows_ring, &[(&plan, layer.rows)], at as u64);
+        }
+        run.submit()?;
+        Ok(self.queries.len())
+    }
+
+    /// The queries of the slots, as [`Inspector::look`] was given them.
+    pub fn queries(&self) -> &[Query] {
+        &self.queries
+    }
+
+    /// Where the row of a slot lies, for painting.
+    pub fn source(&self, layer: usize, head: Head, slot: usize) -> Option<MapSource> {
+        let (layer, row) = (self.layers.get(layer)?, self.row(head, slot)?);
+        let buffer = self.plan.buffer(layer.rows)?.clone();
+        Some(MapSource { buffer, at: row * self.sizes.tokens() + self.sizes.prefix })
+    }
+
+    /// The scale of that row: up to its own largest weight.
+    pub fn scale(&self, layer: usize, head: Head, slot: usize) -> Option<Scale> {
+        let (layer, index) = (self.layers.get(layer)?, self.row(head, slot)?);
+        Some(Scale::Range { buffer: self.plan.buffer(layer.range)?.clone(), index })
+    }
+
+    /// The tensor of a block's rows, for a plan that copies it.
+    pub fn rows(&self, layer: usize) -> Option<Tensor> {
+        self.layers.get(layer).map(|layer| layer.rows)
+    }
+
+    /// Number of a row among [slots, heads + 1].
+    pub fn row(&self, head: Head, slot: usize) -> Option<usize> {
+        let head = match head {
+            Head::Mean => self.sizes.heads,
+            Head::One(head) if head < self.sizes.heads => head,
+            Head::One(_) => return None,
+        };
+        (slot < self.sizes.slots).then_some(slot * (self.sizes.heads + 1) + head)
+    }
+
+    /// Whether something is still on its way back.
+    pub fn is_waiting(&self) -> bool {
+        self.logits_ring.is_waiting() || self.rows_ring.is_waiting()
+    }
+
+    /// What came back since the last call.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn news(&mut self) -> Result<News> {
+        let mut news = News::default();
+        news.logits = self.logits_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
+        news.rows = self.rows_ring.receive(&self.gpu)?.pop().map(|(layer, values)| (layer as usize, values));
+        if let Some(stopwatch) = &mut self.stopwatch {
+            news.forward_ms = stopwatch.receive(&self.gpu)?.pop().map(|(_, ms)| ms);
+        }
+        Ok(news)
+    }
+
+    /// Reads the rows of the current queries in these blocks, every head and the mean: for files, not for painting.
+    pub fn read_maps(&self, mechanism: &str, layers: &[usize], heads: &[Head]) -> impl Future<Output = Result<Vec<Map>>> + 'static {
+        let plan = self.plan.clone();
+        let wanted: Vec<(usize, Tensor)> = layers.iter().filter_map(|&at| Some((at, self.layers.get(at)?.rows))).collect();
+        let (sizes, queries, heads, mechanism) = (self.sizes, self.queries.clone(), heads.to_vec(), mechanism.to_owned());
+        async move {
+            let mut maps = Vec::new();
+            for (layer, rows) in wanted {
+                let values = plan.read(rows).await?;
+                let rows: Vec<&[f32]> = values.chunks(sizes.tokens()).collect();
+                for (slot, &query) in queries.iter().enumerate() {
+                    for &head in &heads {
+                        let (at, head) = match head {
+                            Head::Mean => (sizes.heads, None),
+                            Head::One(head) => (head, Some(head)),
+                        };
+                        let row = rows.get(slot * (sizes.heads + 1) + at).filter(|_| at <= sizes.heads);
+                        maps.extend(row.map(|values| Map {
+                            mechanism: mechanism.clone(),
+                            kind: "attention".into(),
+                            layer: Some(layer),
+                            head,
+                            query,
+                            grid: sizes.grid,
+                            prefix: sizes.prefix,
+                            values: values.to_vec(),
+                        }));
+                    }
+                }
+            }
+            Ok(maps)
+        }
+    }
+}
+
+/// Records what shows a block's attention, right behind it, as an aside.
+fn record(tape: &mut Tape<'_>, attended: &Attended<'_>, select: Tensor, sizes: Sizes) -> Layer {
+    let output = attended.output;
+    let rows = tape.rec.pinned("rows", [sizes.slots, sizes.heads + 1, sizes.tokens()]);
+    let mut range = rows;
+    let aside = tape.aside(|tape| {
+        let dout = tape.rec.scratch("dout", output.shape());
+        select_rows(&mut tape.rec, select, dout);
+        tape.backward(&[(output, dout)]);
+        if let Some(dv) = tape.gradient(attended.qkv.v) {
+            collect_rows(&mut tape.rec, dv, rows);
+        }
+        range = map_range(&mut tape.rec, rows, sizes.prefix);
+        tape.rec.pin(range);
+    });
+    tape.unwatch(output);
+    Layer { aside, rows, range }
+}

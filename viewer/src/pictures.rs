@@ -1,0 +1,110 @@
+//! Images to look at: of the embedded digits, of files and folders, and dropped ones.
+
+use std::sync::Arc;
+
+use lara_models::data::{Dataset, Digits, ImageShape, Split};
+
+use crate::error::{Error, Result};
+
+/// One image, as the data set or the file gave it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// File name, or number in the data set.
+    pub name: String,
+    /// [C, H, W], values in 0..1.
+    pub pixels: Arc<Vec<f32>>,
+    /// The true class, where it is known.
+    pub label: Option<usize>,
+}
+
+/// Images of one shape.
+#[derive(Clone, Debug)]
+pub struct Gallery {
+    /// What they are.
+    pub name: String,
+    /// Their shape.
+    pub shape: ImageShape,
+    /// Themselves.
+    pub entries: Vec<Entry>,
+}
+
+impl Gallery {
+    /// The first `count` held-out digits.
+    ///
+    /// # Errors
+    /// Never: the digits are in the program.
+    pub fn digits(count: usize) -> Result<Self> {
+        let digits = Digits::new(Split::Test);
+        let entry = |index: usize| -> Result<Entry> {
+            let sample = digits.get(index)?;
+            let name = format!("digit {index}");
+            Ok(Entry { name, pixels: Arc::new(sample.pixels), label: Some(sample.label as usize) })
+        };
+        let entries = (0..count.min(digits.len())).map(entry).collect::<Result<_>>()?;
+        Ok(Gallery { name: "held-out digits".into(), shape: digits.image_shape(), entries })
+    }
+
+    /// No image yet, for a model that takes this shape.
+    pub fn empty(shape: ImageShape) -> Self {
+        Gallery { name: "dropped images".into(), shape, entries: Vec::new() }
+    }
+
+    /// Adds a PNG or JPEG file's bytes; returns its place.
+    ///
+    /// # Errors
+    /// Bytes that are no image.
+    pub fn add(&mut self, name: &str, bytes: &[u8], crop_pct: f64) -> Result<usize> {
+        let pixels = lara_models::data::picture::from_bytes(name, bytes, self.shape, crop_pct)?;
+        self.entries.push(Entry { name: name.to_owned(), pixels: Arc::new(pixels), label: None });
+        Ok(self.entries.len() - 1)
+    }
+
+    /// The images in a folder (PNG and JPEG, by name), or a single file.
+    ///
+    /// # Errors
+    /// A folder that cannot be read or has no image, or a file that is none.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(path: &std::path::Path, shape: ImageShape, crop_pct: f64) -> Result<Self> {
+        let mut gallery = Gallery { name: path.display().to_string(), shape, entries: Vec::new() };
+        let files = if path.is_dir() { pictures_in(path)? } else { vec![path.to_path_buf()] };
+        for file in files.iter().take(MOST) {
+            let bytes =
+                std::fs::read(file).map_err(|source| Error::Io { what: "read", path: file.clone(), source })?;
+            let name = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            gallery.add(&name, &bytes, crop_pct)?;
+        }
+        if gallery.entries.is_empty() {
+            return Err(Error::BadInput(format!("{} holds no PNG or JPEG file", path.display())));
+        }
+        Ok(gallery)
+    }
+
+    /// An image as pixels for a texture: grey or RGB, 8 bits.
+    pub fn color_image(&self, entry: &Entry) -> egui::ColorImage {
+        let ImageShape { channels, height, width } = self.shape;
+        let plane = height * width;
+        let byte = |c: usize, i: usize| (entry.pixels[c.min(channels - 1) * plane + i].clamp(0.0, 1.0) * 255.0).round() as u8;
+        let rgb: Vec<u8> = (0..plane).flat_map(|i| [0, 1, 2].map(|c| byte(c, i))).collect();
+        egui::ColorImage::from_rgb([width, height], &rgb)
+    }
+}
+
+/// Most images of a folder that are opened.
+#[cfg(not(target_arch = "wasm32"))]
+const MOST: usize = 500;
+
+#[cfg(not(target_arch = "wasm32"))]
+fn pictures_in(folder: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
+    let failed = |source| Error::Io { what: "read", path: folder.to_path_buf(), source };
+    let is_picture = |path: &std::path::PathBuf| {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        extension.is_some_and(|e| matches!(e.as_str(), "png" | "jpg" | "jpeg"))
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        files.push(entry.map_err(failed)?.path());
+    }
+    files.retain(is_picture);
+    files.sort();
+    Ok(files)
+}
