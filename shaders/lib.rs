@@ -90,4 +90,6 @@ modules! {
     COLUMN_LSE = "attention/column_lse";
     LARA_WEIGHTS = "attention/lara_weights";
     LARA_MIX = "attention/lara_mix";
+    SELECT_ROWS = "maps/select_rows";
+    COLLECT_ROWS = "maps/collect_rows";
 }

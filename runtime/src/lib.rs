@@ -7,6 +7,7 @@ pub mod attention;
 mod error;
 mod gpu;
 mod kernel;
+pub mod maps;
 pub mod ops;
 mod parameters;
 mod plan;

@@ -12,6 +12,7 @@ mod gelu;
 mod grad_norm;
 mod harness;
 mod layernorm;
+mod maps;
 mod matmul;
 mod patchify;
 mod peak;

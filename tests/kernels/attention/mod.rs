@@ -1,5 +1,5 @@
 mod add_token;
-mod attend;
+pub(crate) mod attend;
 mod broadcast;
 mod column_lse;
 mod divide;

@@ -1,0 +1,14 @@
+mod collect_rows;
+mod implied_rows;
+mod select_rows;
+
+use lara_runtime::{Mode, Parameters, Tape};
+use lara_tests::{adapter, tune};
+
+/// What a recording that cannot be finished says.
+fn refusal(record: impl FnOnce(&mut Tape<'_>)) -> String {
+    let mut parameters = Parameters::new(adapter());
+    let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
+    record(&mut tape);
+    tape.finish().expect_err("this does not fit").to_string()
+}
