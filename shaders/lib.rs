@@ -92,4 +92,5 @@ modules! {
     LARA_MIX = "attention/lara_mix";
     SELECT_ROWS = "maps/select_rows";
     COLLECT_ROWS = "maps/collect_rows";
+    MAP_RANGE = "maps/map_range";
 }

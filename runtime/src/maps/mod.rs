@@ -7,7 +7,9 @@
 //! reads the rows out of it.
 
 mod collect_rows;
+mod map_range;
 mod select_rows;
 
 pub use collect_rows::collect_rows;
+pub use map_range::map_range;
 pub use select_rows::select_rows;
