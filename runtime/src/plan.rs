@@ -198,6 +198,11 @@ impl Plan {
         self.memory
     }
 
+    /// Bytes of the largest buffer that the plan owns.
+    pub fn largest_buffer(&self) -> u64 {
+        self.owned.iter().map(wgpu::Buffer::size).max().unwrap_or_default()
+    }
+
     /// The recorded steps.
     pub fn steps(&self) -> &[Step] {
         &self.listing

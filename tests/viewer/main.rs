@@ -1,1 +1,5 @@
-//! Tests of the viewer.
+//! Tests of the viewer: what it computes, and its window on the test adapter.
+
+mod inspector;
+mod look;
+mod window;

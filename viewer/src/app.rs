@@ -113,6 +113,8 @@ pub struct App {
     seen_steps: u64,
     status: Status,
     lost: bool,
+    #[cfg(target_arch = "wasm32")]
+    drops: Vec<Job<(String, Vec<u8>)>>,
 }
 
 impl App {
@@ -153,6 +155,8 @@ impl App {
             seen_steps: 0,
             status: Status::default(),
             lost: false,
+            #[cfg(target_arch = "wasm32")]
+            drops: Vec::new(),
         };
         app.inspect();
         app
@@ -211,7 +215,7 @@ impl App {
     /// Compiles the subject for looking at.
     pub(crate) fn inspect(&mut self) {
         let (gpu, tune, subject) = (self.gpu.clone(), self.tune.clone(), self.subject.clone());
-        let work = async move { Inspector::new(&gpu, &tune, &subject, &subject.config, false).await };
+        let work = move || async move { Inspector::new(&gpu, &tune, &subject, &subject.config, false).await };
         self.inspector = Stage::Coming(Job::spawn(self.repaint.clone(), work));
         self.settings.layer = self.settings.layer.min(self.subject.config.model.depth - 1);
         self.compare.reset();
@@ -254,25 +258,32 @@ impl App {
         self.status.errors = self.messages.texts().map(str::to_owned).collect();
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     fn take_drops(&mut self, ui: &Ui) {
         let files = ui.input(|input| input.raw.dropped_files.clone());
-        for file in files {
-            self.take_drop(&file);
-        }
+        files.iter().for_each(|file| self.open_path(file.path()));
     }
 
-    fn take_drop(&mut self, file: &egui::DroppedFile) {
-        let name = file.path.as_ref().map_or_else(|| file.name.clone(), |path| path.display().to_string());
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(path) = file.path.as_ref().filter(|path| path.is_dir()) {
-            return self.open_path(path);
+    /// A browser reads dropped files while the program goes on.
+    #[cfg(target_arch = "wasm32")]
+    fn take_drops(&mut self, ui: &Ui) {
+        for file in ui.input(|input| input.raw.dropped_files.clone()) {
+            let name = file.path().display().to_string();
+            let read = move || async move {
+                let bytes = file.bytes_async().await.map_err(crate::Error::BadInput)?;
+                Ok((name, bytes))
+            };
+            self.drops.push(Job::spawn(self.repaint.clone(), read));
         }
-        if let Some(bytes) = &file.bytes {
-            return self.open_bytes(&name, bytes.to_vec());
-        }
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(path) = &file.path {
-            self.open_path(path);
+        let arrived: Vec<_> = self.drops.iter().map(Job::poll).collect();
+        self.drops.retain({
+            let mut pending = arrived.iter().map(Option::is_none).collect::<Vec<_>>().into_iter();
+            move |_| pending.next().unwrap_or(false)
+        });
+        for read in arrived.into_iter().flatten() {
+            if let Some((name, bytes)) = self.messages.keep(read) {
+                self.open_bytes(&name, bytes);
+            }
         }
     }
 

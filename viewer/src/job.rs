@@ -14,28 +14,24 @@ pub struct Job<T> {
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Starts `work` and asks for a frame when it is done.
+    /// Starts the future that `work` makes (in the thread that will wait for it, so it may hold what must stay in one
+    /// thread) and asks for a frame when it is done.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn spawn<F>(repaint: Repaint, work: F) -> Self
-    where
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
+    pub fn spawn<F: Future<Output = Result<T>>>(repaint: Repaint, work: impl FnOnce() -> F + Send + 'static) -> Self {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             // Nobody waits for the result of a job that was dropped.
-            let _ = sender.send(pollster::block_on(work));
+            let _ = sender.send(pollster::block_on(work()));
             repaint();
         });
         Job { receiver }
     }
 
-    /// Starts `work` and asks for a frame when it is done.
+    /// Starts the future that `work` makes and asks for a frame when it is done.
     #[cfg(target_arch = "wasm32")]
-    pub fn spawn<F>(repaint: Repaint, work: F) -> Self
-    where
-        F: Future<Output = Result<T>> + 'static,
-    {
+    pub fn spawn<F: Future<Output = Result<T>> + 'static>(repaint: Repaint, work: impl FnOnce() -> F + 'static) -> Self {
         let (sender, receiver) = channel();
+        let work = work();
         wasm_bindgen_futures::spawn_local(async move {
             let _ = sender.send(work.await);
             repaint();

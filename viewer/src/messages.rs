@@ -53,11 +53,11 @@ impl Messages {
         let mut dismissed = None;
         for (at, (level, text)) in self.shown.iter().enumerate() {
             let (mark, color) = match level {
-                Level::Note => ("✔", ui.visuals().hyperlink_color),
-                Level::Problem => ("⚠", ui.visuals().error_fg_color),
+                Level::Note => ("Done:", ui.visuals().hyperlink_color),
+                Level::Problem => ("Problem:", ui.visuals().error_fg_color),
             };
             ui.horizontal_top(|ui| {
-                if ui.button("✖").on_hover_text("Dismiss").clicked() {
+                if ui.button("×").on_hover_text("Dismiss this message").clicked() {
                     dismissed = Some(at);
                 }
                 ui.colored_label(color, mark);

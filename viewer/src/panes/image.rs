@@ -1,0 +1,197 @@
+//! The image with the attention of one query over it; pointer and keyboard choose the query.
+
+use egui::{Color32, Pos2, Rect, Response, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, Role, vec2};
+
+use super::legend::{self, Ends, number};
+use super::MOST_PINS;
+use crate::app::App;
+use crate::inspect::{Head, Sizes};
+use crate::maps::Query;
+use crate::paint::MapPaint;
+
+/// Colours of the outlines of pinned queries, readable on every scale.
+pub(crate) const PIN_COLORS: [Color32; MOST_PINS] = [
+    Color32::from_rgb(255, 105, 97),
+    Color32::from_rgb(255, 179, 71),
+    Color32::from_rgb(119, 221, 119),
+    Color32::from_rgb(120, 200, 255),
+    Color32::from_rgb(203, 153, 255),
+    Color32::from_rgb(255, 160, 220),
+    Color32::from_rgb(210, 210, 210),
+];
+
+/// Draws the image pane `side` wide and high, with its caption, legend and pins below.
+pub(crate) fn show(app: &mut App, ui: &mut Ui, side: f32) {
+    let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
+    describe(app, &response);
+    if let Some(texture) = app.texture(ui.ctx(), app.picture) {
+        let uv = Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0));
+        ui.painter().image(texture.id(), rect, uv, Color32::WHITE);
+    } else {
+        let text = "drop an image here";
+        let font = egui::FontId::proportional(16.0);
+        ui.painter().rect_stroke(rect, 4.0, Stroke::new(1.0, ui.visuals().weak_text_color()), StrokeKind::Inside);
+        ui.painter().text(rect.center(), egui::Align2::CENTER_CENTER, text, font, ui.visuals().weak_text_color());
+    }
+    let Some(sizes) = app.inspector().map(|inspector| inspector.sizes()) else { return };
+    point(app, ui, &response, rect, sizes);
+    if let Some(shape) = overlay(app, rect, app.settings.layer, app.settings.head, 0, app.settings.opacity) {
+        ui.painter().add(shape);
+    }
+    outline(app, ui, rect, sizes);
+    caption(app, ui, sizes, side);
+    pins(app, ui, side);
+}
+
+fn describe(app: &App, response: &Response) {
+    let shown = app.queries.first().zip(app.inspector());
+    let label = match shown {
+        Some((query, inspector)) => format!("Attention of {} over the image", query.label(inspector.sizes().grid)),
+        None => "Attention over the image".to_owned(),
+    };
+    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &label));
+}
+
+/// The patch under a point.
+pub(crate) fn patch_at(rect: Rect, [rows, columns]: [usize; 2], at: Pos2) -> Option<usize> {
+    if !rect.contains(at) {
+        return None;
+    }
+    let place = |x: f32, size: f32, count: usize| ((x / size * count as f32) as usize).min(count - 1);
+    let row = place(at.y - rect.top(), rect.height(), rows);
+    Some(row * columns + place(at.x - rect.left(), rect.width(), columns))
+}
+
+/// The rectangle of a patch.
+pub(crate) fn patch_rect(rect: Rect, [rows, columns]: [usize; 2], patch: usize) -> Rect {
+    let size = vec2(rect.width() / columns as f32, rect.height() / rows as f32);
+    let (row, column) = (patch / columns, patch % columns);
+    Rect::from_min_size(rect.min + vec2(column as f32 * size.x, row as f32 * size.y), size)
+}
+
+/// Hover shows, a click chooses, a right click (or shift and click) pins.
+pub(crate) fn point(app: &mut App, ui: &Ui, response: &Response, rect: Rect, sizes: Sizes) {
+    let hovered = response.hover_pos().and_then(|at| patch_at(rect, sizes.grid, at));
+    app.focus.hovered = hovered.map(Query::Patch);
+    let Some(patch) = response.interact_pointer_pos().and_then(|at| patch_at(rect, sizes.grid, at)) else {
+        return tooltip(app, response, sizes, hovered);
+    };
+    let shift = ui.input(|input| input.modifiers.shift);
+    if response.secondary_clicked() || (response.clicked() && shift) {
+        if !app.focus.toggle_pin(Query::Patch(patch), MOST_PINS.min(sizes.slots - 1)) {
+            app.messages.problem("no room for another pin; release one first");
+        }
+    } else if response.clicked() {
+        let chosen = Some(Query::Patch(patch));
+        app.focus.chosen = if app.focus.chosen == chosen { None } else { chosen };
+    }
+    tooltip(app, response, sizes, hovered);
+}
+
+fn tooltip(app: &App, response: &Response, sizes: Sizes, hovered: Option<usize>) {
+    let Some(patch) = hovered else { return };
+    let (row, column) = (patch / sizes.grid[1], patch % sizes.grid[1]);
+    let weight = app.row(0).and_then(|values| values.get(sizes.prefix + patch)).copied();
+    let text = match weight {
+        Some(weight) => format!(
+            "patch ({row}, {column}): its weight on itself {}, {:.1} times the uniform one",
+            number(weight),
+            weight * sizes.tokens() as f32
+        ),
+        None => format!("patch ({row}, {column})"),
+    };
+    response.clone().on_hover_text_at_pointer(text);
+}
+
+/// The map of a row over `rect`.
+pub(crate) fn overlay(app: &App, rect: Rect, layer: usize, head: Head, slot: usize, opacity: f32) -> Option<egui::Shape> {
+    let inspector = app.inspector()?;
+    if slot >= inspector.queries().len() {
+        return None;
+    }
+    let map = MapPaint {
+        values: inspector.source(layer, head, slot)?,
+        minus: None,
+        scale: inspector.scale(layer, head, slot)?,
+        gain: 1.0,
+        grid: inspector.sizes().grid,
+        colormap: app.settings.colormap,
+        opacity,
+        log_scale: app.settings.log_scale,
+    };
+    Some(app.painter.shape(rect, map))
+}
+
+fn outline(app: &App, ui: &Ui, rect: Rect, sizes: Sizes) {
+    let stroke = |patch: Rect, color: Color32| {
+        ui.painter().rect_stroke(patch, 0.0, Stroke::new(3.0, Color32::from_black_alpha(160)), StrokeKind::Inside);
+        ui.painter().rect_stroke(patch, 0.0, Stroke::new(1.5, color), StrokeKind::Inside);
+    };
+    for (query, color) in app.focus.pinned.iter().zip(PIN_COLORS) {
+        if let Query::Patch(patch) = *query {
+            stroke(patch_rect(rect, sizes.grid, patch), color);
+        }
+    }
+    if let Query::Patch(patch) = app.focus.current(sizes.prefix > 0) {
+        stroke(patch_rect(rect, sizes.grid, patch), Color32::WHITE);
+    }
+}
+
+fn caption(app: &App, ui: &mut Ui, sizes: Sizes, side: f32) {
+    let query = app.focus.current(sizes.prefix > 0).label(sizes.grid);
+    let head = match app.settings.head {
+        Head::Mean => "mean of all heads".to_owned(),
+        Head::One(head) => format!("head {head}"),
+    };
+    ui.add(egui::Label::new(format!("{query} · layer {} · {head}", app.settings.layer)).truncate());
+    let largest = app.row(0).map(|row| row[sizes.prefix..].iter().copied().fold(0.0, f32::max));
+    let high = largest.unwrap_or(0.0);
+    let ends = if app.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
+    legend::show(ui, app.settings.colormap, ends, side);
+    if let Some(row) = app.row(0).filter(|_| sizes.prefix > 0) {
+        ui.weak(format!("on the class token: {}", number(row[0])));
+    }
+}
+
+/// The pinned queries' maps, small.
+fn pins(app: &mut App, ui: &mut Ui, side: f32) {
+    if app.focus.pinned.is_empty() {
+        return;
+    }
+    let mut released = None;
+    ui.horizontal_wrapped(|ui| {
+        let size = (side / 4.0 - 8.0).clamp(48.0, 120.0);
+        for (at, (&query, color)) in app.focus.pinned.iter().zip(PIN_COLORS).enumerate() {
+            let (rect, response) = ui.allocate_exact_size(Vec2::splat(size), Sense::click());
+            let shape = overlay(app, rect.shrink(2.0), app.settings.layer, app.settings.head, at + 1, 1.0);
+            ui.painter().extend(shape);
+            ui.painter().rect_stroke(rect, 0.0, Stroke::new(2.0, color), StrokeKind::Inside);
+            let grid = app.inspector().map_or([1, 1], |inspector| inspector.sizes().grid);
+            let label = format!("Release {}", query.label(grid));
+            response.widget_info(|| WidgetInfo::labeled(Role::Button, true, &label));
+            if response.on_hover_text(label).clicked() {
+                released = Some(query);
+            }
+        }
+    });
+    if let Some(query) = released {
+        app.focus.toggle_pin(query, MOST_PINS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_patch_is_found_at_its_own_centre() {
+        let rect = Rect::from_min_size(Pos2::new(10.0, 20.0), vec2(90.0, 60.0));
+        for grid in [[1, 1], [3, 5], [7, 2]] {
+            for patch in 0..grid[0] * grid[1] {
+                assert_eq!(patch_at(rect, grid, patch_rect(rect, grid, patch).center()), Some(patch));
+            }
+        }
+        assert_eq!(patch_at(rect, [2, 2], Pos2::new(0.0, 0.0)), None);
+        assert_eq!(patch_at(rect, [2, 2], rect.max), Some(3));
+    }
+}
