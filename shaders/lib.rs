@@ -93,4 +93,5 @@ modules! {
     SELECT_ROWS = "maps/select_rows";
     COLLECT_ROWS = "maps/collect_rows";
     MAP_RANGE = "maps/map_range";
+    MAP_DISTANCE = "maps/map_distance";
 }

@@ -1,4 +1,3 @@
-//! What a viewer shows of attention: rows of the implied matrix, ranges, distances, moments, rollout, relevance. Nothing
 //! here has a gradient; every file shares its basename with its shader and its test.
 //!
 //! The output of every mechanism is linear in the values, out = A v with the implied attention matrix A. So rows of A come
@@ -7,9 +6,11 @@
 //! reads the rows out of it.
 
 mod collect_rows;
+mod map_distance;
 mod map_range;
 mod select_rows;
 
 pub use collect_rows::collect_rows;
+pub use map_distance::{map_difference, map_distance};
 pub use map_range::map_range;
 pub use select_rows::select_rows;

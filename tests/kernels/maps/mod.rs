@@ -1,5 +1,6 @@
 mod collect_rows;
 mod implied_rows;
+mod map_distance;
 mod map_range;
 mod select_rows;
 
