@@ -94,4 +94,5 @@ modules! {
     COLLECT_ROWS = "maps/collect_rows";
     MAP_RANGE = "maps/map_range";
     MAP_DISTANCE = "maps/map_distance";
+    MOMENTS = "maps/moments";
 }

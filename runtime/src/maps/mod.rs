@@ -1,3 +1,4 @@
+//! What a viewer shows of attention: rows of the implied matrix, ranges, distances, moments, rollout, relevance. Nothing
 //! here has a gradient; every file shares its basename with its shader and its test.
 //!
 //! The output of every mechanism is linear in the values, out = A v with the implied attention matrix A. So rows of A come
@@ -8,9 +9,11 @@
 mod collect_rows;
 mod map_distance;
 mod map_range;
+mod moments;
 mod select_rows;
 
 pub use collect_rows::collect_rows;
 pub use map_distance::{map_difference, map_distance};
 pub use map_range::map_range;
+pub use moments::{Moments, moments};
 pub use select_rows::select_rows;

@@ -2,6 +2,7 @@ mod collect_rows;
 mod implied_rows;
 mod map_distance;
 mod map_range;
+mod moments;
 mod select_rows;
 
 use lara_runtime::{Mode, Parameters, Tape};
