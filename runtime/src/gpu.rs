@@ -86,7 +86,17 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
-async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+/// A browser offers one adapter, and chooses it itself.
+#[cfg(target_arch = "wasm32")]
+async fn adapters(instance: &wgpu::Instance, low_power: bool) -> Vec<wgpu::Adapter> {
+    let power_preference =
+        if low_power { wgpu::PowerPreference::LowPower } else { wgpu::PowerPreference::HighPerformance };
+    let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
+    instance.request_adapter(&options).await.into_iter().collect()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+async fn adapters(instance: &wgpu::Instance, _low_power: bool) -> Vec<wgpu::Adapter> {
     let backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
     let all = instance.enumerate_adapters(backends).await;
     all.into_iter()
@@ -121,7 +131,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
 impl Gpu {
     /// Every adapter that can run compute shaders. Honours `WGPU_BACKEND`.
     pub async fn list() -> Vec<AdapterReport> {
-        adapters(&instance()).await.iter().enumerate().map(|(i, a)| describe(i, a)).collect()
+        adapters(&instance(), false).await.iter().enumerate().map(|(i, a)| describe(i, a)).collect()
     }
 
     /// Opens an adapter. Honours `WGPU_BACKEND` and, when `options.adapter` is not given, `WGPU_ADAPTER_NAME`.
@@ -130,7 +140,7 @@ impl Gpu {
     /// [`Error::NoAdapter`] if none matches, [`Error::NoDevice`] if the driver refuses.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
         let instance = instance();
-        let found = adapters(&instance).await;
+        let found = adapters(&instance, options.low_power).await;
         let wanted = options.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
         let named = |a: &wgpu::Adapter| format!("{} ({:?})", a.get_info().name, a.get_info().backend);
         let names: Vec<String> = found.iter().map(named).collect();
@@ -383,7 +393,11 @@ fn choose(found: &[wgpu::Adapter], wanted: Option<&str>, low_power: bool) -> Opt
 
 fn no_adapter(wanted: Option<String>, names: &[String]) -> Error {
     let wanted = wanted.map_or_else(|| "was found".to_owned(), |w| format!("is called or numbered \"{w}\""));
-    let advice = if names.is_empty() {
+    let advice = if names.is_empty() && cfg!(target_arch = "wasm32") {
+        "This browser has no WebGPU, or has it switched off for this graphics card. Use a current Chrome, Edge, Firefox \
+         or Safari, and open the page over https or from localhost"
+            .to_owned()
+    } else if names.is_empty() {
         "Install a Vulkan driver (on Debian `cargo xtask setup` installs Mesa's software driver), or unset WGPU_BACKEND"
             .to_owned()
     } else {

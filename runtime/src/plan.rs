@@ -93,10 +93,13 @@ impl Plan {
         let memory_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let plan = Self::build(gpu, rec, parameters);
-        if let Some(error) = validation_scope.pop().await {
+        // Both scopes are closed before the first wait: in a browser other tasks of the page run meanwhile, and scopes
+        // must close in reverse order.
+        let (invalid, exhausted) = (validation_scope.pop(), memory_scope.pop());
+        if let Some(error) = invalid.await {
             return Err(Error::Rejected { what: "a compiled plan".into(), reason: error.to_string() });
         }
-        if memory_scope.pop().await.is_some() {
+        if exhausted.await.is_some() {
             let bytes = plan.map(|p| p.memory.peak()).unwrap_or_default();
             return Err(Error::OutOfMemory(format!("a plan of {}", human_bytes(bytes))));
         }

@@ -1,7 +1,10 @@
 //! Bringing numbers back: one awaited read for results, and a ring of small buffers for losses that never stalls a run.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -15,9 +18,9 @@ pub(crate) async fn read(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
     gpu.submit(encoder);
-    let mapped = map(&staging);
+    let arrival = map(&staging);
     wait(gpu);
-    arrived(gpu, mapped).await?;
+    arrived(gpu, arrival).await?;
     copy_out(&staging, bytes)
 }
 
@@ -30,31 +33,58 @@ fn wait(gpu: &Gpu) {
 #[cfg(target_arch = "wasm32")]
 fn wait(_gpu: &Gpu) {}
 
-#[expect(clippy::disallowed_methods, reason = "the one place that maps")]
-fn map(staging: &wgpu::Buffer) -> Receiver<std::result::Result<(), wgpu::BufferAsyncError>> {
-    let (sender, receiver) = channel();
-    staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-        // The receiver is gone when the caller no longer wants the value.
-        let _ = sender.send(result);
-    });
-    receiver
+/// Whether a buffer was mapped, once that is known, and who waits for it.
+#[derive(Default)]
+struct Arrival {
+    mapped: Option<bool>,
+    waker: Option<Waker>,
 }
 
-async fn arrived(gpu: &Gpu, mapped: Receiver<std::result::Result<(), wgpu::BufferAsyncError>>) -> Result<()> {
-    let result = std::future::poll_fn(|context| match mapped.try_recv() {
-        Ok(result) => std::task::Poll::Ready(Some(result)),
-        Err(std::sync::mpsc::TryRecvError::Disconnected) => std::task::Poll::Ready(None),
-        Err(std::sync::mpsc::TryRecvError::Empty) => {
-            gpu.poll();
-            context.waker().wake_by_ref();
-            std::task::Poll::Pending
+/// The sending end. A callback that is dropped without having been called lost its device, and says so.
+struct Caller(Arc<Mutex<Arrival>>);
+
+impl Caller {
+    fn tell(&self, mapped: bool) {
+        let waker = {
+            let mut arrival = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            arrival.mapped.get_or_insert(mapped);
+            arrival.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.tell(false);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that maps")]
+fn map(staging: &wgpu::Buffer) -> Arc<Mutex<Arrival>> {
+    let arrival = Arc::new(Mutex::new(Arrival::default()));
+    let caller = Caller(arrival.clone());
+    staging.slice(..).map_async(wgpu::MapMode::Read, move |result| caller.tell(result.is_ok()));
+    arrival
+}
+
+/// Sleeps until the callback wakes it: in a browser nothing is mapped before control is back in the event loop, so a
+/// task that asked again and again would never get an answer.
+async fn arrived(gpu: &Gpu, arrival: Arc<Mutex<Arrival>>) -> Result<()> {
+    let mapped = poll_fn(|context| {
+        let mut arrival = arrival.lock().unwrap_or_else(PoisonError::into_inner);
+        match arrival.mapped {
+            Some(mapped) => Poll::Ready(mapped),
+            None => {
+                arrival.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
         }
     })
     .await;
-    match result {
-        Some(Ok(())) => gpu.check(),
-        _ => Err(Error::DeviceLost("a result could not be read back".into())),
-    }
+    if mapped { gpu.check() } else { Err(Error::DeviceLost("a result could not be read back".into())) }
 }
 
 fn copy_out(staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
