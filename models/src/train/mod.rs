@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod schedule;
 mod session;
 pub mod tensorboard;
+#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 mod whole_folder;
 
@@ -17,5 +18,6 @@ pub use config::TrainConfig;
 pub use evaluate::{Evaluation, evaluate};
 pub use metrics::MetricsLog;
 pub use schedule::Schedule;
-pub use session::{Session, StepResult};
-pub use trainer::{Event, Summary, Trainer, names_and_shapes};
+pub use session::{Session, StepResult, names_and_shapes};
+#[cfg(not(target_arch = "wasm32"))]
+pub use trainer::{Event, Summary, Trainer};

@@ -221,3 +221,8 @@ fn one_hot(labels: &[u32], classes: usize) -> Result<Vec<f32>> {
     }
     Ok(targets)
 }
+
+/// Names and shapes of a model's parameters, as checkpoints want them.
+pub fn names_and_shapes(parameters: &Parameters) -> Vec<(String, Vec<usize>)> {
+    parameters.entries().iter().map(|e| (e.name.clone(), e.shape.dims().to_vec())).collect()
+}

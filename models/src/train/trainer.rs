@@ -420,13 +420,8 @@ fn views<'a>(parameters: &'a Parameters, values: &'a [Vec<f32>]) -> Vec<TensorVi
     parameters.entries().iter().zip(values).map(view).collect()
 }
 
-/// Names and shapes of a model's parameters, as checkpoints want them.
-pub fn names_and_shapes(parameters: &Parameters) -> Vec<(String, Vec<usize>)> {
-    parameters.entries().iter().map(|e| (e.name.clone(), e.shape.dims().to_vec())).collect()
-}
-
 fn restore(gpu: &Gpu, parameters: &Parameters, checkpoint: &Checkpoint) -> Result<()> {
-    let wanted = names_and_shapes(parameters);
+    let wanted = super::names_and_shapes(parameters);
     let OptimizerState { exp_avg, exp_avg_sq, ema } = checkpoint.optimizer(&wanted)?;
     let weights = checkpoint.weights(&wanted)?;
     let roles = [
