@@ -1,13 +1,12 @@
 //! `lara train`
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
-use lara_models::train::{Event, Session, Summary, TrainConfig, Trainer};
+use lara_models::train::{Control, Event, Progress, Session, Summary, TrainConfig, Trainer};
 use lara_runtime::profile::{self, Timing};
 use lara_runtime::{Gpu, Tune, human_bytes};
 
@@ -97,26 +96,27 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// What the first Ctrl-C sets; the second ends the process. Called once a process.
-pub(crate) fn stop_on_ctrl_c() -> Outcome<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
+pub(crate) fn stop_on_ctrl_c() -> Outcome<Control> {
+    let control = Control::new();
+    let (stop, asked) = (control.clone(), AtomicBool::new(false));
     let handler = move || {
         if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
+        stop.stop();
         eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once without saving");
     };
     ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
-    Ok(stop)
+    Ok(control)
 }
 
 fn train(trainer: Trainer) -> Outcome<Summary> {
-    let stop = stop_on_ctrl_c()?;
+    let control = stop_on_ctrl_c()?;
     let (total, done) = trainer.steps();
     let bar = progress_bar(total);
     bar.set_position(done);
     bar.reset_eta();
-    let result = pollster::block_on(trainer.run(&stop, &mut |event| show_event(&bar, &event)));
+    let result = pollster::block_on(trainer.run(&control, &mut |event| show_event(&bar, &event)));
     bar.finish_and_clear();
     Ok(result?)
 }
@@ -130,7 +130,7 @@ fn progress_bar(total: u64) -> ProgressBar {
 
 fn show_event(bar: &ProgressBar, event: &Event<'_>) {
     match event {
-        Event::Step { result, lr, epoch, images_per_second, .. } => {
+        Event::Step(Progress { result, lr, epoch, images_per_second, .. }) => {
             bar.set_position(result.step + 1);
             bar.set_message(format!(
                 "epoch {epoch:.1} loss {:.4} acc {:.1} % lr {lr:.1e} {images_per_second:.0} images/s",
@@ -139,7 +139,7 @@ fn show_event(bar: &ProgressBar, event: &Event<'_>) {
             ));
         }
         Event::Evaluating { done, total } => bar.set_message(format!("evaluating {done}/{total}")),
-        Event::Evaluated { epoch, evaluation } => {
+        Event::Evaluated { epoch, evaluation, .. } => {
             let line = format!(
                 "epoch {epoch}: held-out accuracy {:.2} %, loss {:.4}",
                 100.0 * evaluation.accuracy,

@@ -65,7 +65,11 @@ pub(crate) struct Chunk {
     pub(crate) decay: bool,
 }
 
-/// The parameters of a model. A clone shares the buffers that were allocated: it sees, and writes, the same weights.
+/// The parameters of a model.
+///
+/// A clone shares the buffers on the device: a forward plan over a clone of a session's parameters sees every step's
+/// new weights, and what is written through one is seen by all. It shares what was allocated when it was made; roles
+/// allocated later are its own. A clone made before the weights were allocated shares nothing.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     entries: Vec<Entry>,

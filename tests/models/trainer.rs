@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use lara_models::data::{Augment, Dataset, Digits, Split};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, latest};
 use lara_models::train::metrics::METRICS_FILE;
-use lara_models::train::{Checkpoint, Event, Summary, TrainConfig, Trainer, names_and_shapes};
+use lara_models::train::{Checkpoint, Control, Event, Summary, TrainConfig, Trainer, names_and_shapes};
 use lara_models::weights::TensorFile;
 use lara_models::{Error, Predictor, Result, softmax, top};
 use lara_runtime::{Parameters, Role, Tune};
@@ -50,39 +49,39 @@ const SETS: &[&str] = &[
 /// Two micro-batches a step out of 11 batches an epoch: the odd one is left out, 5 steps an epoch.
 const ODD: &[&str] = &["train.batch_size=128", "train.grad_accum_steps=2", "train.epochs=3"];
 
-fn configure(dir: &Path, sets: &[&str]) -> TrainConfig {
+pub(crate) fn configure(dir: &Path, sets: &[&str]) -> TrainConfig {
     let mut config = TrainConfig::default();
     SETS.iter().chain(sets).for_each(|set| config.set(set).unwrap_or_else(|e| panic!("{e}")));
     config.output.dir = dir.to_path_buf();
     config
 }
 
-fn tune() -> Tune {
+pub(crate) fn tune() -> Tune {
     Tune::fixed(&["rows4", "rows", "forward_rows", "slabs"])
 }
 
-fn start(config: &TrainConfig) -> Result<Trainer> {
+pub(crate) fn start(config: &TrainConfig) -> Result<Trainer> {
     block_on(Trainer::new(adapter(), &tune(), config))
 }
 
-fn resume(path: &Path) -> Result<Trainer> {
+pub(crate) fn resume(path: &Path) -> Result<Trainer> {
     block_on(Trainer::resume(adapter(), &tune(), path))
 }
 
 /// Runs to the end, or stops once the result of `stop_after` steps is in.
 fn run(trainer: Result<Trainer>, stop_after: Option<u64>) -> Result<Summary> {
-    let stop = AtomicBool::new(false);
+    let control = Control::new();
     let mut on_event = |event: Event<'_>| {
-        if let Event::Step { result, .. } = event
-            && stop_after.is_some_and(|steps| result.step + 1 >= steps)
+        if let Event::Step(progress) = event
+            && stop_after.is_some_and(|steps| progress.result.step + 1 >= steps)
         {
-            stop.store(true, Ordering::Relaxed);
+            control.stop();
         }
     };
-    block_on(trainer?.run(&stop, &mut on_event))
+    block_on(trainer?.run(&control, &mut on_event))
 }
 
-fn done(trainer: Result<Trainer>) -> Summary {
+pub(crate) fn done(trainer: Result<Trainer>) -> Summary {
     let summary = run(trainer, None).unwrap_or_else(|e| panic!("{e}"));
     assert!(!summary.interrupted);
     summary
@@ -100,7 +99,7 @@ fn interrupted(trainer: Result<Trainer>, steps: u64) -> Summary {
 }
 
 /// Every tensor of a checkpoint, as bits.
-fn tensors(checkpoint: &Path) -> BTreeMap<String, Vec<u32>> {
+pub(crate) fn tensors(checkpoint: &Path) -> BTreeMap<String, Vec<u32>> {
     let files = [MODEL_FILE, OPTIMIZER_FILE].map(|name| TensorFile::open(checkpoint.join(name)).unwrap());
     let bits = |file: &TensorFile, name: &str| {
         let values = file.get(name, file.shape(name).unwrap()).unwrap();
@@ -110,7 +109,7 @@ fn tensors(checkpoint: &Path) -> BTreeMap<String, Vec<u32>> {
 }
 
 /// Lines of metrics.jsonl without what depends on the clock.
-fn metrics(dir: &Path) -> Vec<Value> {
+pub(crate) fn metrics(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join(METRICS_FILE)).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &mut lines {

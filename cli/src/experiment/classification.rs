@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lara_models::data::{self, Split};
 use lara_models::train::checkpoint::latest;
-use lara_models::train::{Checkpoint, Event, TrainConfig, Trainer};
+use lara_models::train::{Checkpoint, Control, Event, TrainConfig, Trainer};
 use lara_runtime::{Gpu, Tune};
 use serde::{Deserialize, Serialize};
 
@@ -172,12 +171,12 @@ fn configs(options: &Options) -> Outcome<Vec<TrainConfig>> {
 }
 
 /// A run from its beginning, from where it was interrupted, or from its result; `None` if it was interrupted now.
-fn complete(gpu: &Gpu, tune: &Tune, config: &TrainConfig, title: &str, stop: &AtomicBool) -> Outcome<Option<Run>> {
+fn complete(gpu: &Gpu, tune: &Tune, config: &TrainConfig, title: &str, stop: &Control) -> Outcome<Option<Run>> {
     let dir = &config.output.dir;
     if let Some(run) = finished(dir)? {
         return Ok(Some(run));
     }
-    if stop.load(Ordering::Relaxed) {
+    if stop.is_stopped() {
         return Ok(None);
     }
     let started = latest(dir);
@@ -197,8 +196,8 @@ fn complete(gpu: &Gpu, tune: &Tune, config: &TrainConfig, title: &str, stop: &At
     bar.reset_eta();
     bar.set_message(title.to_owned());
     let on_event = &mut |event: Event<'_>| {
-        if let Event::Step { result, .. } = event {
-            bar.set_position(result.step + 1);
+        if let Event::Step(progress) = event {
+            bar.set_position(progress.result.step + 1);
         }
     };
     let summary = pollster::block_on(trainer.run(stop, on_event));

@@ -3,11 +3,14 @@
 pub mod checkpoint;
 pub mod config;
 pub mod config_source;
+mod control;
 mod evaluate;
 pub mod layers;
+mod live;
 pub mod metrics;
 pub mod schedule;
 mod session;
+mod stepper;
 pub mod tensorboard;
 #[cfg(not(target_arch = "wasm32"))]
 mod trainer;
@@ -15,9 +18,12 @@ mod whole_folder;
 
 pub use checkpoint::{Checkpoint, Checkpoints, Snapshot, State};
 pub use config::TrainConfig;
+pub use control::{Control, Order};
 pub use evaluate::{Evaluation, evaluate};
+pub use live::LiveTrainer;
 pub use metrics::MetricsLog;
 pub use schedule::Schedule;
 pub use session::{Session, StepResult, names_and_shapes};
+pub use stepper::Progress;
 #[cfg(not(target_arch = "wasm32"))]
 pub use trainer::{Event, Summary, Trainer};

@@ -1,36 +1,24 @@
 //! The training loop: batches in, steps on the device, metrics and checkpoints out; it resumes bit-exactly.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use lara_runtime::{Gpu, Parameters, Role, Tune};
 
 use super::checkpoint::OptimizerState;
-use super::evaluate::{Evaluation, evaluate};
-use super::{Checkpoint, Checkpoints, MetricsLog, Session, Snapshot, State, StepResult, TrainConfig};
-use crate::data::{self, Augment, Batch, Dataset, Loader, LoaderOptions, Position, Split};
+use super::session::names_and_shapes;
+use super::stepper::{Progress, Stepper};
+use super::{
+    Checkpoint, Checkpoints, Control, Evaluation, MetricsLog, Order, Session, Snapshot, State, StepResult, TrainConfig,
+};
+use crate::data::Position;
 use crate::error::{Error, Result};
-use crate::predictor::Predictor;
 use crate::weights::TensorView;
 
 /// What happens during a run, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A step's result arrived.
-    Step {
-        /// The result.
-        result: &'a StepResult,
-        /// Its learning rate.
-        lr: f64,
-        /// Optimizer steps of the whole run.
-        total_steps: u64,
-        /// Epochs complete, with the fraction of the current one.
-        epoch: f64,
-        /// Images a second since the run started or resumed.
-        images_per_second: f64,
-    },
+    Step(Progress),
     /// Images evaluated so far.
     Evaluating {
         /// Done.
@@ -40,6 +28,8 @@ pub enum Event<'a> {
     },
     /// An evaluation is complete.
     Evaluated {
+        /// Optimizer steps taken.
+        step: u64,
         /// Epochs complete.
         epoch: u64,
         /// The result.
@@ -62,7 +52,7 @@ pub struct Summary {
     pub best: Option<(f64, u64)>,
     /// Newest checkpoint.
     pub checkpoint: Option<PathBuf>,
-    /// Seconds of training, evaluation and saving, since the start or the resume.
+    /// Seconds of training, evaluation and saving, since the start or the resume, without pauses.
     pub seconds: f64,
     /// Seconds from the call to the end of the first step: recording, tuning, compiling, running.
     pub first_step_seconds: f64,
@@ -72,19 +62,10 @@ pub struct Summary {
 
 /// A run in progress.
 pub struct Trainer {
-    session: Session,
-    evaluator: Predictor,
-    config: TrainConfig,
-    loader: Loader,
-    held_out: Arc<dyn Dataset>,
+    stepper: Stepper,
     checkpoints: Checkpoints,
     metrics: MetricsLog,
     state: State,
-    total_steps: u64,
-    steps_per_epoch: u64,
-    started: Instant,
-    first_step: u64,
-    first_step_seconds: f64,
     newest: Option<PathBuf>,
     evaluation: Option<Evaluation>,
 }
@@ -111,101 +92,59 @@ impl Trainer {
     }
 
     async fn prepare(gpu: &Gpu, tune: &Tune, config: &TrainConfig, from: Option<Checkpoint>) -> Result<Self> {
-        config.validate()?;
         refuse_used_folder(config, from.is_some())?;
-        let started = Instant::now();
-        let images = data::open(&config.data, &config.model, Split::Train)?;
-        let held_out = data::open(&config.data, &config.model, Split::Test)?;
-        let position = from.as_ref().map_or_else(Position::default, |c| c.state.position);
-        let classes = images.classes().to_vec();
-        let (loader, steps_per_epoch) = open_loader(config, images, position)?;
-        let train = &config.train;
-        let schedule = config.schedule(steps_per_epoch);
-        let mut session = Session::new(gpu, tune, config, schedule).await?;
-        let batch = train.batch_size.min(held_out.len().max(1));
-        let evaluator = session.predictor(batch, false).await?;
+        let (step, position) = from.as_ref().map_or((0, Position::default()), |c| (c.state.step, c.state.position));
+        let stepper = Stepper::new(gpu, tune, config, step, position).await?;
         let checkpoints = Checkpoints::open(&config.output.dir, config.output.checkpoint_hist)?;
         let mut state = State {
-            step: 0,
+            step,
             position,
-            seed: train.seed,
+            seed: config.train.seed,
             best_metric: None,
             best_step: None,
-            classes,
+            classes: stepper.classes().to_vec(),
             config: config.to_toml()?,
             kernels: tune.choices(),
         };
         if let Some(checkpoint) = &from {
-            restore(gpu, &session.parameters, checkpoint)?;
+            restore(gpu, &stepper.session.parameters, checkpoint)?;
             state = State { config: state.config, kernels: state.kernels, ..checkpoint.state.clone() };
-            checkpoints.discard_after(state.step)?;
+            checkpoints.discard_after(step)?;
         }
-        let metrics =
-            MetricsLog::open(&config.output.dir, from.as_ref().map(|_| state.step), config.output.tensorboard)?;
-        let (first_step, total_steps) = (state.step, train.epochs * steps_per_epoch);
-        Ok(Trainer {
-            session,
-            evaluator,
-            config: config.clone(),
-            loader,
-            held_out,
-            checkpoints,
-            metrics,
-            state,
-            total_steps,
-            steps_per_epoch,
-            started,
-            first_step,
-            first_step_seconds: 0.0,
-            newest: from.map(|c| c.path),
-            evaluation: None,
-        })
+        let metrics = MetricsLog::open(&config.output.dir, from.as_ref().map(|_| step), config.output.tensorboard)?;
+        Ok(Trainer { stepper, checkpoints, metrics, state, newest: from.map(|c| c.path), evaluation: None })
     }
 
-    /// Model, optimizer and plans.
+    /// Model, optimizer and plans. A clone of its `parameters` sees the weights change while the run goes on.
     pub fn session(&self) -> &Session {
-        &self.session
+        &self.stepper.session
     }
 
     /// The configuration of the run.
     pub fn config(&self) -> &TrainConfig {
-        &self.config
+        &self.stepper.config
     }
 
     /// Optimizer steps of the whole run, and those already taken.
     pub fn steps(&self) -> (u64, u64) {
-        (self.total_steps, self.state.step)
+        (self.stepper.total_steps(), self.stepper.step())
     }
 
-    /// Trains to the end, or until `stop` is set: then it saves and returns, and [`Trainer::resume`] goes on.
+    /// Trains to the end, or until `control` stops it: then it saves and returns, and [`Trainer::resume`] goes on. While
+    /// `control` holds it the calling thread sleeps.
     ///
     /// # Errors
     /// An unreadable image, a loss that is not finite (the last checkpoint stays good), a full disk, a lost device.
-    pub async fn run(mut self, stop: &AtomicBool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
+    pub async fn run(mut self, control: &Control, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
         let mut interrupted = false;
-        while self.state.step < self.total_steps {
-            interrupted = stop.load(Ordering::Relaxed);
-            if interrupted {
-                break;
-            }
-            let batches = self.next_batches()?;
-            while !self.session.has_room() {
-                self.session.wait_oldest();
-                let results = self.session.results()?;
-                self.report(&results, on_event)?;
-            }
-            self.session.step(self.state.step, &batches)?;
-            if self.state.step == self.first_step {
-                let results = self.session.finish()?;
-                self.first_step_seconds = self.started.elapsed().as_secs_f64();
-                self.report(&results, on_event)?;
-            }
-            self.state.step += 1;
-            self.state.position = self.loader.position();
-            let results = self.session.results()?;
-            self.report(&results, on_event)?;
-            if self.state.step.is_multiple_of(self.steps_per_epoch) {
-                self.end_epoch(on_event).await?;
+        while !self.stepper.is_done() {
+            match self.next_order(control, on_event)? {
+                Order::Step => self.step(on_event).await?,
+                Order::Save => self.save_settled(on_event).await?,
+                Order::Stop => {
+                    interrupted = true;
+                    break;
+                }
             }
         }
         self.settle(on_event)?;
@@ -215,102 +154,79 @@ impl Trainer {
         Ok(self.summary(interrupted))
     }
 
+    fn next_order(&mut self, control: &Control, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Order> {
+        if let Some(order) = control.next_order() {
+            return Ok(order);
+        }
+        // Whoever pauses wants to see the last step's result.
+        self.settle(on_event)?;
+        self.stepper.clock.hold();
+        let order = control.wait();
+        self.stepper.clock.go_on();
+        Ok(order)
+    }
+
+    async fn step(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        let batches = self.stepper.next_batches()?;
+        while !self.stepper.session.has_room() {
+            self.stepper.session.wait_oldest();
+            let results = self.stepper.session.results()?;
+            self.report(&results, on_event)?;
+        }
+        self.stepper.start(&batches)?;
+        if self.stepper.is_first() {
+            // Nothing is behind it that would be delayed, and its time is told apart from the others'.
+            self.settle(on_event)?;
+        }
+        let results = self.stepper.session.results()?;
+        self.report(&results, on_event)?;
+        match self.stepper.completed_epoch() {
+            Some(epoch) => self.end_epoch(epoch, on_event).await,
+            None => Ok(()),
+        }
+    }
+
     fn summary(self, interrupted: bool) -> Summary {
         Summary {
-            steps: self.state.step,
+            steps: self.stepper.step(),
             interrupted,
             best: self.state.best_metric.zip(self.state.best_step),
             evaluation: self.evaluation,
             checkpoint: self.newest,
-            seconds: self.started.elapsed().as_secs_f64(),
-            first_step_seconds: self.first_step_seconds,
-            parameters: self.session.parameters.count(),
+            seconds: self.stepper.clock.seconds(),
+            first_step_seconds: self.stepper.first_step_seconds(),
+            parameters: self.stepper.session.parameters.count(),
         }
-    }
-
-    fn next_batches(&mut self) -> Result<Vec<Batch>> {
-        let count = self.config.train.grad_accum_steps.max(1) as u64;
-        // Batches at the end of an epoch that are too few for a step are left out, so that steps never span epochs.
-        let per_epoch = self.loader.batches_per_epoch();
-        while self.loader.position().batch + count > per_epoch {
-            self.loader.next().transpose()?;
-        }
-        (0..count)
-            .map(|_| self.loader.next().unwrap_or_else(|| Err(Error::Failed("the loader ended early".into()))))
-            .collect()
     }
 
     /// Waits for the steps under way and looks at their losses.
     fn settle(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let results = self.session.finish()?;
+        let results = self.stepper.session.finish()?;
         self.report(&results, on_event)
     }
 
     fn report(&mut self, results: &[StepResult], on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
         for result in results {
-            if !result.loss.is_finite() || !result.grad_norm.is_finite() {
-                return Err(self.not_finite(result));
-            }
+            let progress = self.stepper.progress(result, || kept(self.newest.as_deref()))?;
             let step = result.step + 1;
-            let images_per_second = self.images_per_second(step);
-            let lr = self.session.lr(result.step);
-            if step.is_multiple_of(self.config.output.log_interval.max(1)) || step == self.total_steps {
+            if step.is_multiple_of(self.config().output.log_interval.max(1)) || step == progress.total_steps {
                 let values = [
                     ("train/loss", result.loss),
                     ("train/accuracy", result.accuracy),
                     ("train/grad_norm", result.grad_norm),
-                    ("train/lr", lr),
-                    ("train/images_per_second", images_per_second),
+                    ("train/lr", progress.lr),
+                    ("train/images_per_second", progress.images_per_second),
                 ];
                 self.metrics.log(step, &values)?;
             }
-            let epoch = step as f64 / self.steps_per_epoch as f64;
-            on_event(Event::Step { result, lr, total_steps: self.total_steps, epoch, images_per_second });
+            on_event(Event::Step(progress));
         }
         Ok(())
     }
 
-    /// Without the first step, which waits for compilers.
-    fn images_per_second(&self, step: u64) -> f64 {
-        let train = &self.config.train;
-        let steps = step.saturating_sub(self.first_step + 1) as f64;
-        let images = steps * (train.batch_size * train.grad_accum_steps.max(1)) as f64;
-        images / (self.started.elapsed().as_secs_f64() - self.first_step_seconds).max(1e-6)
-    }
-
-    fn kept(&self) -> String {
-        self.newest.as_ref().map_or_else(
-            || "no checkpoint was written before".to_owned(),
-            |path| format!("{} is the last good checkpoint", path.display()),
-        )
-    }
-
-    fn not_finite(&self, result: &StepResult) -> Error {
-        Error::Failed(format!(
-            "the loss of step {} is {} and its gradient norm {}; training stopped and nothing of it was saved: {}. \
-             Try a lower train.lr (it was {:.3e}), a longer train.warmup_epochs or a smaller train.clip_grad",
-            result.step + 1,
-            result.loss,
-            result.grad_norm,
-            self.kept(),
-            self.session.lr(result.step)
-        ))
-    }
-
-    fn spoilt(&self) -> Error {
-        Error::Failed(format!(
-            "the loss on held-out images after step {} is not finite; training stopped and nothing of it was saved: {}. \
-             Try a lower train.lr, a longer train.warmup_epochs or a smaller train.clip_grad",
-            self.state.step,
-            self.kept()
-        ))
-    }
-
-    async fn end_epoch(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let epoch = self.state.step / self.steps_per_epoch;
-        let last = self.state.step >= self.total_steps;
-        let due = |interval: u64| last || epoch.is_multiple_of(interval.max(1));
-        let output = &self.config.output;
+    async fn end_epoch(&mut self, epoch: u64, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        let output = &self.config().output;
+        let due = |interval| self.stepper.is_due(epoch, interval);
         let (evaluates, saves) = (due(output.eval_interval), due(output.checkpoint_interval));
         if !(evaluates || saves) {
             return Ok(());
@@ -328,35 +244,36 @@ impl Trainer {
 
     /// Whether the model is better than ever.
     async fn evaluate(&mut self, epoch: u64, on_event: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
-        let augment = Augment::eval(&self.config.data);
-        let total = self.held_out.len();
-        let progress = |done| on_event(Event::Evaluating { done, total });
-        let workers = self.config.data.workers;
-        let evaluation = evaluate(&self.evaluator, &self.held_out, &augment, workers, progress).await?;
+        let (step, total) = (self.stepper.step(), self.stepper.held_out());
+        let evaluation = self.stepper.evaluate(|done| on_event(Event::Evaluating { done, total })).await?;
         let values =
             [("eval/loss", evaluation.loss), ("eval/accuracy", evaluation.accuracy), ("eval/top5", evaluation.top5)];
-        self.metrics.log(self.state.step, &values)?;
-        on_event(Event::Evaluated { epoch, evaluation: &evaluation });
-        if !evaluation.loss.is_finite() {
-            // The last step's own loss was still finite, its update was not: that must not be saved.
-            return Err(self.spoilt());
-        }
+        self.metrics.log(step, &values)?;
+        on_event(Event::Evaluated { step, epoch, evaluation: &evaluation });
+        self.stepper.check(&evaluation, || kept(self.newest.as_deref()))?;
         let better = self.state.best_metric.is_none_or(|best| evaluation.accuracy > best);
         if better {
             self.state.best_metric = Some(evaluation.accuracy);
-            self.state.best_step = Some(self.state.step);
+            self.state.best_step = Some(step);
         }
         self.evaluation = Some(evaluation);
         Ok(better)
     }
 
+    /// Looks at every loss first: weights behind one that is not finite must not be saved.
+    async fn save_settled(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.settle(on_event)?;
+        self.save(on_event).await.map(drop)
+    }
+
     async fn save(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<PathBuf> {
-        let parameters = &self.session.parameters;
-        let gpu = self.session.gpu();
+        (self.state.step, self.state.position) = (self.stepper.step(), self.stepper.position());
+        let parameters = &self.stepper.session.parameters;
+        let gpu = self.stepper.session.gpu();
         let read = |role| parameters.read(gpu, role);
         let (weights, first, second) =
             (read(Role::Weight).await?, read(Role::FirstMoment).await?, read(Role::SecondMoment).await?);
-        let ema = if self.config.train.model_ema { Some(read(Role::Ema).await?) } else { None };
+        let ema = if self.config().train.model_ema { Some(read(Role::Ema).await?) } else { None };
         let snapshot = Snapshot {
             state: &self.state,
             weights: views(parameters, &weights),
@@ -371,20 +288,12 @@ impl Trainer {
     }
 }
 
-/// The loader of training batches, and the optimizer steps of an epoch.
-fn open_loader(config: &TrainConfig, images: Arc<dyn Dataset>, position: Position) -> Result<(Loader, u64)> {
-    let train = &config.train;
-    let augment = Augment::train(&config.data);
-    let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);
-    let loader = Loader::new(images, options, position)?;
-    match config.steps_per_epoch(loader.batches_per_epoch()) {
-        0 => Err(Error::BadInput(format!(
-            "train.grad_accum_steps = {} is more than the {} batches of an epoch; lower it or train.batch_size",
-            train.grad_accum_steps,
-            loader.batches_per_epoch()
-        ))),
-        steps => Ok((loader, steps)),
-    }
+/// What is left of a run that failed.
+fn kept(newest: Option<&Path>) -> String {
+    newest.map_or_else(
+        || "no checkpoint was written before".to_owned(),
+        |path| format!("{} is the last good checkpoint", path.display()),
+    )
 }
 
 /// The run's folder: a run may have been moved; what it writes goes where it was found.
