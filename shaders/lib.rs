@@ -95,4 +95,7 @@ modules! {
     MAP_RANGE = "maps/map_range";
     MAP_DISTANCE = "maps/map_distance";
     MOMENTS = "maps/moments";
+    FUSE_HEADS = "maps/fuse_heads";
+    DISCARD = "maps/discard";
+    ROLLOUT = "maps/rollout";
 }

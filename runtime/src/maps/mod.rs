@@ -7,13 +7,19 @@
 //! reads the rows out of it.
 
 mod collect_rows;
+mod discard;
+mod fuse_heads;
 mod map_distance;
 mod map_range;
 mod moments;
+mod rollout;
 mod select_rows;
 
 pub use collect_rows::collect_rows;
+pub use discard::discard;
+pub use fuse_heads::{Fusion, fuse_heads};
 pub use map_distance::{map_difference, map_distance};
 pub use map_range::map_range;
 pub use moments::{Moments, moments};
+pub use rollout::rollout;
 pub use select_rows::select_rows;

@@ -1,8 +1,11 @@
 mod collect_rows;
+mod discard;
+mod fuse_heads;
 mod implied_rows;
 mod map_distance;
 mod map_range;
 mod moments;
+mod rollout;
 mod select_rows;
 
 use lara_runtime::{Mode, Parameters, Tape};
