@@ -1,5 +1,6 @@
 //! Tests of the viewer: what it computes, and its window on the test adapter.
 
+mod compare;
 mod inspector;
 mod look;
 mod window;

@@ -172,6 +172,21 @@ impl App {
         &self.status
     }
 
+    /// Whether something is being compiled, or drawn for a deviation, on the open page.
+    pub fn is_busy(&self) -> bool {
+        match self.page() {
+            Page::Compare => self.inspector.is_coming() || self.compare.is_busy(),
+            Page::Rollout => self.inspector.is_coming() || self.rollout.is_busy(),
+            _ => self.inspector.is_coming(),
+        }
+    }
+
+    /// How far each compared mechanism is from exact softmax, for the row in front; those that are not known yet are left
+    /// out.
+    pub fn compared(&self) -> Vec<crate::inspect::Distances> {
+        self.compare.distances(self.settings.head)
+    }
+
     /// Whose attention is shown.
     pub fn focus(&self) -> &Focus {
         &self.focus

@@ -5,16 +5,18 @@
 //! vector-Jacobian product gives a row for every head, as many rows as a head has channels, in the time and memory of
 //! the mechanism's backward pass.
 
+mod contest;
 mod weights;
 
 use std::sync::Arc;
 
 use lara_models::train::TrainConfig;
 use lara_models::{Attended, Vit};
-use lara_runtime::maps::{collect_rows, map_range, select_rows};
+use lara_runtime::maps::{collect_rows, map_range, moments, select_rows};
 use lara_runtime::profile::Stopwatch;
 use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
 
+pub use contest::{Contestant, Distances, attention_for, with_attention};
 pub use weights::{Subject, Weights};
 
 use crate::error::Result;
@@ -43,6 +45,19 @@ struct Layer {
     /// [slots, heads + 1, tokens]; the last of the second dimension is the mean.
     rows: Tensor,
     /// [slots, heads + 1, 2]: smallest and largest weight of a patch.
+    range: Tensor,
+    /// Deviation over redraws, where there is noise.
+    spread: Option<Spread>,
+}
+
+/// Standard deviation of the rows over redraws of the randomness.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    /// Takes one more sample.
+    aside: Aside,
+    /// [slots, heads + 1, tokens].
+    deviation: Tensor,
+    /// [slots, heads + 1, 2].
     range: Tensor,
 }
 
@@ -133,7 +148,11 @@ impl Inspector {
         let images = tape.input("images", [1, config.model.in_chans, side, side]);
         let select = tape.input("select", [sizes.slots, sizes.tokens()]);
         let mut layers = Vec::with_capacity(sizes.layers);
-        let mut look = |tape: &mut Tape<'_>, attended: &Attended<'_>| layers.push(record(tape, attended, select, sizes));
+        let mut look = |tape: &mut Tape<'_>, attended: &Attended<'_>| {
+            let mut layer = record(tape, attended, select, sizes);
+            layer.spread = noise.then(|| record_spread(tape, layer.rows, sizes));
+            layers.push(layer);
+        };
         let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
         tape.rec.pin(logits);
         let recording = tape.finish()?;
@@ -176,9 +195,7 @@ impl Inspector {
     /// # Errors
     /// A lost device.
     pub fn run(&mut self, image: &[f32], draw: u32) -> Result<()> {
-        let seed = self.config.train.seed;
-        let header = Header { step: draw, seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
-        let plan = self.plan.clone();
+        let (plan, header) = (self.plan.clone(), self.header(draw));
         let run = plan.run().write(self.images, image).header(header);
         let run = match &mut self.stopwatch {
             Some(stopwatch) => run.timed_steps(stopwatch, u64::from(draw)),
@@ -208,6 +225,33 @@ impl Inspector {
         }
         run.submit()?;
         Ok(self.queries.len())
+    }
+
+    /// Runs the model once more with other randomness and adds the rows of a block to their running deviation; sample 0
+    /// begins anew. The queries are those of the last look.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn redraw(&mut self, image: &[f32], layer: usize, first_draw: u32, sample: u32) -> Result<()> {
+        let Some(layer) = self.layers.get(layer).copied() else { return Ok(()) };
+        let Some(spread) = layer.spread else { return Ok(()) };
+        let header = Header { micro_step: sample, ..self.header(first_draw.wrapping_add(sample)) };
+        let run = self.plan.run().write(self.images, image).header(header).steps();
+        run.aside(layer.aside).aside(spread.aside).submit()?;
+        Ok(())
+    }
+
+    fn header(&self, draw: u32) -> Header {
+        let seed = self.config.train.seed;
+        Header { step: draw, seed: [seed as u32, (seed >> 32) as u32], ..Header::default() }
+    }
+
+    /// Where the deviation of a row over redraws lies, and its scale.
+    pub fn deviation(&self, layer: usize, head: Head, slot: usize) -> Option<(MapSource, Scale)> {
+        let (spread, row) = (self.layers.get(layer)?.spread?, self.row(head, slot)?);
+        let at = row * self.sizes.tokens() + self.sizes.prefix;
+        let source = MapSource { buffer: self.plan.buffer(spread.deviation)?.clone(), at };
+        Some((source, Scale::Range { buffer: self.plan.buffer(spread.range)?.clone(), index: row }))
     }
 
     /// The queries of the slots, as [`Inspector::look`] was given them.
@@ -313,5 +357,17 @@ fn record(tape: &mut Tape<'_>, attended: &Attended<'_>, select: Tensor, sizes: S
         tape.rec.pin(range);
     });
     tape.unwatch(output);
-    Layer { aside, rows, range }
+    Layer { aside, rows, range, spread: None }
+}
+
+/// Records what takes one more sample of the rows, as an aside.
+fn record_spread(tape: &mut Tape<'_>, rows: Tensor, sizes: Sizes) -> Spread {
+    let (mut deviation, mut range) = (rows, rows);
+    let aside = tape.aside(|tape| {
+        deviation = moments(&mut tape.rec, rows).deviation;
+        range = map_range(&mut tape.rec, deviation, sizes.prefix);
+        tape.rec.pin(deviation);
+        tape.rec.pin(range);
+    });
+    Spread { aside, deviation, range }
 }

@@ -12,40 +12,49 @@ pub(crate) fn show(app: &mut App, ui: &mut Ui) {
     let heads: Vec<Head> = (0..sizes.heads).map(Head::One).chain([Head::Mean]).collect();
     ui.strong(format!("Heads of layer {}", app.settings.layer));
     let layer = app.settings.layer;
-    let size = thumbnail(ui, heads.len());
-    ui.horizontal_wrapped(|ui| {
-        for head in heads {
-            let name = match head {
-                Head::One(head) => format!("head {head}"),
-                Head::Mean => "mean".to_owned(),
-            };
-            if tile(app, ui, layer, head, &name, size, app.settings.head == head).clicked() {
-                app.settings.head = head;
-            }
-        }
+    let tiles = heads.iter().map(|&head| {
+        let name = match head {
+            Head::One(head) => format!("head {head}"),
+            Head::Mean => "mean".to_owned(),
+        };
+        (layer, head, name, app.settings.head == head)
     });
+    if let Some((_, head)) = grid(app, ui, &tiles.collect::<Vec<_>>()) {
+        app.settings.head = head;
+    }
     ui.add_space(6.0);
-    let name = match app.settings.head {
+    let head = app.settings.head;
+    ui.strong(match head {
         Head::Mean => "Layers, mean of the heads".to_owned(),
         Head::One(head) => format!("Layers, head {head}"),
-    };
-    ui.strong(name);
-    let size = thumbnail(ui, sizes.layers);
-    ui.horizontal_wrapped(|ui| {
-        for layer in 0..sizes.layers {
-            let head = app.settings.head;
-            if tile(app, ui, layer, head, &format!("layer {layer}"), size, app.settings.layer == layer).clicked() {
-                app.settings.layer = layer;
-            }
-        }
     });
+    let tiles = (0..sizes.layers).map(|layer| (layer, head, format!("layer {layer}"), app.settings.layer == layer));
+    if let Some((layer, _)) = grid(app, ui, &tiles.collect::<Vec<_>>()) {
+        app.settings.layer = layer;
+    }
 }
 
-/// As large as fits two rows or so, but never too small to see.
-fn thumbnail(ui: &Ui, count: usize) -> f32 {
-    let width = ui.available_width();
-    let columns = if count <= 3 { count.max(2) } else { count.div_ceil(2).clamp(2, 6) } as f32;
-    (width / columns - 10.0).clamp(56.0, 150.0)
+/// Thumbnails in rows; the layer and head of the one that was clicked.
+fn grid(app: &App, ui: &mut Ui, tiles: &[(usize, Head, String, bool)]) -> Option<(usize, Head)> {
+    let (columns, size) = thumbnail(ui, tiles.len());
+    let mut clicked = None;
+    for row in tiles.chunks(columns) {
+        ui.horizontal_top(|ui| {
+            for (layer, head, name, chosen) in row {
+                if tile(app, ui, *layer, *head, name, size, *chosen).clicked() {
+                    clicked = Some((*layer, *head));
+                }
+            }
+        });
+    }
+    clicked
+}
+
+/// Columns, and a size that fills the width without being too small to see or larger than needed.
+fn thumbnail(ui: &Ui, count: usize) -> (usize, f32) {
+    let (width, gap) = (ui.available_width() - 4.0, ui.spacing().item_spacing.x);
+    let columns = if count <= 4 { count } else { count.div_ceil(2).min((width / (64.0 + gap)) as usize).max(2) };
+    (columns.max(1), (width / columns.max(2) as f32 - gap).clamp(40.0, 150.0))
 }
 
 fn tile(app: &App, ui: &mut Ui, layer: usize, head: Head, name: &str, size: f32, chosen: bool) -> Response {

@@ -6,6 +6,7 @@ pub(crate) mod gallery;
 pub(crate) mod heads;
 pub(crate) mod image;
 pub(crate) mod legend;
+pub(crate) mod mechanism;
 pub(crate) mod options;
 pub(crate) mod performance;
 pub(crate) mod prediction;

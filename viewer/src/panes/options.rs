@@ -56,10 +56,10 @@ fn query(app: &mut App, ui: &mut Ui) {
 fn place(app: &mut App, ui: &mut Ui) {
     let model = &app.subject.config.model;
     let (layers, heads) = (model.depth, model.num_heads);
-    ui.strong("Layer");
-    ui.add(Slider::new(&mut app.settings.layer, 0..=layers - 1));
-    ui.strong("Head");
+    ui.strong("Layer and head");
+    ui.add(Slider::new(&mut app.settings.layer, 0..=layers - 1).text("layer"));
     ui.horizontal_wrapped(|ui| {
+        ui.label("head");
         ui.selectable_value(&mut app.settings.head, Head::Mean, "mean");
         for head in 0..heads {
             ui.selectable_value(&mut app.settings.head, Head::One(head), head.to_string());
@@ -73,7 +73,7 @@ fn place(app: &mut App, ui: &mut Ui) {
 fn look(app: &mut App, ui: &mut Ui) {
     ui.strong("Colours");
     let settings = &mut app.settings;
-    egui::ComboBox::from_id_salt("colormap").selected_text(settings.colormap.name()).show_ui(ui, |ui| {
+    egui::ComboBox::from_label("scale").width(90.0).selected_text(settings.colormap.name()).show_ui(ui, |ui| {
         for map in Colormap::SEQUENTIAL {
             ui.selectable_value(&mut settings.colormap, map, map.name());
         }

@@ -1,0 +1,115 @@
+//! One mechanism on the weights of another: its rows, how far they are from exact softmax, and how they vary.
+
+use lara_models::train::TrainConfig;
+use lara_runtime::attention::{AttentionConfig, MechanismKind, ProposalGen};
+use lara_runtime::maps::map_distance;
+use lara_runtime::{Gpu, Parameters, Plan, Recorder, Ring, Tensor, Tune};
+
+use super::{Head, Inspector, Subject};
+use crate::error::Result;
+use crate::maps::Query;
+
+/// How far a row is from exact softmax.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distances {
+    /// |a - b| / |b|, Euclidean.
+    pub relative: f32,
+    /// KL(softmax || a) in nats.
+    pub divergence: f32,
+    /// Half the sum of absolute differences.
+    pub variation: f32,
+    /// The largest difference of one weight.
+    pub largest: f32,
+}
+
+/// A mechanism in the comparison.
+pub struct Contestant {
+    /// As it is evaluated.
+    pub settled: Inspector,
+    /// With the noise of training and fresh projections, for deviations.
+    pub noisy: Inspector,
+    comparison: Plan,
+    maps: Tensor,
+    reference: Tensor,
+    distance: Tensor,
+    ring: Ring,
+    distances: Vec<f32>,
+}
+
+impl Contestant {
+    /// Compiles the subject with another attention.
+    ///
+    /// # Errors
+    /// Settings that contradict each other, or that need weights which the subject does not have.
+    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, attention: &AttentionConfig) -> Result<Self> {
+        let config = with_attention(&subject.config, attention);
+        config.validate()?;
+        let settled = Inspector::new(gpu, tune, subject, &config, false).await?;
+        let noisy = Inspector::new(gpu, tune, subject, &config, true).await?;
+        let sizes = settled.sizes();
+        let mut rec = Recorder::new(tune.clone());
+        let shape = [sizes.slots, sizes.heads + 1, sizes.tokens()];
+        let (maps, reference) = (rec.pinned("maps", shape), rec.pinned("reference", shape));
+        let distance = map_distance(&mut rec, maps, reference);
+        rec.pin(distance);
+        let comparison = Plan::compile(gpu, rec, &Parameters::new(gpu)).await?;
+        let ring = Ring::new(gpu, 2, distance.len());
+        Ok(Contestant { settled, noisy, comparison, maps, reference, distance, ring, distances: Vec::new() })
+    }
+
+    /// Works out the rows and compares them with those of `reference`, which has looked at the same queries before.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn look(&mut self, queries: &[Query], layer: usize, reference: &Inspector) -> Result<()> {
+        self.settled.look(queries, &[layer], None)?;
+        let (Some(own), Some(exact)) = (self.settled.rows(layer), reference.rows(layer)) else { return Ok(()) };
+        let (plan, comparison) = (self.settled.plan().clone(), &self.comparison);
+        let run = comparison.run().copy((&plan, own), self.maps).copy((reference.plan(), exact), self.reference);
+        run.steps().send(&mut self.ring, &[(comparison, self.distance)], layer as u64).submit()?;
+        Ok(())
+    }
+
+    /// Takes what has come back.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn receive(&mut self, gpu: &Gpu) -> Result<Option<f64>> {
+        if let Some((_, distances)) = self.ring.receive(gpu)?.pop() {
+            self.distances = distances;
+        }
+        Ok(self.settled.news()?.forward_ms)
+    }
+
+    /// Whether something is still on its way back.
+    pub fn is_waiting(&self) -> bool {
+        self.ring.is_waiting() || self.settled.is_waiting()
+    }
+
+    /// How far the row of a slot is from exact softmax, once that is known.
+    pub fn distances(&self, head: Head, slot: usize) -> Option<Distances> {
+        let row = self.settled.row(head, slot)?;
+        let &[relative, divergence, variation, largest] = self.distances.get(row * 4..row * 4 + 4)? else { return None };
+        Some(Distances { relative, divergence, variation, largest })
+    }
+}
+
+/// A configuration with this attention in every block.
+pub fn with_attention(config: &TrainConfig, attention: &AttentionConfig) -> TrainConfig {
+    let mut config = config.clone();
+    config.model.attention_layers.clear();
+    config.attention = attention.clone();
+    config
+}
+
+/// Settings of a mechanism that run on the weights of `config`: LARA's landmarks are learned only where they were trained.
+pub fn attention_for(config: &TrainConfig, mechanism: MechanismKind) -> AttentionConfig {
+    let mut attention = config.attention.clone();
+    if mechanism == MechanismKind::Lara && config.attention.mechanism != MechanismKind::Lara {
+        attention.proposal_gen = ProposalGen::NoParamPool;
+        attention.num_landmarks = attention.num_landmarks.min(config.model.num_patches());
+    }
+    attention.causal = false;
+    attention.mechanism = mechanism;
+    attention
+}
