@@ -306,7 +306,8 @@ fn paint(app: &App, index: usize, rect: Rect) -> Option<egui::Shape> {
         gain: 1.0,
         grid: contestant.settled.sizes().grid,
         colormap,
-        opacity: settings.opacity,
+        // White means agreement only if nothing shines through.
+        opacity: if compare.view == View::Difference { 1.0 } else { settings.opacity },
         log_scale: settings.log_scale && compare.view == View::Attention,
     };
     let map = match compare.view {
