@@ -19,7 +19,7 @@ fn live(config: &TrainConfig) -> LiveTrainer {
 /// Ticks until the results of everything started are in.
 fn settle(trainer: &mut LiveTrainer, control: &Control) -> Vec<Progress> {
     let (mut results, begin) = (Vec::new(), Instant::now());
-    while !trainer.is_settled() {
+    while trainer.under_way() > 0 {
         results.extend(trainer.tick(control, 0).unwrap());
         assert!(begin.elapsed() < Duration::from_secs(60), "a result does not arrive");
         std::thread::sleep(Duration::from_millis(1));
@@ -35,7 +35,7 @@ fn ticks_take_the_steps_of_the_trainer_bit_for_bit() {
     let (mut trainer, control) = (live(&config), Control::new());
     assert_eq!((trainer.position(), trainer.total()), (0, 22));
     let (mut results, mut evaluations) = (Vec::new(), Vec::new());
-    while !(trainer.has_ended() && trainer.is_settled() && !trainer.is_evaluation_due()) {
+    while !(trainer.has_ended() && trainer.under_way() == 0 && !trainer.is_evaluation_due()) {
         let before = trainer.position();
         let tick = Instant::now();
         results.extend(trainer.tick(&control, 3).unwrap());
@@ -75,7 +75,7 @@ fn ticks_follow_the_control() {
     let (mut trainer, control) = (live(&configure(&dir, &[])), Control::new());
     control.pause();
     assert!(trainer.tick(&control, 10).unwrap().is_empty());
-    assert!(trainer.is_settled());
+    assert_eq!(trainer.under_way(), 0);
     control.step();
     trainer.tick(&control, 10).unwrap();
     assert_eq!(trainer.position(), 1);
@@ -86,7 +86,7 @@ fn ticks_follow_the_control() {
     control.go_on();
     trainer.tick(&control, 100).unwrap();
     // No more than the device has room for: a fifth would have to wait.
-    assert_eq!(trainer.position(), 5);
+    assert_eq!((trainer.position(), trainer.under_way()), (5, 4));
     assert_eq!(settle(&mut trainer, &control).len(), 4);
     control.stop();
     assert!(!trainer.has_ended());

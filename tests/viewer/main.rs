@@ -3,4 +3,5 @@
 mod compare;
 mod inspector;
 mod look;
+mod training;
 mod window;

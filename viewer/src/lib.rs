@@ -6,7 +6,7 @@
 
 pub mod app;
 pub mod colormap;
-mod error;
+pub mod error;
 pub mod inspect;
 pub mod job;
 pub mod maps;

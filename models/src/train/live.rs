@@ -101,14 +101,19 @@ impl LiveTrainer {
         self.ended || self.stepper.is_done()
     }
 
-    /// Whether results of steps are still to come.
-    pub fn is_settled(&self) -> bool {
-        self.stepper.is_settled()
+    /// Steps that were started and whose results did not arrive yet.
+    pub fn under_way(&self) -> u64 {
+        self.stepper.under_way()
     }
 
     /// The learning rate of step `step` (the first is 0).
     pub fn lr(&self, step: u64) -> f64 {
         self.stepper.session.lr(step)
+    }
+
+    /// Names of the classes.
+    pub fn classes(&self) -> &[String] {
+        self.stepper.classes()
     }
 
     /// Number of held-out images.

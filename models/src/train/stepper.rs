@@ -109,9 +109,9 @@ impl Stepper {
         self.step >= self.total_steps
     }
 
-    /// Whether the result of every step that was started is in.
-    pub(super) fn is_settled(&self) -> bool {
-        self.arrived == self.step
+    /// Steps that were started and whose results did not arrive yet.
+    pub(super) fn under_way(&self) -> u64 {
+        self.step - self.arrived
     }
 
     /// Epochs complete.

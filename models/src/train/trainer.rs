@@ -125,6 +125,11 @@ impl Trainer {
         &self.stepper.config
     }
 
+    /// Names of the classes.
+    pub fn classes(&self) -> &[String] {
+        self.stepper.classes()
+    }
+
     /// Optimizer steps of the whole run, and those already taken.
     pub fn steps(&self) -> (u64, u64) {
         (self.stepper.total_steps(), self.stepper.step())
