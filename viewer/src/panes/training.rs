@@ -1,7 +1,7 @@
 //! Training: the run's buttons, its numbers and its curves.
 
-use egui::{Align, Button, Color32, ComboBox, Id, Label, Layout, ProgressBar, RichText, Ui, vec2};
-use egui_plot::{HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, Points};
+use egui::{Align, Button, Color32, ComboBox, Id, Label, Layout, ProgressBar, RichText, ScrollArea, Ui, vec2};
+use egui_plot::{HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, Points, uniform_grid_spacer};
 use lara_runtime::attention::MechanismKind;
 
 use crate::training::{Curve, State, Training};
@@ -13,7 +13,9 @@ pub fn show(ui: &mut Ui, training: &mut Training) {
     progress(ui, training);
     numbers(ui, training);
     ui.add_space(2.0);
-    curves(ui, training);
+    // Where the window is too low for three plots it scrolls, rather than making them unreadable.
+    let height = ui.available_height();
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| curves(ui, training, height));
 }
 
 /// A button of a width that its label does not change.
@@ -156,7 +158,7 @@ fn numbers(ui: &mut Ui, training: &Training) {
             for (ui, (name, value)) in columns.iter_mut().zip(row) {
                 ui.spacing_mut().item_spacing.y = 0.0;
                 ui.add(Label::new(RichText::new(*name).small().weak()).truncate());
-                ui.add(Label::new(RichText::new(value).monospace()).truncate());
+                ui.add(Label::new(RichText::new(value).monospace().strong()).truncate());
             }
         });
     }
@@ -217,7 +219,7 @@ const LEAST_LOSS: f64 = 1e-9;
 fn charts<'a>(training: &'a Training, palette: &Palette) -> [Chart<'a>; 3] {
     let (history, log) = (training.history(), training.log_loss);
     let batches =
-        |curve| Series { name: "batch", curve, color: palette.train.gamma_multiply(0.4), width: 1.0, marked: false };
+        |curve| Series { name: "batch", curve, color: palette.train.gamma_multiply(0.55), width: 1.0, marked: false };
     let smooth = |curve| Series { name: "smoothed", curve, color: palette.train, width: 1.8, marked: false };
     let held_out = |curve| Series { name: "held-out", curve, color: palette.held_out, width: 1.2, marked: true };
     [
@@ -257,13 +259,22 @@ fn short(y: f64) -> String {
     }
 }
 
+/// The next number of 1, 2, 5, 10, ... for marks about `least` apart.
+fn nice(least: f64) -> f64 {
+    if !(least.is_finite() && least > 0.0) {
+        return 1.0;
+    }
+    let power = 10f64.powf(least.log10().floor());
+    [1.0, 2.0, 5.0].map(|digit| digit * power).into_iter().find(|step| *step >= least).unwrap_or(10.0 * power)
+}
+
 /// The height of the labels under the last plot.
 const X_LABELS: f32 = 20.0;
 
-fn curves(ui: &mut Ui, training: &mut Training) {
+fn curves(ui: &mut Ui, training: &mut Training, available: f32) {
     let palette = Palette::of(ui);
     let titles = 3.0 * (ui.spacing().interact_size.y + 2.0 * ui.spacing().item_spacing.y);
-    let height = ((ui.available_height() - titles - X_LABELS) / 3.0).max(60.0);
+    let height = ((available - titles - X_LABELS) / 3.0).max(45.0);
     let mut log_loss = training.log_loss;
     for (at, chart) in charts(training, &palette).into_iter().enumerate() {
         ui.horizontal(|ui| {
@@ -296,6 +307,9 @@ fn draw(ui: &mut Ui, chart: &Chart<'_>, height: f32, is_last: bool, log: bool) {
         .allow_drag([true, false])
         .allow_zoom([true, false])
         .allow_boxed_zoom(false)
+        .grid_color(ui.visuals().weak_text_color().gamma_multiply(0.5))
+        .x_grid_spacer(uniform_grid_spacer(|input| [nice((input.bounds.1 - input.bounds.0) / 8.0).max(1.0); 3]))
+        .y_grid_spacer(uniform_grid_spacer(|input| [nice((input.bounds.1 - input.bounds.0) / 4.0); 3]))
         .include_x(0.0)
         .include_x(10.0)
         .x_axis_formatter(|mark, _| format!("{}", mark.value))
