@@ -8,7 +8,6 @@ use lara_runtime::Gpu;
 use lara_viewer::inspect::Subject;
 use lara_viewer::pictures::Gallery;
 use lara_viewer::settings::Settings;
-use lara_viewer::training::Training;
 use lara_viewer::{App, Launch};
 
 /// What kittest's renderer draws into.
@@ -27,7 +26,7 @@ pub fn open(size: [f32; 2], scale: f32, settings: Settings) -> Window {
     let launch = || Launch {
         subject: Subject::bundled().expect("the bundled model is whole"),
         gallery: Gallery::digits(30).expect("the digits are in the program"),
-        training: Training::default(),
+        training: None,
         notes: Vec::new(),
     };
     open_with(size, scale, settings, launch)

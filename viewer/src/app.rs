@@ -60,8 +60,8 @@ pub struct Launch {
     pub subject: Subject,
     /// The images.
     pub gallery: Gallery,
-    /// A run to attach to, if one is in progress.
-    pub training: Training,
+    /// The run to attach to, if one is in progress.
+    pub training: Option<Training>,
     /// Sentences to begin with (why another adapter is in use, say).
     pub notes: Vec<String>,
 }
@@ -123,6 +123,7 @@ impl App {
         let tune = Tune::measured(gpu);
         let waker = ctx.clone();
         let repaint: Repaint = std::sync::Arc::new(move || waker.request_repaint());
+        let training = launch.training.unwrap_or_else(|| Training::new(gpu, &tune, repaint.clone()));
         ctx.set_theme(settings.theme);
         let mut messages = Messages::default();
         launch.notes.into_iter().for_each(|note| messages.problem(note));
@@ -145,7 +146,7 @@ impl App {
             queries: Vec::new(),
             compare: Compare::default(),
             rollout: RolloutPane::default(),
-            training: launch.training,
+            training,
             performance: Performance::default(),
             export: Export::default(),
             restart: None,
@@ -205,6 +206,11 @@ impl App {
     /// The run in progress.
     pub fn training_mut(&mut self) -> &mut Training {
         &mut self.training
+    }
+
+    /// Ends the program and hands over the run, which goes on.
+    pub fn into_training(self) -> Training {
+        self.training
     }
 
     /// Opens a model; what cannot be opened is said and the old one stays.
@@ -357,8 +363,8 @@ impl App {
     fn follow_training(&mut self) {
         self.training.poll();
         let steps = self.training.history().steps();
-        if let Some(subject) = self.training.take_subject() {
-            self.open(Ok(subject));
+        if let Some(model) = self.training.take_model() {
+            self.open(Ok(Subject::live(model)));
         }
         if steps != self.seen_steps {
             self.seen_steps = steps;

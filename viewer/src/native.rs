@@ -1,16 +1,25 @@
 //! The desktop window, on the runtime's own device.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use eframe::egui_wgpu::WgpuConfiguration;
-use lara_runtime::{Gpu, GpuOptions};
+use lara_models::data::{self, Split};
+use lara_models::train::{Control, Summary, Trainer};
+use lara_runtime::{Gpu, GpuOptions, Tune};
 
 use crate::app::{App, Launch};
 use crate::error::{Error, Result};
-use crate::settings::Settings;
+use crate::inspect::Subject;
+use crate::pictures::Gallery;
+use crate::settings::{Page, Settings};
+use crate::training::{Listener, Training};
 
 /// Where settings lie in eframe's storage.
 const SETTINGS: &str = "lara-settings";
+/// Held-out images of a run that are shown.
+const SHOWN: usize = 60;
 
 /// Opens the window and returns when it is closed. A user who asks for another adapter, because a device was lost or out
 /// of curiosity, gets a new window there; `launch` says what to open in each.
@@ -22,17 +31,94 @@ pub fn view(options: &GpuOptions, launch: &mut dyn FnMut(&Gpu) -> Result<Launch>
     loop {
         let gpu = Gpu::open_blocking(&options)?;
         let launch = launch(&gpu)?;
-        match window(&gpu, launch)? {
+        match window(&gpu, None, Box::new(|_| Ok(launch)))?.restart {
             Some(adapter) => options = GpuOptions { adapter: Some(adapter), low_power: false },
             None => return Ok(()),
         }
     }
 }
 
-/// One window; the adapter to go on with, if the user chose another.
-pub(crate) fn window(gpu: &Gpu, launch: Launch) -> Result<Option<String>> {
-    let next = Arc::new(Mutex::new(None));
-    let options = eframe::NativeOptions {
+/// What the command line and the window on its run share.
+pub struct View {
+    /// The handle on the run.
+    pub control: Control,
+    /// Set when the user ended the run in the terminal: the window closes with it.
+    pub interrupted: Arc<AtomicBool>,
+    /// Hears the run's events.
+    pub listener: Listener,
+}
+
+/// Trains with a window on the run. Call it in the main thread, which some systems want for windows. The run does not
+/// wait for the screen, and closing the window leaves it going on; this returns at its end.
+///
+/// # Errors
+/// If no window can be opened (nothing was trained then), and what [`Trainer::run`] fails with.
+pub fn view_training(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: View) -> Result<Summary> {
+    let View { control, interrupted, listener } = view;
+    let (device, tune) = (gpu.clone(), tune.clone());
+    let create: Create = Box::new(move |ctx| {
+        let waker = ctx.clone();
+        let mut training = Training::new(&device, &tune, Arc::new(move || waker.request_repaint()));
+        let gallery = held_out(&trainer)?;
+        training.attach(trainer, &control, listener)?;
+        let model = training.take_model().ok_or_else(|| Error::BadInput("a run without a model".into()))?;
+        Ok(Launch { subject: Subject::live(model), gallery, training: Some(training), notes: Vec::new() })
+    });
+    let closed = window(gpu, Some(interrupted), create);
+    let (training, lost) = match closed {
+        Ok(closed) => (closed.training, None),
+        Err(error) => (None, Some(error)),
+    };
+    let Some(training) = training else {
+        return Err(lost.unwrap_or_else(|| Error::Window("the window gave no run back".into())));
+    };
+    if training.state().is_active() {
+        tracing::info!("the window was closed; the run goes on, and Ctrl-C stops and saves it");
+    }
+    Ok(training.into_summary()?)
+}
+
+/// The first held-out images of a run's data set.
+fn held_out(trainer: &Trainer) -> Result<Gallery> {
+    let config = trainer.config();
+    Gallery::of(&*data::open(&config.data, &config.model, Split::Test)?, SHOWN)
+}
+
+type Create = Box<dyn FnOnce(&egui::Context) -> Result<Launch>>;
+
+/// What is left when a window closes.
+#[derive(Default)]
+struct Closed {
+    /// The adapter to go on with, if the user chose another.
+    restart: Option<String>,
+    training: Option<Training>,
+}
+
+fn window(gpu: &Gpu, interrupted: Option<Arc<AtomicBool>>, create: Create) -> Result<Closed> {
+    let closed = Arc::new(Mutex::new(Closed::default()));
+    let (device, result) = (gpu.clone(), closed.clone());
+    let make = move |context: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
+        let format = context.wgpu_render_state.as_ref().ok_or("the window has no wgpu renderer")?.target_format;
+        let stored = context.storage.and_then(|storage| eframe::get_value::<Settings>(storage, SETTINGS));
+        let mut settings = stored.unwrap_or_default();
+        let launch = create(&context.egui_ctx)?;
+        if launch.training.is_some() {
+            settings.page = Page::Train;
+        }
+        let app = App::new(&device, format, &context.egui_ctx, launch, settings);
+        Ok(Box::new(Window { app: Some(app), closed: result, interrupted }) as Box<dyn eframe::App>)
+    };
+    eframe::run_native("lara", options(gpu), Box::new(make)).map_err(|error| {
+        Error::Window(format!(
+            "no window could be opened ({error}); is there a display? `lara export-maps` and `lara train` need none"
+        ))
+    })?;
+    let mut closed = closed.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::take(&mut *closed))
+}
+
+fn options(gpu: &Gpu) -> eframe::NativeOptions {
+    eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
             .with_title("lara")
             .with_inner_size([1180.0, 780.0])
@@ -40,36 +126,39 @@ pub(crate) fn window(gpu: &Gpu, launch: Launch) -> Result<Option<String>> {
             .with_drag_and_drop(true),
         wgpu_options: WgpuConfiguration { wgpu_setup: crate::wgpu_setup(gpu), ..Default::default() },
         ..Default::default()
-    };
-    let (device, chosen) = (gpu.clone(), next.clone());
-    let create = move |context: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
-        let format = context.wgpu_render_state.as_ref().ok_or("the window has no wgpu renderer")?.target_format;
-        let stored = context.storage.and_then(|storage| eframe::get_value::<Settings>(storage, SETTINGS));
-        let app = App::new(&device, format, &context.egui_ctx, launch, stored.unwrap_or_default());
-        Ok(Box::new(Window { app, chosen }) as Box<dyn eframe::App>)
-    };
-    eframe::run_native("lara", options, Box::new(create)).map_err(|error| {
-        Error::Window(format!("no window could be opened ({error}); is there a display? `lara export-maps` needs none"))
-    })?;
-    let adapter = next.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(adapter)
+    }
 }
 
 struct Window {
-    app: App,
-    chosen: Arc<Mutex<Option<String>>>,
+    app: Option<App>,
+    closed: Arc<Mutex<Closed>>,
+    /// Set when a run was ended in the terminal.
+    interrupted: Option<Arc<AtomicBool>>,
 }
 
 impl eframe::App for Window {
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
-        self.app.frame(ui);
+        let Some(app) = &mut self.app else { return };
+        app.frame(ui);
+        if let Some(interrupted) = &self.interrupted {
+            if interrupted.load(Ordering::Relaxed) && !app.training_mut().state().is_active() {
+                ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+            }
+            // Ctrl-C after the end of the run wakes nobody else.
+            ui.ctx().request_repaint_after(Duration::from_millis(500));
+        }
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {
-        eframe::set_value(storage, SETTINGS, self.app.settings());
+        if let Some(app) = &self.app {
+            eframe::set_value(storage, SETTINGS, app.settings());
+        }
     }
 
     fn on_exit(&mut self) {
-        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = self.app.restart_on().map(str::to_owned);
+        let Some(app) = self.app.take() else { return };
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.restart = app.restart_on().map(str::to_owned);
+        closed.training = Some(app.into_training());
     }
 }

@@ -34,14 +34,22 @@ impl Gallery {
     /// # Errors
     /// Never: the digits are in the program.
     pub fn digits(count: usize) -> Result<Self> {
-        let digits = Digits::new(Split::Test);
+        Self::of(&Digits::new(Split::Test), count)
+    }
+
+    /// The first `count` images of a data set.
+    ///
+    /// # Errors
+    /// A file of the data set that cannot be read.
+    pub fn of(dataset: &dyn Dataset, count: usize) -> Result<Self> {
         let entry = |index: usize| -> Result<Entry> {
-            let sample = digits.get(index)?;
-            let name = format!("digit {index}");
+            let sample = dataset.get(index)?;
+            let name = format!("{} {index}", dataset.name());
             Ok(Entry { name, pixels: Arc::new(sample.pixels), label: Some(sample.label as usize) })
         };
-        let entries = (0..count.min(digits.len())).map(entry).collect::<Result<_>>()?;
-        Ok(Gallery { name: "held-out digits".into(), shape: digits.image_shape(), entries })
+        let entries = (0..count.min(dataset.len())).map(entry).collect::<Result<_>>()?;
+        let name = format!("{}, held out", dataset.name());
+        Ok(Gallery { name, shape: dataset.image_shape(), entries })
     }
 
     /// No image yet, for a model that takes this shape.

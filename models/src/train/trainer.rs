@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use lara_runtime::{Gpu, Parameters, Role, Tune};
 
 use super::checkpoint::OptimizerState;
-use super::session::names_and_shapes;
 use super::stepper::{Progress, Stepper};
 use super::{
     Checkpoint, Checkpoints, Control, Evaluation, MetricsLog, Order, Session, Snapshot, State, StepResult, TrainConfig,

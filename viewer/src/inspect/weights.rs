@@ -9,6 +9,7 @@ use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role};
 
 use crate::error::{Error, Result};
+use crate::training::Model;
 
 /// The checkpoint that comes with the program; viewer/data/README.md says how it was trained.
 static BUNDLED: &[u8] = include_bytes!("../../data/digits.safetensors");
@@ -75,6 +76,12 @@ impl Subject {
         let numbered = || (0..config.model.num_classes).map(|c| c.to_string()).collect();
         let classes = if trained.classes.is_empty() { numbered() } else { trained.classes.clone() };
         Ok(Subject { name: name.to_owned(), config, classes, weights: Weights::Stored(Arc::new(trained)) })
+    }
+
+    /// The model of a run in progress.
+    pub fn live(model: Model) -> Self {
+        let weights = Weights::Live(Arc::new(model.parameters));
+        Subject { name: "the run in progress".into(), config: model.config, classes: model.classes, weights }
     }
 
     /// The shape of the images it takes.

@@ -7,8 +7,6 @@ mod history;
 mod live;
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
-#[cfg(not(target_arch = "wasm32"))]
-mod view;
 
 use std::path::PathBuf;
 
@@ -20,8 +18,6 @@ pub use history::{Curve, History, Smoothed};
 pub use live::Pace;
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::Listener;
-#[cfg(not(target_arch = "wasm32"))]
-pub use view::{View, view_training};
 
 use crate::error::Result;
 use crate::job::Repaint;
