@@ -6,6 +6,7 @@ mod data;
 mod devices;
 mod eval;
 mod experiment;
+mod export_maps;
 mod fail;
 mod maps;
 mod model;
@@ -37,6 +38,7 @@ Examples:
   lara train --preset digits --attention lara
   lara eval runs/digits
   lara predict runs/digits photo.png --maps maps/
+  lara export-maps runs/digits photo.png --format html --out maps/
   lara attend --input in.safetensors --output out.safetensors --mechanism softmax
   lara experiment approximation --source checkpoint runs/digits
   lara bench --json
@@ -51,6 +53,8 @@ enum Command {
     Eval(eval::Options),
     /// Classify images: the five most probable classes, and attention maps if wanted.
     Predict(predict::Options),
+    /// Write attention maps of images as pictures, arrays or a page.
+    ExportMaps(export_maps::Options),
     /// List the adapters, their drivers, limits and features.
     Devices(devices::Options),
     /// Apply an attention mechanism to tensors of a file.
@@ -85,6 +89,7 @@ fn run(command: &Command) -> Outcome {
         Command::Train(options) => train::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Predict(options) => predict::run(options),
+        Command::ExportMaps(options) => export_maps::run(options),
         Command::Devices(options) => devices::run(options),
         Command::Attend(options) => attend::run(options),
         Command::Experiment(options) => experiment::run(options),

@@ -7,6 +7,7 @@
 pub mod app;
 pub mod colormap;
 pub mod error;
+pub mod export;
 pub mod inspect;
 pub mod job;
 pub mod maps;

@@ -76,8 +76,7 @@ impl Gallery {
         let mut gallery = Gallery { name: path.display().to_string(), shape, entries: Vec::new() };
         let files = if path.is_dir() { pictures_in(path)? } else { vec![path.to_path_buf()] };
         for file in files.iter().take(MOST) {
-            let bytes =
-                std::fs::read(file).map_err(|source| Error::Io { what: "read", path: file.clone(), source })?;
+            let bytes = std::fs::read(file).map_err(|source| unreadable(file, source))?;
             let name = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
             gallery.add(&name, &bytes, crop_pct)?;
         }
@@ -103,7 +102,7 @@ const MOST: usize = 500;
 
 #[cfg(not(target_arch = "wasm32"))]
 fn pictures_in(folder: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
-    let failed = |source| Error::Io { what: "read", path: folder.to_path_buf(), source };
+    let failed = |source| unreadable(folder, source);
     let is_picture = |path: &std::path::PathBuf| {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         extension.is_some_and(|e| matches!(e.as_str(), "png" | "jpg" | "jpeg"))
@@ -115,4 +114,9 @@ fn pictures_in(folder: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
     files.retain(is_picture);
     files.sort();
     Ok(files)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn unreadable(path: &std::path::Path, source: std::io::Error) -> Error {
+    Error::Model(lara_models::Error::Io { action: "read", path: path.to_path_buf(), source })
 }

@@ -1,0 +1,81 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const find = (id) => document.getElementById(id);
+const colors = (hex) => Array.from({ length: hex.length / 6 }, (_, i) =>
+  [0, 2, 4].map((at) => parseInt(hex.slice(6 * i + at, 6 * i + at + 2), 16)));
+const tables = { sequential: colors(data.sequential), diverging: colors(data.diverging) };
+const text = (value) => value === null ? "no finite number" : String(Number(value.toPrecision(4)));
+
+// The same scale as in the exported pictures: symmetric where a value is negative, else from lowest to highest.
+function scaleOf(map) {
+  const finite = map.values.slice(map.prefix).filter((v) => v !== null);
+  let [low, high] = find("shared").checked ? data.range : map.range;
+  if (Math.sign(low) === -1 || data.always_diverging) {
+    const reach = Math.max(Math.abs(low), Math.abs(high));
+    return { low: -reach, high: reach, log: false, table: tables.diverging };
+  }
+  const log = find("log").checked ? high > 0 : false;
+  if (log) {
+    const least = low > 0 ? low : finite.filter((v) => v > 0).reduce((a, b) => Math.min(a, b), high);
+    low = Math.max(least, high * 1e-6);
+  }
+  return { low, high, log, table: tables.sequential };
+}
+
+function place(scale, value) {
+  if (!(scale.high > scale.low)) return 0.5;
+  const share = scale.log
+    ? Math.log(Math.max(value, scale.low) / scale.low) / Math.log(scale.high / scale.low)
+    : (value - scale.low) / (scale.high - scale.low);
+  return Math.min(1, Math.max(0, share));
+}
+
+function draw(figure, map) {
+  const scale = scaleOf(map);
+  const canvas = figure.querySelector("canvas");
+  const brush = canvas.getContext("2d");
+  const pixels = brush.createImageData(canvas.width, canvas.height);
+  map.values.slice(map.prefix).forEach((value, at) => {
+    const last = scale.table.length - 1;
+    const color = value === null ? [128, 128, 128] : scale.table[Math.round(place(scale, value) * last)];
+    pixels.data.set([...color, 255], 4 * at);
+  });
+  brush.putImageData(pixels, 0, 0);
+  canvas.style.opacity = find("opacity").value;
+  const stops = Array.from({ length: 17 }, (_, i) =>
+    "rgb(" + scale.table[Math.round(i / 16 * (scale.table.length - 1))].join(" ") + ")");
+  figure.querySelector(".ramp").style.background = "linear-gradient(to right, " + stops.join(", ") + ")";
+  const middle = scale.log ? Math.sqrt(scale.low * scale.high) : (scale.low + scale.high) / 2;
+  const numbers = scale.high > scale.low ? [scale.low, middle, scale.high] : ["", scale.low, ""];
+  figure.querySelectorAll(".numbers span").forEach((span, at) => {
+    span.textContent = numbers[at] === "" ? "" : text(numbers[at]);
+  });
+}
+
+function point(figure, map, event) {
+  const frame = figure.querySelector(".frame").getBoundingClientRect();
+  const [rows, columns] = map.grid;
+  const cell = (offset, size, count) => Math.min(count - 1, Math.max(0, Math.floor(offset / size * count)));
+  const row = cell(event.clientY - frame.top, frame.height, rows);
+  const column = cell(event.clientX - frame.left, frame.width, columns);
+  const value = map.values[map.prefix + row * columns + column];
+  figure.querySelector(".value").textContent = "row " + row + ", column " + column + ": " + text(value);
+}
+
+const figures = Array.from(document.querySelectorAll("figure"));
+function drawAll() {
+  find("percent").textContent = Math.round(100 * find("opacity").value) + " %";
+  figures.forEach((figure, at) => draw(figure, data.maps[at]));
+}
+figures.forEach((figure, at) => {
+  const frame = figure.querySelector(".frame");
+  const rest = figure.querySelector(".value").textContent;
+  ["pointermove", "pointerdown"].forEach((kind) =>
+    frame.addEventListener(kind, (event) => point(figure, data.maps[at], event)));
+  frame.addEventListener("pointerleave", (event) => {
+    // A finger that is lifted leaves the value to be read.
+    if (event.pointerType === "mouse") figure.querySelector(".value").textContent = rest;
+  });
+});
+["opacity", "log", "shared"].forEach((id) => find(id).addEventListener("input", drawAll));
+drawAll();

@@ -1,0 +1,111 @@
+//! From values to places on a colour scale, and the numbers beside it.
+
+use crate::export::Style;
+use crate::{Colormap, Map};
+
+/// The colour of values that are no numbers (NaN, infinity), and of tokens that have none.
+pub(super) const NO_NUMBER: [u8; 3] = [128; 3];
+
+/// Below this share of the largest value a logarithmic scale ends: single zeros would stretch it beyond use.
+const SMALLEST_SHARE: f64 = 1e-6;
+
+/// The scale of one map.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// Its colours.
+    pub colormap: Colormap,
+    /// The value of the lowest colour.
+    pub low: f64,
+    /// The value of the highest colour.
+    pub high: f64,
+    /// Whether places are those of logarithms.
+    pub log: bool,
+}
+
+impl Scale {
+    /// The scale of `map`: from its smallest to its largest finite value, or over the style's range. With negative
+    /// values, or the diverging colours, it is symmetric around zero and never logarithmic.
+    pub fn of(map: &Map, style: &Style) -> Self {
+        let finite = || map.patches().iter().copied().filter(|v| v.is_finite()).map(f64::from);
+        let (low, high) = match style.shared_range {
+            Some((low, high)) => (f64::from(low), f64::from(high)),
+            None => finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v))),
+        };
+        let (low, high) = if low > high { (0.0, 0.0) } else { (low, high) };
+        if low < 0.0 || style.colormap == Colormap::Diverging {
+            let reach = low.abs().max(high.abs());
+            return Scale { colormap: Colormap::Diverging, low: -reach, high: reach, log: false };
+        }
+        let colormap = style.colormap;
+        if !style.log_scale || high <= 0.0 {
+            return Scale { colormap, low, high, log: false };
+        }
+        let positive = if low > 0.0 { low } else { finite().filter(|&v| v > 0.0).fold(high, f64::min) };
+        Scale { colormap, low: positive.max(high * SMALLEST_SHARE), high, log: true }
+    }
+
+    /// Where `value` lies, 0 ..= 1: the middle if all values are the same, nothing if it is no finite number.
+    pub fn place(&self, value: f32) -> Option<f32> {
+        if !value.is_finite() {
+            return None;
+        }
+        if self.high <= self.low {
+            return Some(0.5);
+        }
+        let value = f64::from(value);
+        let share = if self.log {
+            // Zero has no logarithm: it takes the lowest colour.
+            (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
+        } else {
+            (value - self.low) / (self.high - self.low)
+        };
+        Some(share.clamp(0.0, 1.0) as f32)
+    }
+
+    /// sRGB colour of `value`; grey where it is no finite number.
+    pub fn color(&self, value: f32) -> [u8; 3] {
+        self.place(value).map_or(NO_NUMBER, |place| self.colormap.color(place))
+    }
+
+    /// Places (0 ..= 1, rising) and the numbers that belong there; a single one if all values are the same.
+    pub fn ticks(&self) -> Vec<(f32, String)> {
+        if self.high <= self.low {
+            return vec![(0.5, number(self.low, 3))];
+        }
+        let digits = self.digits();
+        let tick = |i: u8| {
+            let share = f64::from(i) / 4.0;
+            let value = if self.log {
+                self.low * (self.high / self.low).powf(share)
+            } else {
+                self.low + share * (self.high - self.low)
+            };
+            (share as f32, number(value, digits))
+        };
+        (0..5).map(tick).collect()
+    }
+
+    /// Digits that tell neighbouring ticks apart.
+    fn digits(&self) -> usize {
+        if self.log {
+            return 3;
+        }
+        let step = (self.high - self.low) / 4.0;
+        let steps = (self.low.abs().max(self.high.abs()) / step).log10();
+        if steps.is_finite() { (steps.ceil() as usize + 2).clamp(3, 8) } else { 3 }
+    }
+}
+
+/// `value` with `digits` significant digits: `0`, `0.0123`, `1.20e-5`, `NaN`.
+pub(super) fn number(value: f64, digits: usize) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return if value == 0.0 { "0".into() } else { value.to_string() };
+    }
+    let scientific = format!("{value:.*e}", digits.saturating_sub(1));
+    let exponent = scientific.split_once('e').and_then(|(_, e)| e.parse::<i32>().ok()).unwrap_or(0);
+    if !(-4..6).contains(&exponent) {
+        return scientific;
+    }
+    let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
+    format!("{value:.decimals$}")
+}
