@@ -49,7 +49,7 @@ fn binary() -> &'static Path {
         let profile = test.parent().and_then(Path::parent).unwrap();
         let binary = profile.join(format!("lara{}", std::env::consts::EXE_SUFFIX));
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let sources = ["shaders", "runtime", "models", "cli"].map(|folder| newest(&root.join(folder)));
+        let sources = ["shaders", "runtime", "models", "viewer", "cli"].map(|folder| newest(&root.join(folder)));
         let built = fs::metadata(&binary).and_then(|m| m.modified()).ok();
         if built < sources.into_iter().max() {
             let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
@@ -75,8 +75,10 @@ fn newest(folder: &Path) -> SystemTime {
 fn in_folder(mut command: Process, dir: &Path, arguments: &[&str]) -> Process {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lara-cache");
     command.current_dir(dir).env("LARA_CACHE", cache).env_remove("RUST_LOG").args(arguments);
-    let opens_adapter =
-        matches!(arguments.first(), Some(&("train" | "eval" | "predict" | "attend" | "experiment" | "bench")));
+    let opens_adapter = matches!(
+        arguments.first(),
+        Some(&("train" | "eval" | "predict" | "attend" | "experiment" | "export-maps" | "bench"))
+    );
     let is_given = arguments.iter().any(|argument| argument.starts_with("--adapter"));
     if let (true, false, Ok(name)) = (opens_adapter, is_given, std::env::var("LARA_ADAPTER")) {
         command.arg(format!("--adapter={name}"));
@@ -308,7 +310,7 @@ fn devices_lists_adapters_as_json() {
 
 #[test]
 fn help_has_examples_for_every_command() {
-    for command in ["", "train", "eval", "predict", "attend", "experiment", "devices", "bench", "data"] {
+    for command in ["", "train", "eval", "predict", "attend", "experiment", "export-maps", "devices", "bench", "data"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let text = output(Path::new("."), &arguments);
         let examples = text.split_once("Examples:\n").unwrap_or_else(|| panic!("no examples in {text}")).1;

@@ -9,6 +9,7 @@ mod control;
 mod data;
 mod experiment;
 mod live;
+mod export_maps;
 mod loader;
 mod metrics;
 mod random;

@@ -5,3 +5,7 @@ mod inspector;
 mod look;
 mod training;
 mod window;
+//! Tests of the viewer.
+
+mod compute;
+mod export;

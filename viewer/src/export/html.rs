@@ -100,12 +100,12 @@ fn figure(out: &mut String, map: &Map) {
     let place = place.strip_prefix(map.mechanism.as_str()).unwrap_or(&place).trim_start_matches(" · ");
     let _ = write!(
         out,
-        "<figure>\n<figcaption><strong>{}</strong><span>{}</span><span>{}</span></figcaption>\n\
+        "<figure>\n<figcaption><strong>{}</strong><span>{}</span>{}</figcaption>\n\
          <div class=\"frame\" role=\"img\" aria-label=\"{title}\">\
          <canvas width=\"{columns}\" height=\"{rows}\"></canvas>",
         escape(&map.mechanism),
         escape(place),
-        escape(&prefix_text(map).unwrap_or_default())
+        prefix_text(map).map_or_else(String::new, |text| format!("<span>{}</span>", escape(&text)))
     );
     if let Query::Patch(at) = map.query {
         let percent = |part: usize, of: usize| 100.0 * part as f64 / of as f64;

@@ -21,6 +21,8 @@ const TICK: usize = 6;
 /// Sizes of letters.
 const LARGE: usize = 20;
 const SMALL: usize = 15;
+/// Of the width, what lines of text may take: an SVG may be shown in a wider font than the one that was measured.
+const TEXT: f32 = 0.85;
 /// Values of tokens before the patches that are told.
 const MOST_PREFIX: usize = 4;
 
@@ -86,7 +88,7 @@ impl Layout {
         let mut lines = Vec::new();
         let mut y = MARGIN;
         let mut put = |face: &Face, size: usize, text: &str, y: &mut usize| {
-            for text in face.wrap(text, inner as f32).into_iter().filter(|line| !line.is_empty()) {
+            for text in face.wrap(text, inner as f32 * TEXT).into_iter().filter(|line| !line.is_empty()) {
                 lines.push(Line { x: MARGIN, y: *y + face.ascent().ceil() as usize, size, text });
                 *y += line_height(size);
             }

@@ -46,7 +46,9 @@ function draw(figure, map) {
     "rgb(" + scale.table[Math.round(i / 16 * (scale.table.length - 1))].join(" ") + ")");
   figure.querySelector(".ramp").style.background = "linear-gradient(to right, " + stops.join(", ") + ")";
   const middle = scale.log ? Math.sqrt(scale.low * scale.high) : (scale.low + scale.high) / 2;
-  const numbers = scale.high > scale.low ? [scale.low, middle, scale.high] : ["", scale.low, ""];
+  // Beside the other end of a linear scale a trace is zero.
+  const low = scale.log || Math.abs(scale.low) > scale.high * 1e-4 ? scale.low : 0;
+  const numbers = scale.high > scale.low ? [low, middle, scale.high] : ["", scale.low, ""];
   figure.querySelectorAll(".numbers span").forEach((span, at) => {
     span.textContent = numbers[at] === "" ? "" : text(numbers[at]);
   });

@@ -9,6 +9,9 @@ pub(super) const NO_NUMBER: [u8; 3] = [128; 3];
 /// Below this share of the largest value a logarithmic scale ends: single zeros would stretch it beyond use.
 const SMALLEST_SHARE: f64 = 1e-6;
 
+/// Powers of ten of numbers that are written without an exponent.
+const WRITTEN_OUT: std::ops::Range<i32> = -4..6;
+
 /// The scale of one map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
@@ -72,24 +75,34 @@ impl Scale {
         if self.high <= self.low {
             return vec![(0.5, number(self.low, 3))];
         }
-        let digits = self.digits();
         let tick = |i: u8| {
             let share = f64::from(i) / 4.0;
-            let value = if self.log {
-                self.low * (self.high / self.low).powf(share)
+            let text = if self.log {
+                number(self.low * (self.high / self.low).powf(share), 3)
             } else {
-                self.low + share * (self.high - self.low)
+                self.fixed(self.low + share * (self.high - self.low))
             };
-            (share as f32, number(value, digits))
+            (share as f32, text)
         };
         (0..5).map(tick).collect()
     }
 
+    /// `value` with as many decimals as all numbers of a linear scale.
+    fn fixed(&self, value: f64) -> String {
+        let (reach, digits) = (self.low.abs().max(self.high.abs()), self.digits());
+        match exponent(reach) {
+            exponent if WRITTEN_OUT.contains(&exponent) => {
+                let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
+                // Not -0.00, which rounding makes of small negative numbers.
+                let text = format!("{value:.decimals$}");
+                if text.contains(|c: char| ('1'..='9').contains(&c)) { text } else { "0".into() }
+            }
+            _ => number(value, digits),
+        }
+    }
+
     /// Digits that tell neighbouring ticks apart.
     fn digits(&self) -> usize {
-        if self.log {
-            return 3;
-        }
         let step = (self.high - self.low) / 4.0;
         let steps = (self.low.abs().max(self.high.abs()) / step).log10();
         if steps.is_finite() { (steps.ceil() as usize + 2).clamp(3, 8) } else { 3 }
@@ -101,11 +114,15 @@ pub(super) fn number(value: f64, digits: usize) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value == 0.0 { "0".into() } else { value.to_string() };
     }
-    let scientific = format!("{value:.*e}", digits.saturating_sub(1));
-    let exponent = scientific.split_once('e').and_then(|(_, e)| e.parse::<i32>().ok()).unwrap_or(0);
-    if !(-4..6).contains(&exponent) {
-        return scientific;
+    let exponent = exponent(value);
+    if !WRITTEN_OUT.contains(&exponent) {
+        return format!("{value:.*e}", digits.saturating_sub(1));
     }
     let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
     format!("{value:.decimals$}")
+}
+
+/// The power of ten of the first digit; 0 for zero.
+fn exponent(value: f64) -> i32 {
+    format!("{value:e}").split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0)
 }
