@@ -1,11 +1,9 @@
-//! Tests of the viewer: what it computes, and its window on the test adapter.
+//! Tests of the viewer: what it computes and exports, and its window on the test adapter.
 
 mod compare;
+mod compute;
+mod export;
 mod inspector;
 mod look;
 mod training;
 mod window;
-//! Tests of the viewer.
-
-mod compute;
-mod export;
