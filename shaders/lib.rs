@@ -98,4 +98,6 @@ modules! {
     FUSE_HEADS = "maps/fuse_heads";
     DISCARD = "maps/discard";
     ROLLOUT = "maps/rollout";
+    RELEVANCE = "maps/relevance";
+    WEIGH = "maps/weigh";
 }

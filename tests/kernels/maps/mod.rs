@@ -5,8 +5,10 @@ mod implied_rows;
 mod map_distance;
 mod map_range;
 mod moments;
+mod relevance;
 mod rollout;
 mod select_rows;
+mod weigh;
 
 use lara_runtime::{Mode, Parameters, Tape};
 use lara_tests::{adapter, tune};
