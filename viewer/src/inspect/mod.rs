@@ -6,6 +6,7 @@
 //! the mechanism's backward pass.
 
 mod contest;
+mod matrices;
 mod weights;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use lara_runtime::profile::Stopwatch;
 use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
 
 pub use contest::{Contestant, Distances, attention_for, with_attention};
+pub use matrices::{Factor, MOST_TOKENS, Matrices};
 pub use weights::{Subject, Weights};
 
 use crate::error::Result;

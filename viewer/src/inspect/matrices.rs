@@ -1,0 +1,231 @@
+//! Rollout and gradient-weighted attention, on the device.
+//!
+//! Rollout needs the matrices themselves, N x N numbers a head and layer, of exact attention or those that a linear
+//! mechanism implies; it is for images of up to [`MOST_TOKENS`]. Gradient-weighted attention summed over the queries needs
+//! none: sum_n A_nm dA_nm = v_m . dv_m, where dv is the gradient of the class's logit with respect to the values.
+
+use std::sync::Arc;
+
+use lara_models::train::TrainConfig;
+use lara_models::{Attended, Vit};
+use lara_runtime::maps::{Fusion, map_range, relevance, rollout, weigh};
+use lara_runtime::ops::{Layout, MatMul, Product};
+use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
+
+use super::{Sizes, Subject};
+use crate::error::{Error, Result};
+use crate::maps::Query;
+use crate::paint::{MapSource, Scale};
+
+/// Most tokens of an image whose matrices are worked out.
+pub const MOST_TOKENS: usize = 1024;
+
+/// What a rollout multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Factor {
+    /// Attention (Abnar and Zuidema 2020).
+    #[default]
+    Attention,
+    /// Attention times its gradient for a class, negative entries dropped.
+    Gradient,
+}
+
+/// A compiled model whose attention matrices are multiplied through its layers.
+pub struct Matrices {
+    gpu: Gpu,
+    plan: Arc<Plan>,
+    config: TrainConfig,
+    sizes: Sizes,
+    images: Tensor,
+    seed: Tensor,
+    select: Tensor,
+    ratio: Tensor,
+    finish: Aside,
+    /// [slots, tokens].
+    rows: Tensor,
+    range: Tensor,
+    /// [heads + 1, tokens] of each layer.
+    relevance: Vec<(Tensor, Tensor)>,
+    ring: Ring,
+    row: Vec<f32>,
+}
+
+/// What a block leaves for later.
+struct Seen {
+    weights: Tensor,
+    values: Tensor,
+    output: Tensor,
+}
+
+impl Matrices {
+    /// Compiles the subject's own mechanism.
+    ///
+    /// # Errors
+    /// More than [`MOST_TOKENS`] tokens, or a model that does not fit the adapter.
+    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, factor: Factor, fusion: Fusion) -> Result<Self> {
+        let config = &subject.config;
+        let sizes = Sizes::of(config);
+        if sizes.tokens() > MOST_TOKENS {
+            return Err(Error::BadInput(format!(
+                "a rollout multiplies N x N matrices; this model has N = {} tokens and at most {MOST_TOKENS} are worked out",
+                sizes.tokens()
+            )));
+        }
+        let mut parameters = subject.parameters(gpu);
+        let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
+        let (model, side) = (&config.model, config.model.image_size);
+        let images = tape.variable("images", [1, model.in_chans, side, side]);
+        let mut seen = Vec::with_capacity(sizes.layers);
+        let mut look = |tape: &mut Tape<'_>, attended: &Attended<'_>| {
+            let weights = attended.mechanism.weights(tape, attended.qkv, attended.context);
+            seen.push(Seen { weights, values: attended.qkv.v, output: attended.output });
+        };
+        let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
+        let seed = tape.input("class", [1, model.num_classes]);
+        tape.backward(&[(logits, seed)]);
+        let relevance = seen.iter().filter_map(|seen| record_relevance(&mut tape, seen, sizes)).collect();
+        let factors: Vec<Tensor> = seen.iter().map(|seen| record_factor(&mut tape, seen, factor)).collect();
+        let (select, ratio) = (tape.input("select", [sizes.slots, sizes.tokens()]), tape.input("ratio", [1]));
+        let rows = tape.rec.pinned("rollout rows", [sizes.slots, sizes.tokens()]);
+        let mut range = rows;
+        let finish = tape.aside(|tape| {
+            let whole = rollout(&mut tape.rec, &factors, fusion, ratio, sizes.prefix);
+            let tokens = sizes.tokens();
+            let product = Product {
+                layout: Layout::Nn,
+                batch: 1,
+                m: sizes.slots,
+                n: tokens,
+                k: tokens,
+                scale: 1.0,
+                accumulate: false,
+            };
+            product.record(&mut tape.rec, select, whole, None, rows);
+            range = map_range(&mut tape.rec, rows, sizes.prefix);
+            tape.rec.pin(range);
+        });
+        let recording = tape.finish()?;
+        parameters.allocate(gpu, &[Role::Weight]);
+        let plan = Plan::compile(gpu, recording, &parameters).await?;
+        subject.upload(gpu, &parameters)?;
+        Ok(Matrices {
+            gpu: gpu.clone(),
+            plan: Arc::new(plan),
+            config: config.clone(),
+            sizes,
+            images,
+            seed,
+            select,
+            ratio,
+            finish,
+            rows,
+            range,
+            relevance,
+            ring: Ring::new(gpu, 2, sizes.tokens()),
+            row: Vec::new(),
+        })
+    }
+
+    /// Runs the model on a normalised image and its gradient for a class.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn run(&mut self, image: &[f32], class: usize) -> Result<()> {
+        let seed = self.config.train.seed;
+        let header = Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
+        let mut one_hot = vec![0.0; self.config.model.num_classes];
+        if let Some(one) = one_hot.get_mut(class) {
+            *one = 1.0;
+        }
+        self.plan.run().write(self.images, image).write(self.seed, &one_hot).header(header).steps().submit()?;
+        Ok(())
+    }
+
+    /// Works out the rollout rows of `queries` with the lowest `ratio` of every layer's entries discarded.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn look(&mut self, queries: &[Query], ratio: f32) -> Result<()> {
+        let mut select: Vec<f32> =
+            queries.iter().take(self.sizes.slots).filter_map(|q| self.sizes.selection(*q)).flatten().collect();
+        select.resize(self.select.len(), 0.0);
+        let plan = self.plan.clone();
+        let run = plan.run().write(self.select, &select).write(self.ratio, &[ratio.clamp(0.0, 1.0)]);
+        run.aside(self.finish).send(&mut self.ring, &[(&plan, self.rows)], 0).submit()?;
+        Ok(())
+    }
+
+    /// Sizes of the model.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Where a slot's rollout lies, and its scale.
+    pub fn rollout(&self, slot: usize) -> Option<(MapSource, Scale)> {
+        self.source(self.rows, self.range, slot)
+    }
+
+    /// Where the gradient-weighted attention of a layer's head (the mean behind the last) lies, and its scale.
+    pub fn relevance(&self, layer: usize, row: usize) -> Option<(MapSource, Scale)> {
+        let &(values, range) = self.relevance.get(layer)?;
+        self.source(values, range, row)
+    }
+
+    fn source(&self, values: Tensor, range: Tensor, row: usize) -> Option<(MapSource, Scale)> {
+        if row >= values.dims()[0] {
+            return None;
+        }
+        let buffer = self.plan.buffer(values)?.clone();
+        let source = MapSource { buffer, at: row * self.sizes.tokens() + self.sizes.prefix };
+        Some((source, Scale::Range { buffer: self.plan.buffer(range)?.clone(), index: row }))
+    }
+
+    /// The first slot's row, for labels; it may be a frame old.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn row(&mut self) -> Result<&[f32]> {
+        if let Some((_, row)) = self.ring.receive(&self.gpu)?.pop() {
+            self.row = row;
+        }
+        Ok(&self.row)
+    }
+
+    /// Whether something is still on its way back.
+    pub fn is_waiting(&self) -> bool {
+        self.ring.is_waiting()
+    }
+
+    /// Reads the rollout rows and the gradient-weighted attention of every layer: for tests and files.
+    pub fn read(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<Vec<f32>>)>> + 'static {
+        let (plan, rows, relevance) = (self.plan.clone(), self.rows, self.relevance.clone());
+        async move {
+            let mut layers = Vec::with_capacity(relevance.len());
+            for (values, _) in relevance {
+                layers.push(plan.read(values).await?);
+            }
+            Ok((plan.read(rows).await?, layers))
+        }
+    }
+}
+
+/// Gradient-weighted attention of a block, summed over the queries, in linear time.
+fn record_relevance(tape: &mut Tape<'_>, seen: &Seen, sizes: Sizes) -> Option<(Tensor, Tensor)> {
+    let dv = tape.gradient(seen.values)?;
+    let values = relevance(&mut tape.rec, seen.values, dv);
+    let range = map_range(&mut tape.rec, values, sizes.prefix);
+    tape.rec.pin(values);
+    tape.rec.pin(range);
+    Some((values, range))
+}
+
+/// What a layer puts into the rollout: its attention, or its attention times the gradient dA = dout v^T.
+fn record_factor(tape: &mut Tape<'_>, seen: &Seen, factor: Factor) -> Tensor {
+    match (factor, tape.gradient(seen.output)) {
+        (Factor::Gradient, Some(dout)) => {
+            let gradient = tape.apply(MatMul { layout: Layout::Nt, scale: 1.0 }, &[dout, seen.values]);
+            weigh(&mut tape.rec, seen.weights, gradient)
+        }
+        _ => seen.weights,
+    }
+}
