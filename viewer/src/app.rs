@@ -49,6 +49,17 @@ impl<T: Send + 'static> Stage<T> {
         if let Stage::Ready(value) = self { Some(value) } else { None }
     }
 
+    /// Takes the value out, if it is there.
+    pub(crate) fn take_ready(&mut self) -> Option<T> {
+        match std::mem::replace(self, Stage::Empty) {
+            Stage::Ready(value) => Some(value),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     pub(crate) fn is_coming(&self) -> bool {
         matches!(self, Stage::Coming(_))
     }

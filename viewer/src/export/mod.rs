@@ -23,7 +23,7 @@ use crate::{Colormap, Map, Query};
 pub use names::{file_stems, folder_names, tensor_names};
 pub use scale::Scale;
 #[cfg(not(target_arch = "wasm32"))]
-pub use write::write;
+pub use write::{write, write_files};
 
 /// The largest picture that is drawn, pixels: 64 MiB of grey, 192 MiB of colour.
 const MOST_PIXELS: usize = 1 << 26;

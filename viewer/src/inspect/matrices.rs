@@ -197,7 +197,7 @@ impl Matrices {
     }
 
     /// Reads the rollout rows and the gradient-weighted attention of every layer: for tests and files.
-    pub fn read(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<Vec<f32>>)>> + 'static {
+    pub fn read(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<Vec<f32>>)>> + use<> {
         let (plan, rows, relevance) = (self.plan.clone(), self.rows, self.relevance.clone());
         async move {
             let mut layers = Vec::with_capacity(relevance.len());

@@ -309,7 +309,7 @@ impl Inspector {
     }
 
     /// Reads the rows of the current queries in these blocks, every head and the mean: for files, not for painting.
-    pub fn read_maps(&self, mechanism: &str, layers: &[usize], heads: &[Head]) -> impl Future<Output = Result<Vec<Map>>> + 'static {
+    pub fn read_maps(&self, mechanism: &str, layers: &[usize], heads: &[Head]) -> impl Future<Output = Result<Vec<Map>>> + use<> {
         let plan = self.plan.clone();
         let wanted: Vec<(usize, Tensor)> = layers.iter().filter_map(|&at| Some((at, self.layers.get(at)?.rows))).collect();
         let (sizes, queries, heads, mechanism) = (self.sizes, self.queries.clone(), heads.to_vec(), mechanism.to_owned());

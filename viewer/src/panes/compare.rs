@@ -11,7 +11,7 @@ use crate::colormap::Colormap;
 use crate::error::Result;
 use crate::inspect::{Contestant, Distances, Head, Inspector, attention_for, with_attention};
 use crate::job::Job;
-use crate::maps::Query;
+use crate::maps::{Map, Query};
 use crate::paint::{MapPaint, Scale};
 
 /// Most mechanisms at once.
@@ -79,6 +79,18 @@ impl Compare {
     pub(crate) fn distances(&self, head: Head) -> Vec<Distances> {
         let of = |column: &Column| match &column.stage {
             Stage::Ready(contestant) => contestant.distances(head, 0),
+            _ => None,
+        };
+        self.columns.iter().filter_map(of).collect()
+    }
+
+    /// What reads the columns' maps of a layer back, one future a column.
+    pub(crate) fn read_maps(&self, layer: usize, heads: &[Head]) -> Vec<impl Future<Output = Result<Vec<Map>>> + use<>> {
+        let of = |column: &Column| match &column.stage {
+            Stage::Ready(contestant) => {
+                let name = column.attention.mechanism.name();
+                Some(contestant.settled.read_maps(name, &[layer], heads))
+            }
             _ => None,
         };
         self.columns.iter().filter_map(of).collect()
