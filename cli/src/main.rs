@@ -12,6 +12,7 @@ mod maps;
 mod model;
 mod predict;
 mod train;
+mod view;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ Examples:
   lara train --preset digits --attention lara
   lara eval runs/digits
   lara predict runs/digits photo.png --maps maps/
+  lara view runs/digits
   lara export-maps runs/digits photo.png --format html --out maps/
   lara attend --input in.safetensors --output out.safetensors --mechanism softmax
   lara experiment approximation --source checkpoint runs/digits
@@ -55,6 +57,8 @@ enum Command {
     Predict(predict::Options),
     /// Write attention maps of images as pictures, arrays or a page.
     ExportMaps(export_maps::Options),
+    /// Look at attention in a window: any mechanism, live.
+    View(view::Options),
     /// List the adapters, their drivers, limits and features.
     Devices(devices::Options),
     /// Apply an attention mechanism to tensors of a file.
@@ -90,6 +94,7 @@ fn run(command: &Command) -> Outcome {
         Command::Eval(options) => eval::run(options),
         Command::Predict(options) => predict::run(options),
         Command::ExportMaps(options) => export_maps::run(options),
+        Command::View(options) => view::run(options),
         Command::Devices(options) => devices::run(options),
         Command::Attend(options) => attend::run(options),
         Command::Experiment(options) => experiment::run(options),

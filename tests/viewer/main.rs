@@ -5,5 +5,7 @@ mod compute;
 mod export;
 mod inspector;
 mod look;
+mod rollout;
+mod sizes;
 mod training;
 mod window;

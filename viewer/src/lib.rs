@@ -26,6 +26,7 @@ pub use error::{Error, Result};
 pub use maps::{Map, Query};
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{View, view, view_training};
+pub use panes::crop_pct;
 pub use wgpu::TextureFormat;
 
 /// The runtime's device as a window's own: what is drawn needs no copy.

@@ -25,7 +25,7 @@ use crate::settings::Page;
 pub(crate) const MOST_PINS: usize = crate::inspect::SLOTS - 1;
 
 /// How much of a picture is kept: as the images that were trained on, those of digits and MNIST fill their frames.
-pub(crate) fn crop_pct(subject: &Subject) -> f64 {
+pub fn crop_pct(subject: &Subject) -> f64 {
     let data = &subject.config.data;
     if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 }
 }

@@ -1,0 +1,67 @@
+//! `lara view`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lara_runtime::GpuOptions;
+use lara_viewer::inspect::Subject;
+use lara_viewer::pictures::Gallery;
+use lara_viewer::{Error, Launch};
+
+use crate::fail::Outcome;
+use crate::{AdapterOptions, model};
+
+/// Digits that are shown where no images are named.
+const DIGITS: usize = 120;
+
+/// Look at attention in a window: hover over an image, compare mechanisms, watch a model train.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  lara view
+  lara view runs/digits
+  lara view runs/digits photos/
+  lara view model.safetensors cat.png --set attention.num_landmarks=25
+
+Without arguments it opens the embedded digits and a small model that comes with the program. Files can be dropped into
+the window, too. To watch a run: lara train … --view.")]
+pub(crate) struct Options {
+    /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
+    checkpoint: Option<PathBuf>,
+    /// A PNG or JPEG file, or a folder of them.
+    images: Option<PathBuf>,
+    /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
+    #[arg(long, value_name = "NAME|FILE", requires = "checkpoint")]
+    preset: Option<String>,
+    /// Set a value of the configuration, for instance attention.mechanism=softmax; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", requires = "checkpoint")]
+    set: Vec<String>,
+    #[command(flatten)]
+    adapter: AdapterOptions,
+}
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    let subject = subject(options)?;
+    let gallery = gallery(options, &subject)?;
+    let adapter = GpuOptions { adapter: options.adapter.adapter.clone(), low_power: options.adapter.low_power };
+    let mut launch = |_: &lara_runtime::Gpu| -> Result<Launch, Error> {
+        Ok(Launch { subject: subject.clone(), gallery: gallery.clone(), training: None, notes: Vec::new() })
+    };
+    Ok(lara_viewer::view(&adapter, &mut launch)?)
+}
+
+fn subject(options: &Options) -> Outcome<Subject> {
+    let Some(path) = &options.checkpoint else { return Ok(Subject::bundled()?) };
+    let (mut trained, config) = model::open(path, options.preset.as_deref(), &options.set)?;
+    trained.config = Some(config);
+    Ok(Subject::from_trained(&path.display().to_string(), trained)?)
+}
+
+fn gallery(options: &Options, subject: &Subject) -> Outcome<Gallery> {
+    let shape = subject.image_shape();
+    if let Some(path) = &options.images {
+        return Ok(Gallery::open(path, shape, lara_viewer::crop_pct(subject))?);
+    }
+    let digits = Gallery::digits(DIGITS)?;
+    Ok(if digits.shape == shape { digits } else { Gallery::empty(shape) })
+}
