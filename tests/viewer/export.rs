@@ -291,16 +291,19 @@ fn files_are_written_whole_under_plain_names_and_replaced() {
     assert_eq!(fs::read_dir(temp.path().join("taken")).unwrap().count(), 1, "a half-written file is left");
 }
 
+/// Spoils a sheet.
+type Change<'a> = &'a dyn Fn(&mut Sheet);
+
 #[test]
 fn what_does_not_go_together_is_told_with_its_numbers() {
-    let said = |change: &dyn Fn(&mut Sheet)| {
+    let said = |change: Change<'_>| {
         let mut sheet = sheet(vec![six()]);
         change(&mut sheet);
         let error = files(&sheet, &Format::ALL).unwrap_err();
         assert!(error.is_bad_input());
         error.to_string()
     };
-    let cases: [(&dyn Fn(&mut Sheet), &[&str]); 9] = [
+    let cases: [(Change<'_>, &[&str]); 9] = [
         (&|s| s.maps[0].values.truncate(5), &["has 5 values", "1 tokens", "2 x 3"]),
         (&|s| s.maps[0].values.clear(), &["has 0 values"]),
         (&|s| s.maps[0].grid = [0, 3], &["0 x 3", "at least 1 x 1"]),

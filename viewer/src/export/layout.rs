@@ -18,9 +18,9 @@ const LOWEST: usize = 120;
 const BAR: usize = 18;
 const GAP: usize = 20;
 const TICK: usize = 6;
-/// Sizes of letters.
+/// Sizes of letters, pixels an em.
 const LARGE: usize = 20;
-const SMALL: usize = 15;
+const SMALL: usize = 14;
 /// Of the width, what lines of text may take: an SVG may be shown in a wider font than the one that was measured.
 const TEXT: f32 = 0.85;
 /// Values of tokens before the patches that are told.
@@ -46,7 +46,7 @@ pub struct Line {
     pub x: usize,
     /// Baseline.
     pub y: usize,
-    /// Size of the letters, pixels.
+    /// Size of the letters, pixels an em.
     pub size: usize,
     /// What it says.
     pub text: String,
@@ -105,8 +105,8 @@ impl Layout {
         below(map, &scale).iter().for_each(|text| put(&small, SMALL, text, &mut y));
         let tick = |(place, text): (f32, String)| {
             let centre = bar.y as f32 + (1.0 - place) * bar.height as f32;
-            // Figures are about 0.7 of their size in height.
-            Line { x: bar.x + BAR + TICK, y: (centre + 0.36 * small.ascent()).round() as usize, size: SMALL, text }
+            // Figures are 0.7 of an em in height.
+            Line { x: bar.x + BAR + TICK, y: (centre + 0.35 * SMALL as f32).round() as usize, size: SMALL, text }
         };
         let ticks = numbers.into_iter().map(tick).collect();
         let (width, height) = (inner + 2 * MARGIN, y - SMALL / 2 + MARGIN);
@@ -188,7 +188,7 @@ fn below(map: &Map, scale: &Scale) -> Vec<String> {
     }
     let strange = map.patches().iter().filter(|value| !value.is_finite()).count();
     if strange > 0 {
-        parts.push(format!("grey: {strange} values that are no finite numbers"));
+        parts.push(format!("grey: no finite number ({strange} of {})", map.patches().len()));
     }
     vec![parts.join(" · ")]
 }

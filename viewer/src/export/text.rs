@@ -11,11 +11,13 @@ pub(super) struct Face {
 }
 
 impl Face {
-    /// The embedded font with lines of `size` pixels.
+    /// The embedded font at `size` pixels an em, which is what `font-size` means in CSS and SVG.
     pub(super) fn new(size: f32) -> Result<Self> {
         let font = FontRef::try_from_slice(ttf_noto_sans::REGULAR)
             .map_err(|error| Error::BadInput(format!("the font in the binary cannot be read: {error}")))?;
-        Ok(Face { font: font.into_scaled(size) })
+        // The library scales by the height from ascent to descent.
+        let height = font.units_per_em().map_or(1.0, |em| font.height_unscaled() / em);
+        Ok(Face { font: font.into_scaled(size * height) })
     }
 
     /// Pixels from the first to behind the last letter.
