@@ -1,6 +1,7 @@
 //! `lara train`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
@@ -9,6 +10,7 @@ use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Control, Event, Progress, Session, Summary, TrainConfig, Trainer};
 use lara_runtime::profile::{self, Timing};
 use lara_runtime::{Gpu, Tune, human_bytes};
+use lara_viewer::View;
 
 use crate::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
@@ -20,6 +22,7 @@ Examples:
   lara train --preset digits --attention lara
   lara train --preset mnist --set train.lr=5e-4 --set train.epochs=3
   lara train --preset mine.toml --attention softmax --output-dir runs/softmax
+  lara train --preset digits --view
   lara train --resume runs/digits")]
 pub(crate) struct Options {
     /// `digits`, `mnist`, or a TOML file.
@@ -43,6 +46,9 @@ pub(crate) struct Options {
     /// Print every dispatch of the compiled step with its shapes and workgroups, then go on.
     #[arg(long)]
     print_plan: bool,
+    /// Open a window on the run: its curves, and buttons to pause, step, save and stop. Closing it leaves the run going on.
+    #[arg(long)]
+    view: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -87,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if let Some(file) = &options.profile {
         write_profile(&gpu, &tune, trainer.config(), file)?;
     }
-    let summary = train(trainer)?;
+    let summary = train(&gpu, &tune, trainer, options.view)?;
     if options.json {
         return print_json(&summary);
     }
@@ -95,30 +101,45 @@ pub(crate) fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
-/// What the first Ctrl-C sets; the second ends the process. Called once a process.
-pub(crate) fn stop_on_ctrl_c() -> Outcome<Control> {
-    let control = Control::new();
-    let (stop, asked) = (control.clone(), AtomicBool::new(false));
+/// What Ctrl-C does to runs.
+pub(crate) struct Interrupt {
+    /// Stopped by the first Ctrl-C; the second ends the process.
+    pub(crate) control: Control,
+    /// Whether it was pressed.
+    pub(crate) pressed: Arc<AtomicBool>,
+}
+
+/// Called once a process.
+pub(crate) fn stop_on_ctrl_c() -> Outcome<Interrupt> {
+    let interrupt = Interrupt { control: Control::new(), pressed: Arc::default() };
+    let (control, pressed) = (interrupt.control.clone(), interrupt.pressed.clone());
     let handler = move || {
-        if asked.swap(true, Ordering::Relaxed) {
+        if pressed.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        stop.stop();
+        control.stop();
         eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once without saving");
     };
     ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
-    Ok(control)
+    Ok(interrupt)
 }
 
-fn train(trainer: Trainer) -> Outcome<Summary> {
-    let control = stop_on_ctrl_c()?;
+fn train(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: bool) -> Outcome<Summary> {
+    let Interrupt { control, pressed } = stop_on_ctrl_c()?;
     let (total, done) = trainer.steps();
     let bar = progress_bar(total);
     bar.set_position(done);
     bar.reset_eta();
-    let result = pollster::block_on(trainer.run(&control, &mut |event| show_event(&bar, &event)));
+    let shown = bar.clone();
+    let listener = move |event: &Event<'_>| show_event(&shown, event);
+    let result = if view {
+        let view = View { control, interrupted: pressed, listener: Box::new(listener) };
+        lara_viewer::view_training(gpu, tune, trainer, view).map_err(Failure::from)
+    } else {
+        pollster::block_on(trainer.run(&control, &mut |event| listener(&event))).map_err(Failure::from)
+    };
     bar.finish_and_clear();
-    Ok(result?)
+    result
 }
 
 fn progress_bar(total: u64) -> ProgressBar {

@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     super::create(&options.output_dir)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
-    let stop = stop_on_ctrl_c()?;
+    let stop = stop_on_ctrl_c()?.control;
     let (mut runs, mut failed) = (Vec::new(), BTreeMap::new());
     for (at, config) in configs.iter().enumerate() {
         let mechanism = config.attention.mechanism.name();
