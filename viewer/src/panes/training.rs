@@ -206,9 +206,12 @@ struct Series<'a> {
 struct Chart<'a> {
     title: &'static str,
     series: Vec<Series<'a>>,
-    /// From values to the axis, and a label for where they are on it.
+    /// From values to the axis.
     to_axis: fn(f64) -> f64,
+    /// A mark of the axis in words.
     label: fn(f64) -> String,
+    /// A point on the axis in words, more exactly.
+    value: fn(f64) -> String,
     /// On the axis in any case.
     includes: &'static [f64],
 }
@@ -228,6 +231,7 @@ fn charts<'a>(training: &'a Training, palette: &Palette) -> [Chart<'a>; 3] {
             series: vec![batches(&history.loss), smooth(&history.smooth_loss.curve), held_out(&history.held_out_loss)],
             to_axis: if log { |y| y.max(LEAST_LOSS).log10() } else { |y| y },
             label: if log { |y| short(10f64.powf(y)) } else { short },
+            value: if log { |y| format!("{:.4}", 10f64.powf(y)) } else { |y| format!("{y:.4}") },
             includes: if log { &[] } else { &[0.0] },
         },
         Chart {
@@ -239,6 +243,7 @@ fn charts<'a>(training: &'a Training, palette: &Palette) -> [Chart<'a>; 3] {
             ],
             to_axis: |y| 100.0 * y,
             label: |y| format!("{y:.0} %"),
+            value: |y| format!("{y:.1} %"),
             includes: &[0.0, 100.0],
         },
         Chart {
@@ -246,6 +251,7 @@ fn charts<'a>(training: &'a Training, palette: &Palette) -> [Chart<'a>; 3] {
             series: vec![Series { name: "rate", curve: &history.lr, color: palette.lr, width: 1.8, marked: false }],
             to_axis: |y| y,
             label: |y| if y == 0.0 { "0".to_owned() } else { format!("{y:.1e}") },
+            value: |y| format!("{y:.3e}"),
             includes: &[0.0],
         },
     ]
@@ -295,7 +301,7 @@ fn curves(ui: &mut Ui, training: &mut Training, available: f32) {
 
 fn draw(ui: &mut Ui, chart: &Chart<'_>, height: f32, is_last: bool, log: bool) {
     let group = Id::unique("steps of the training pane");
-    let label = chart.label;
+    let (label, value) = (chart.label, chart.value);
     // Another axis is another plot: what was zoomed into on the one means nothing on the other.
     let plot = Plot::new(("training", chart.title, log && chart.title == "Loss"))
         .height(if is_last { height + X_LABELS } else { height })
@@ -316,7 +322,7 @@ fn draw(ui: &mut Ui, chart: &Chart<'_>, height: f32, is_last: bool, log: bool) {
         .y_axis_formatter(move |mark, _| label(mark.value))
         .label_formatter(move |hover| match hover {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {
-                Some(format!("step {:.0}\n{plot_name} {}", position.x, label(position.y)))
+                Some(format!("step {:.0}\n{plot_name} {}", position.x, value(position.y)))
             }
             HoverPosition::Elsewhere { .. } => None,
         });
