@@ -119,7 +119,7 @@ pub(crate) fn show(app: &mut App, ui: &mut Ui) {
     controls(app, ui);
     ui.separator();
     let count = app.compare.columns.len().max(1);
-    let width = (ui.available_width() / count as f32 - ui.spacing().item_spacing.x).max(150.0);
+    let width = (ui.available_width() / count as f32 - ui.spacing().item_spacing.x).max(176.0);
     ScrollArea::both().auto_shrink(false).show(ui, |ui| {
         ui.horizontal_top(|ui| {
             for index in 0..app.compare.columns.len() {

@@ -36,6 +36,9 @@ pub(crate) fn layout(app: &mut App, ui: &mut Ui) {
     if app.messages.texts().next().is_some() {
         Panel::bottom("messages").show(ui, |ui| app.messages.show(ui));
     }
+    if app.page() == Page::Train {
+        Panel::right("live").resizable(true).default_size(280.0).size_range(200.0..=480.0).show(ui, |ui| live(app, ui));
+    }
     if matches!(app.page(), Page::Train | Page::Performance) {
         egui::CentralPanel::default_margins().show(ui, |ui| match app.page() {
             Page::Train => training::show(ui, &mut app.training),
@@ -56,6 +59,19 @@ pub(crate) fn layout(app: &mut App, ui: &mut Ui) {
         _ => look(app, ui),
     });
     export::show(app, ui);
+}
+
+/// Beside a run's curves: the attention of an image that stays the same while the weights change.
+fn live(app: &mut App, ui: &mut Ui) {
+    ui.add_space(2.0);
+    let is_live = matches!(app.subject.weights, crate::inspect::Weights::Live(_));
+    ui.strong(if is_live { "Attention as it is learnt" } else { "Attention of the open model" });
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        image::show(app, ui, ui.available_width());
+        options::place(app, ui);
+        prediction::show(app, ui);
+        ui.weak("another image: choose one on the page Look, or press N");
+    });
 }
 
 fn top_bar(app: &mut App, ui: &mut Ui) {
@@ -118,7 +134,7 @@ fn look(app: &mut App, ui: &mut Ui) {
 
 /// The keyboard does what the mouse does.
 pub(crate) fn keys(app: &mut App, ui: &Ui) {
-    if ui.memory(|memory| memory.focused().is_some()) || matches!(app.page(), Page::Train | Page::Performance) {
+    if ui.memory(|memory| memory.focused().is_some()) || app.page() == Page::Performance {
         return;
     }
     let pressed = |key: Key| ui.input(|input| input.modifiers.is_none() && input.key_pressed(key));

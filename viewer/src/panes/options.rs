@@ -53,7 +53,8 @@ fn query(app: &mut App, ui: &mut Ui) {
     });
 }
 
-fn place(app: &mut App, ui: &mut Ui) {
+/// Layer and head.
+pub(crate) fn place(app: &mut App, ui: &mut Ui) {
     let model = &app.subject.config.model;
     let (layers, heads) = (model.depth, model.num_heads);
     ui.strong("Layer and head");
