@@ -89,11 +89,7 @@ impl Stopwatch {
                 ty: wgpu::QueryType::Timestamp,
                 count: 2,
             }),
-            resolved: gpu.buffer(
-                "stopwatch",
-                16,
-                wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            ),
+            resolved: gpu.buffer("stopwatch", 16, wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
             ring: Ring::new(gpu, 4, 4),
             period_ms: f64::from(gpu.queue().get_timestamp_period()) / 1e6,
         })

@@ -389,3 +389,19 @@ fn bad_files_are_refused_in_one_sentence() {
     let said = refusal(folder, TRAIN);
     assert_says(&said, &["run already holds a run", "--resume"]);
 }
+
+/// Elsewhere than on Linux there is always a screen to ask for.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_screen_a_window_is_refused_and_nothing_trained() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut arguments = TRAIN.to_vec();
+    arguments.push("--view");
+    let mut command = lara(temp.path(), &arguments);
+    ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"].map(|screen| command.env_remove(screen));
+    let assert = command.assert().failure().code(1);
+    let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    let sentence = said.lines().last().unwrap_or_default();
+    assert!(sentence.contains("no window could be opened") && sentence.contains("is there a display?"), "{said}");
+    assert_eq!(latest(temp.path().join("run")), None);
+}

@@ -1,7 +1,7 @@
 //! What the viewer shows is the implied matrix, and it takes no matrix to show it.
 
-use lara_models::train::TrainConfig;
 use lara_models::Predictor;
+use lara_models::train::TrainConfig;
 use lara_runtime::{Parameters, Role, Tune};
 use lara_viewer::Query;
 use lara_viewer::inspect::{Head, Inspector, Subject, Weights};

@@ -130,7 +130,13 @@ pub struct App {
 
 impl App {
     /// The program on a device that the window shares.
-    pub fn new(gpu: &Gpu, target: wgpu::TextureFormat, ctx: &egui::Context, launch: Launch, settings: Settings) -> Self {
+    pub fn new(
+        gpu: &Gpu,
+        target: wgpu::TextureFormat,
+        ctx: &egui::Context,
+        launch: Launch,
+        settings: Settings,
+    ) -> Self {
         let tune = Tune::measured(gpu);
         let waker = ctx.clone();
         let repaint: Repaint = std::sync::Arc::new(move || waker.request_repaint());

@@ -29,7 +29,10 @@ impl<T: Send + 'static> Job<T> {
 
     /// Starts the future that `work` makes and asks for a frame when it is done.
     #[cfg(target_arch = "wasm32")]
-    pub fn spawn<F: Future<Output = Result<T>> + 'static>(repaint: Repaint, work: impl FnOnce() -> F + 'static) -> Self {
+    pub fn spawn<F: Future<Output = Result<T>> + 'static>(
+        repaint: Repaint,
+        work: impl FnOnce() -> F + 'static,
+    ) -> Self {
         let (sender, receiver) = channel();
         let work = work();
         wasm_bindgen_futures::spawn_local(async move {

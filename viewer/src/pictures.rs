@@ -90,7 +90,8 @@ impl Gallery {
     pub fn color_image(&self, entry: &Entry) -> egui::ColorImage {
         let ImageShape { channels, height, width } = self.shape;
         let plane = height * width;
-        let byte = |c: usize, i: usize| (entry.pixels[c.min(channels - 1) * plane + i].clamp(0.0, 1.0) * 255.0).round() as u8;
+        let byte =
+            |c: usize, i: usize| (entry.pixels[c.min(channels - 1) * plane + i].clamp(0.0, 1.0) * 255.0).round() as u8;
         let rgb: Vec<u8> = (0..plane).flat_map(|i| [0, 1, 2].map(|c| byte(c, i))).collect();
         egui::ColorImage::from_rgb([width, height], &rgb)
     }

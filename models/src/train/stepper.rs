@@ -90,6 +90,7 @@ impl Stepper {
     }
 
     /// Where the next batch stands.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn position(&self) -> Position {
         self.loader.position()
     }
@@ -120,11 +121,13 @@ impl Stepper {
     }
 
     /// Whether the step just started is the first since the start or the resume.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn is_first(&self) -> bool {
         self.step == self.first_step + 1
     }
 
     /// Seconds from the start to the result of the first step; 0 before.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn first_step_seconds(&self) -> f64 {
         self.first_step_seconds
     }

@@ -89,7 +89,9 @@ impl Contestant {
     /// How far the row of a slot is from exact softmax, once that is known.
     pub fn distances(&self, head: Head, slot: usize) -> Option<Distances> {
         let row = self.settled.row(head, slot)?;
-        let &[relative, divergence, variation, largest] = self.distances.get(row * 4..row * 4 + 4)? else { return None };
+        let &[relative, divergence, variation, largest] = self.distances.get(row * 4..row * 4 + 4)? else {
+            return None;
+        };
         Some(Distances { relative, divergence, variation, largest })
     }
 }

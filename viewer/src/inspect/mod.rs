@@ -309,10 +309,17 @@ impl Inspector {
     }
 
     /// Reads the rows of the current queries in these blocks, every head and the mean: for files, not for painting.
-    pub fn read_maps(&self, mechanism: &str, layers: &[usize], heads: &[Head]) -> impl Future<Output = Result<Vec<Map>>> + use<> {
+    pub fn read_maps(
+        &self,
+        mechanism: &str,
+        layers: &[usize],
+        heads: &[Head],
+    ) -> impl Future<Output = Result<Vec<Map>>> + use<> {
         let plan = self.plan.clone();
-        let wanted: Vec<(usize, Tensor)> = layers.iter().filter_map(|&at| Some((at, self.layers.get(at)?.rows))).collect();
-        let (sizes, queries, heads, mechanism) = (self.sizes, self.queries.clone(), heads.to_vec(), mechanism.to_owned());
+        let wanted: Vec<(usize, Tensor)> =
+            layers.iter().filter_map(|&at| Some((at, self.layers.get(at)?.rows))).collect();
+        let (sizes, queries, heads, mechanism) =
+            (self.sizes, self.queries.clone(), heads.to_vec(), mechanism.to_owned());
         async move {
             let mut maps = Vec::new();
             for (layer, rows) in wanted {

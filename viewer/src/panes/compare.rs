@@ -85,7 +85,11 @@ impl Compare {
     }
 
     /// What reads the columns' maps of a layer back, one future a column.
-    pub(crate) fn read_maps(&self, layer: usize, heads: &[Head]) -> Vec<impl Future<Output = Result<Vec<Map>>> + use<>> {
+    pub(crate) fn read_maps(
+        &self,
+        layer: usize,
+        heads: &[Head],
+    ) -> Vec<impl Future<Output = Result<Vec<Map>>> + use<>> {
         let of = |column: &Column| match &column.stage {
             Stage::Ready(contestant) => {
                 let name = column.attention.mechanism.name();
@@ -178,7 +182,8 @@ fn update(app: &mut App) -> Result<()> {
     for column in &mut compare.columns {
         let (queries, layer) = compare.looked.as_ref().map_or((&[] as &[Query], 0), |(q, l)| (q, *l));
         let deviates = (compare.view == View::Deviation).then_some(compare.redraws);
-        is_waiting |= column.update(&app.gpu, reference, (image, fresh), (queries, layer, moved), (compare.draw, deviates))?;
+        is_waiting |=
+            column.update(&app.gpu, reference, (image, fresh), (queries, layer, moved), (compare.draw, deviates))?;
     }
     if is_waiting {
         (app.repaint)();

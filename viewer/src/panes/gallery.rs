@@ -1,6 +1,6 @@
 //! The images that can be looked at, as thumbnails.
 
-use egui::{Color32, Pos2, Rect, ScrollArea, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, Role};
+use egui::{Color32, Pos2, Rect, Role, ScrollArea, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo};
 
 use crate::app::App;
 

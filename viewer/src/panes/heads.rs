@@ -1,6 +1,6 @@
 //! All heads of a layer, and all layers of a head: thumbnails that are maps of their own buffers. A click enlarges.
 
-use egui::{Color32, Response, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, Role};
+use egui::{Color32, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo};
 
 use super::image::overlay;
 use crate::app::App;

@@ -1,9 +1,9 @@
 //! The image with the attention of one query over it; pointer and keyboard choose the query.
 
-use egui::{Color32, Pos2, Rect, Response, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, Role, vec2};
+use egui::{Color32, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, vec2};
 
-use super::legend::{self, Ends, number};
 use super::MOST_PINS;
+use super::legend::{self, Ends, number};
 use crate::app::App;
 use crate::inspect::{Head, Sizes};
 use crate::maps::Query;
@@ -104,7 +104,14 @@ fn tooltip(app: &App, response: &Response, sizes: Sizes, hovered: Option<usize>)
 }
 
 /// The map of a row over `rect`.
-pub(crate) fn overlay(app: &App, rect: Rect, layer: usize, head: Head, slot: usize, opacity: f32) -> Option<egui::Shape> {
+pub(crate) fn overlay(
+    app: &App,
+    rect: Rect,
+    layer: usize,
+    head: Head,
+    slot: usize,
+    opacity: f32,
+) -> Option<egui::Shape> {
     let inspector = app.inspector()?;
     if slot >= inspector.queries().len() {
         return None;

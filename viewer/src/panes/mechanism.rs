@@ -63,7 +63,12 @@ fn choice<T: Copy + PartialEq>(ui: &mut Ui, name: &str, value: &mut T, all: &[(&
 }
 
 /// A slider whose value counts when it is released: until then it is kept aside, since every change means a compile.
-fn held<N: egui::emath::Numeric + Send + Sync>(ui: &mut Ui, name: &str, value: &mut N, slider: impl Fn(&mut N) -> Slider<'_>) {
+fn held<N: egui::emath::Numeric + Send + Sync>(
+    ui: &mut Ui,
+    name: &str,
+    value: &mut N,
+    slider: impl Fn(&mut N) -> Slider<'_>,
+) {
     let id = ui.scope_id().with(name);
     let mut shown = ui.data(|data| data.get_temp::<N>(id)).unwrap_or(*value);
     let response = ui.add(slider(&mut shown));

@@ -82,7 +82,8 @@ fn top_bar(app: &mut App, ui: &mut Ui) {
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             let is_dark = ui.visuals().dark_mode;
-            let theme = if is_dark { ("Light", egui::ThemePreference::Light) } else { ("Dark", egui::ThemePreference::Dark) };
+            let theme =
+                if is_dark { ("Light", egui::ThemePreference::Light) } else { ("Dark", egui::ThemePreference::Dark) };
             if ui.button(theme.0).on_hover_text("Change the theme").clicked() {
                 app.settings.theme = theme.1;
                 ui.ctx().set_theme(theme.1);
@@ -91,7 +92,11 @@ fn top_bar(app: &mut App, ui: &mut Ui) {
                 app.export.open = true;
             }
             #[cfg(not(target_arch = "wasm32"))]
-            if ui.button("Open…").on_hover_text("A checkpoint (safetensors) or an image; files can be dropped, too").clicked() {
+            if ui
+                .button("Open…")
+                .on_hover_text("A checkpoint (safetensors) or an image; files can be dropped, too")
+                .clicked()
+            {
                 export::pick_file(app);
             }
             let model = &app.subject.config.model;

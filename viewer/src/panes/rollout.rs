@@ -147,8 +147,9 @@ fn controls(app: &mut App, ui: &mut Ui) {
     let classes = app.subject.classes.clone();
     let pane = &mut app.rollout;
     ui.horizontal_wrapped(|ui| {
-        ui.selectable_value(&mut pane.view, View::Rollout(Factor::Attention), "Rollout")
-            .on_hover_text("Attention multiplied through the layers, with the residual connection (Abnar and Zuidema 2020)");
+        ui.selectable_value(&mut pane.view, View::Rollout(Factor::Attention), "Rollout").on_hover_text(
+            "Attention multiplied through the layers, with the residual connection (Abnar and Zuidema 2020)",
+        );
         ui.selectable_value(&mut pane.view, View::Rollout(Factor::Gradient), "Gradient-weighted rollout")
             .on_hover_text("Each layer's attention times its gradient for a class, then rolled out");
         ui.selectable_value(&mut pane.view, View::Relevance, "Gradient-weighted, by layer")
