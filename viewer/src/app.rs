@@ -123,7 +123,7 @@ pub struct App {
     looked: (Vec<Query>, usize),
     seen_steps: u64,
     status: Status,
-    lost: bool,
+    lost: Option<String>,
     #[cfg(target_arch = "wasm32")]
     drops: Vec<Job<(String, Vec<u8>)>>,
 }
@@ -172,7 +172,7 @@ impl App {
             looked: (Vec::new(), usize::MAX),
             seen_steps: 0,
             status: Status::default(),
-            lost: false,
+            lost: None,
             #[cfg(target_arch = "wasm32")]
             drops: Vec::new(),
         };
@@ -224,6 +224,11 @@ impl App {
     /// The adapter that the user asked for; the window closes and one on that adapter opens.
     pub fn restart_on(&self) -> Option<&str> {
         self.restart.as_deref()
+    }
+
+    /// Why the device is gone, if it is: nothing can be drawn on it any more, so whoever owns the window opens another.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// The run in progress.
@@ -296,9 +301,6 @@ impl App {
         panes::keys(self, ui);
         self.update();
         panes::layout(self, ui);
-        if self.lost {
-            panes::lost(self, ui);
-        }
         self.status.errors = self.messages.texts().map(str::to_owned).collect();
     }
 
@@ -366,10 +368,12 @@ impl App {
     fn update(&mut self) {
         self.gpu.poll();
         if let Err(error) = self.gpu.check() {
-            self.lost |= matches!(error, lara_runtime::Error::DeviceLost(_));
+            if matches!(error, lara_runtime::Error::DeviceLost(_)) {
+                self.lost.get_or_insert(error.to_string());
+            }
             self.messages.problem(error);
         }
-        if self.lost {
+        if self.lost.is_some() {
             return;
         }
         self.follow_training();

@@ -27,15 +27,33 @@ const SHOWN: usize = 60;
 /// # Errors
 /// No adapter, no window, or whatever `launch` fails with.
 pub fn view(options: &GpuOptions, launch: &mut dyn FnMut(&Gpu) -> Result<Launch>) -> Result<()> {
-    let mut options = options.clone();
+    let (mut options, mut notes) = (options.clone(), Vec::new());
     loop {
         let gpu = Gpu::open_blocking(&options)?;
-        let launch = launch(&gpu)?;
-        match window(&gpu, None, Box::new(|_| Ok(launch)))?.restart {
-            Some(adapter) => options = GpuOptions { adapter: Some(adapter), low_power: false },
-            None => return Ok(()),
-        }
+        let mut launch = launch(&gpu)?;
+        launch.notes.append(&mut notes);
+        let closed = window(&gpu, None, Box::new(|_| Ok(launch)))?;
+        let adapter = match (closed.restart, closed.lost) {
+            (Some(chosen), _) => chosen,
+            (None, Some(why)) => {
+                let next = another(&gpu);
+                notes.push(format!(
+                    "the device of {} was lost ({why}); nothing on disk was touched. This window runs on adapter {next}; \
+                     choose another on the page Performance",
+                    gpu.report().name
+                ));
+                next
+            }
+            (None, None) => return Ok(()),
+        };
+        options = GpuOptions { adapter: Some(adapter), low_power: false };
     }
+}
+
+/// The index of the adapter behind this one; its own where there is no other.
+fn another(gpu: &Gpu) -> String {
+    let adapters = pollster::block_on(Gpu::list()).len().max(1);
+    ((gpu.report().index + 1) % adapters).to_string()
 }
 
 /// What the command line and the window on its run share.
@@ -91,6 +109,8 @@ type Create = Box<dyn FnOnce(&egui::Context) -> Result<Launch>>;
 struct Closed {
     /// The adapter to go on with, if the user chose another.
     restart: Option<String>,
+    /// Why the device is gone, if that closed the window.
+    lost: Option<String>,
     training: Option<Training>,
 }
 
@@ -140,6 +160,9 @@ impl eframe::App for Window {
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
         let Some(app) = &mut self.app else { return };
         app.frame(ui);
+        if app.lost().is_some() {
+            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+        }
         if let Some(interrupted) = &self.interrupted {
             if interrupted.load(Ordering::Relaxed) && !app.training_mut().state().is_active() {
                 ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
@@ -159,6 +182,7 @@ impl eframe::App for Window {
         let Some(app) = self.app.take() else { return };
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         closed.restart = app.restart_on().map(str::to_owned);
+        closed.lost = app.lost().map(str::to_owned);
         closed.training = Some(app.into_training());
     }
 }

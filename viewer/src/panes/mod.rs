@@ -186,12 +186,3 @@ pub(crate) fn keys(app: &mut App, ui: &Ui) {
         app.choose((app.picture + 1) % count);
     }
 }
-
-/// Shown over everything when the device is gone.
-pub(crate) fn lost(app: &mut App, ui: &mut Ui) {
-    egui::Modal::new(egui::Id::unique("lost")).show(ui.ctx(), |ui| {
-        ui.heading("The graphics device was lost");
-        ui.label("Nothing on disk was touched. Start again on:");
-        performance::adapters(app, ui);
-    });
-}
