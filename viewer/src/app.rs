@@ -300,6 +300,10 @@ impl App {
         self.take_drops(ui);
         panes::keys(self, ui);
         self.update();
+        if self.lost.is_some() {
+            // Nothing can be drawn on a device that is gone; egui's renderer panics if it is asked to.
+            return;
+        }
         panes::layout(self, ui);
         self.status.errors = self.messages.texts().map(str::to_owned).collect();
     }

@@ -1,5 +1,6 @@
 //! The desktop window, on the runtime's own device.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -128,13 +129,23 @@ fn window(gpu: &Gpu, interrupted: Option<Arc<AtomicBool>>, create: Create) -> Re
         let app = App::new(&device, format, &context.egui_ctx, launch, settings);
         Ok(Box::new(Window { app: Some(app), closed: result, interrupted }) as Box<dyn eframe::App>)
     };
-    eframe::run_native("lara", options(gpu), Box::new(make)).map_err(|error| {
-        Error::Window(format!(
-            "no window could be opened ({error}); is there a display? `lara export-maps` and `lara train` need none"
-        ))
-    })?;
-    let mut closed = closed.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(std::mem::take(&mut *closed))
+    // egui's renderer panics where a device goes in the middle of a frame: that ends the window, not the program.
+    let ended = catch_unwind(AssertUnwindSafe(|| eframe::run_native("lara", options(gpu), Box::new(make))));
+    let lost = match gpu.check() {
+        Err(error @ lara_runtime::Error::DeviceLost(_)) => Some(error.to_string()),
+        _ => None,
+    };
+    let mut closed = std::mem::take(&mut *closed.lock().unwrap_or_else(PoisonError::into_inner));
+    match (ended, lost) {
+        (_, Some(why)) => closed.lost = Some(why),
+        (Err(panic), None) => resume_unwind(panic),
+        (Ok(Err(error)), None) => {
+            let hint = "is there a display? `lara export-maps` and `lara train` need none";
+            return Err(Error::Window(format!("no window could be opened ({error}); {hint}")));
+        }
+        (Ok(Ok(())), None) => {}
+    }
+    Ok(closed)
 }
 
 fn options(gpu: &Gpu) -> eframe::NativeOptions {
@@ -182,7 +193,6 @@ impl eframe::App for Window {
         let Some(app) = self.app.take() else { return };
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         closed.restart = app.restart_on().map(str::to_owned);
-        closed.lost = app.lost().map(str::to_owned);
         closed.training = Some(app.into_training());
     }
 }
