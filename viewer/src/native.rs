@@ -29,32 +29,52 @@ const SHOWN: usize = 60;
 /// No adapter, no window, or whatever `launch` fails with.
 pub fn view(options: &GpuOptions, launch: &mut dyn FnMut(&Gpu) -> Result<Launch>) -> Result<()> {
     let (mut options, mut notes) = (options.clone(), Vec::new());
+    // Adapters to go on with after a loss, the next one last; not every adapter can show a window.
+    let mut others: Vec<String> = Vec::new();
     loop {
-        let gpu = Gpu::open_blocking(&options)?;
-        let mut launch = launch(&gpu)?;
-        launch.notes.append(&mut notes);
-        let closed = window(&gpu, None, Box::new(|_| Ok(launch)))?;
+        let opened = open(&options, &notes, launch);
+        let (gpu, closed) = match (opened, others.pop()) {
+            (Ok(opened), _) => opened,
+            (Err(Error::Window(_) | Error::Gpu(_)), Some(next)) => {
+                options = GpuOptions { adapter: Some(next), low_power: false };
+                continue;
+            }
+            (Err(error), _) => return Err(error),
+        };
         let adapter = match (closed.restart, closed.lost) {
-            (Some(chosen), _) => chosen,
+            (Some(chosen), _) => Some(chosen),
             (None, Some(why)) => {
-                let next = another(&gpu);
-                notes.push(format!(
-                    "the device of {} was lost ({why}); nothing on disk was touched. This window runs on adapter {next}; \
-                     choose another on the page Performance",
-                    gpu.report().name
-                ));
-                next
+                let name = &gpu.report().name;
+                notes = vec![format!(
+                    "the device of {name} was lost ({why}) and this window opened; nothing on disk was touched. \
+                     The page Performance offers other adapters"
+                )];
+                others = after(&gpu);
+                others.pop()
             }
             (None, None) => return Ok(()),
         };
-        options = GpuOptions { adapter: Some(adapter), low_power: false };
+        options = GpuOptions { adapter, low_power: false };
     }
 }
 
-/// The index of the adapter behind this one; its own where there is no other.
-fn another(gpu: &Gpu) -> String {
+fn open(
+    options: &GpuOptions,
+    notes: &[String],
+    launch: &mut dyn FnMut(&Gpu) -> Result<Launch>,
+) -> Result<(Gpu, Closed)> {
+    let gpu = Gpu::open_blocking(options)?;
+    let mut launch = launch(&gpu)?;
+    launch.notes.extend(notes.iter().cloned());
+    let closed = window(&gpu, None, Box::new(|_| Ok(launch)))?;
+    Ok((gpu, closed))
+}
+
+/// The indices of all adapters in the order in which they are tried after a loss, the first of them last: those behind the
+/// lost one, those before it, and itself.
+fn after(gpu: &Gpu) -> Vec<String> {
     let adapters = pollster::block_on(Gpu::list()).len().max(1);
-    ((gpu.report().index + 1) % adapters).to_string()
+    (0..adapters).map(|step| ((gpu.report().index + adapters - step) % adapters).to_string()).collect()
 }
 
 /// What the command line and the window on its run share.
