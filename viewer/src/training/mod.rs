@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::job::Repaint;
 
 /// What became of a thread that panicked.
+#[cfg(not(target_arch = "wasm32"))]
 const LOST: &str = "the training thread ended without a result; that is a bug in lara";
 
 /// Where a run stands.
