@@ -398,7 +398,9 @@ fn without_a_screen_a_window_is_refused_and_nothing_trained() {
     let mut arguments = TRAIN.to_vec();
     arguments.push("--view");
     let mut command = lara(temp.path(), &arguments);
-    ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"].map(|screen| command.env_remove(screen));
+    for screen in ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"] {
+        command.env_remove(screen);
+    }
     let assert = command.assert().failure().code(1);
     let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     let sentence = said.lines().last().unwrap_or_default();

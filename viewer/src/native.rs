@@ -160,12 +160,19 @@ fn window(gpu: &Gpu, interrupted: Option<Arc<AtomicBool>>, create: Create) -> Re
         (_, Some(why)) => closed.lost = Some(why),
         (Err(panic), None) => resume_unwind(panic),
         (Ok(Err(error)), None) => {
+            let why = without_place(&error.to_string());
             let hint = "is there a display? `lara export-maps` and `lara train` need none";
-            return Err(Error::Window(format!("no window could be opened ({error}); {hint}")));
+            return Err(Error::Window(format!("no window could be opened ({why}); {hint}")));
         }
         (Ok(Ok(())), None) => {}
     }
     Ok(closed)
+}
+
+/// winit says in which line of its source it gave up, which helps nobody who reads the message.
+fn without_place(error: &str) -> String {
+    let reason = error.rsplit_once(".rs:").and_then(|(_, rest)| rest.split_once(": "));
+    reason.map_or(error, |(_, reason)| reason).to_owned()
 }
 
 fn options(gpu: &Gpu) -> eframe::NativeOptions {
