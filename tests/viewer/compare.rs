@@ -3,7 +3,7 @@
 use egui_kittest::kittest::Queryable;
 use lara_viewer::settings::{Page, Settings};
 
-use crate::window::{app, open, picture, wait};
+use crate::window::{app, open, snapshot, wait};
 
 #[test]
 fn columns_show_maps_differences_and_deviations() {
@@ -11,17 +11,17 @@ fn columns_show_maps_differences_and_deviations() {
     let mut window = open([1180.0, 780.0], 1.0, settings);
     wait(&mut window, "the columns", |app| !app.is_busy());
     window.run_steps(3);
-    picture(&mut window, "compare");
+    snapshot(&mut window, "compare");
     let numbers: Vec<f32> = app(&mut window).compared().iter().map(|d| d.relative).collect();
     assert_eq!(numbers.len(), 3);
     assert!(numbers[0] < 1e-5, "softmax differs from itself by {}", numbers[0]);
     assert!(numbers[1] > 1e-3 && numbers[2] > 1e-3, "LARA and Performer are estimates: {numbers:?}");
     window.get_by_label("Difference from softmax").click();
     window.run_steps(3);
-    picture(&mut window, "compare-difference");
+    snapshot(&mut window, "compare-difference");
     window.get_by_label("Deviation over redraws").click();
     window.step();
     wait(&mut window, "the redraws", |app| !app.is_busy());
-    picture(&mut window, "compare-deviation");
+    snapshot(&mut window, "compare-deviation");
     assert!(window.query_all_by_label_contains("16 of 16 redraws").count() == 3);
 }

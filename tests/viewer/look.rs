@@ -5,12 +5,13 @@ use lara_viewer::Query;
 use lara_viewer::inspect::Head;
 use lara_viewer::settings::Settings;
 
-use crate::window::{app, open, picture, wait};
+use crate::window::{app, open, picture, snapshot};
 
 #[test]
 fn the_first_start_shows_a_real_map() {
     let mut window = open([1180.0, 780.0], 1.0, Settings::default());
     window.step();
+    snapshot(&mut window, "look");
     let image = picture(&mut window, "look");
     let colours: std::collections::HashSet<_> = image.pixels().collect();
     assert!(colours.len() > 100, "the window shows only {} colours", colours.len());
@@ -51,7 +52,7 @@ fn hovering_shows_that_patch_and_clicks_keep_and_pin_it() {
     let focus = app(&mut window).focus().clone();
     assert_eq!((focus.chosen, focus.pinned), (Some(Query::Patch(29)), vec![Query::Patch(21)]));
     assert!(app(&mut window).settings().log_scale);
-    picture(&mut window, "look-pinned");
+    snapshot(&mut window, "look-pinned");
     window.get_by_label("Release patch (2, 5)").click();
     window.run_steps(2);
     assert!(app(&mut window).focus().pinned.is_empty());

@@ -10,7 +10,7 @@ use lara_viewer::{Error, Query};
 
 use egui_kittest::kittest::Queryable;
 
-use crate::window::{app, gpu, open, picture, wait};
+use crate::window::{app, gpu, open, snapshot, wait};
 
 const TOKENS: usize = 64;
 
@@ -117,12 +117,12 @@ fn the_page_shows_rollouts_and_layers() {
     let mut window = open([1180.0, 780.0], 1.0, Settings { page: Page::Rollout, ..Settings::default() });
     wait(&mut window, "the rollout", |app| !app.is_busy());
     window.run_steps(3);
-    picture(&mut window, "rollout");
+    snapshot(&mut window, "rollout");
     window.get_by_label("Gradient-weighted, by layer").click();
     window.step();
     wait(&mut window, "the gradient", |app| !app.is_busy());
     window.run_steps(3);
-    picture(&mut window, "relevance");
+    snapshot(&mut window, "relevance");
     assert!(window.query_all_by_label("layer 3").count() > 0, "every layer has a map");
     assert_eq!(app(&mut window).status().errors, Vec::<String>::new());
 }
