@@ -75,7 +75,8 @@ pub(crate) fn snapshot(window: &mut Window, name: &str) {
         return;
     }
     let times: Vec<egui::Rect> = window.query_all_by_label_contains(" ms").map(|node| node.rect()).collect();
-    times.into_iter().for_each(|rect| window.mask(rect.expand(2.0)));
+    // As large whatever the number of digits.
+    times.into_iter().for_each(|rect| window.mask(egui::Rect::from_min_size(rect.min, egui::vec2(130.0, 18.0))));
     // A handful of pixels may fall on the other side of a colour's rounding with another choice of kernels.
     let options = SnapshotOptions::new().output_path("viewer/snapshots").max_failed_pixels(200);
     window.snapshot_options(name, &options);

@@ -139,7 +139,7 @@ pub(crate) fn show(app: &mut App, ui: &mut Ui) {
 fn start(app: &mut App) {
     let config = &app.subject.config;
     let exact = with_attention(config, &attention_for(config, MechanismKind::Softmax));
-    let kinds = [MechanismKind::Softmax, MechanismKind::Lara, MechanismKind::Performer];
+    let kinds = [MechanismKind::Softmax, MechanismKind::Lara, MechanismKind::Rfa];
     let wanted = kinds.map(|kind| attention_for(config, kind));
     let (gpu, tune, subject) = (app.gpu.clone(), app.tune.clone(), app.subject.clone());
     let work = move || async move { Inspector::new(&gpu, &tune, &subject, &exact, false).await };
@@ -249,7 +249,7 @@ fn controls(app: &mut App, ui: &mut Ui) {
     }
     let full = app.compare.columns.len() >= MOST;
     if !full && ui.button("Add a mechanism").clicked() {
-        add(app, attention_for(&app.subject.config, MechanismKind::Rfa));
+        add(app, attention_for(&app.subject.config, MechanismKind::Performer));
     }
 }
 

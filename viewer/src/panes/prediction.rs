@@ -22,6 +22,6 @@ pub(crate) fn show(app: &mut App, ui: &mut Ui) {
         ui.add(ProgressBar::new(probability as f32).desired_height(16.0).text(text));
     }
     if let Some(ms) = app.forward_ms {
-        ui.weak(format!("forward pass: {ms:.2} ms on the GPU"));
+        ui.weak(format!("forward pass {ms:.2} ms")).on_hover_text("On the GPU, from timestamps");
     }
 }
