@@ -107,7 +107,7 @@ impl Matrices {
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]);
         let plan = Plan::compile(gpu, recording, &parameters).await?;
-        subject.upload(gpu, &parameters)?;
+        subject.upload(gpu, config, &parameters)?;
         Ok(Matrices {
             gpu: gpu.clone(),
             plan: Arc::new(plan),

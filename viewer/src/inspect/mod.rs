@@ -160,7 +160,7 @@ impl Inspector {
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]);
         let plan = Plan::compile(gpu, recording, &parameters).await?;
-        subject.upload(gpu, &parameters)?;
+        subject.upload(gpu, config, &parameters)?;
         Ok(Inspector {
             gpu: gpu.clone(),
             plan: Arc::new(plan),

@@ -119,10 +119,18 @@ impl Subject {
         }
     }
 
-    /// Uploads a file's weights into parameters that were recorded and allocated.
-    pub(super) fn upload(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
+    /// Uploads a file's weights into parameters that were recorded and allocated for `config`. Under another attention
+    /// than the file's own, weights that it has no use for are expected and not worth a warning.
+    pub(super) fn upload(&self, gpu: &Gpu, config: &TrainConfig, parameters: &Parameters) -> Result<()> {
         let Weights::Stored(trained) = &self.weights else { return Ok(()) };
-        let weights = trained.weights.get_all(&names_and_shapes(parameters))?;
+        let wanted = names_and_shapes(parameters);
+        let weights = match config.attention == self.config.attention {
+            true => trained.weights.get_all(&wanted)?,
+            false => wanted
+                .iter()
+                .map(|(name, shape)| trained.weights.get(name, shape))
+                .collect::<lara_models::Result<_>>()?,
+        };
         for (index, values) in weights.iter().enumerate() {
             parameters.write(gpu, Role::Weight, index, values);
         }
