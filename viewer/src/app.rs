@@ -343,7 +343,7 @@ impl App {
             return self.open(Subject::from_bytes(name, bytes));
         }
         let crop = panes::crop_pct(&self.subject);
-        let added = self.gallery.add(name, &bytes, crop).map_err(crate::Error::from);
+        let added = self.gallery.add(name, &bytes, crop);
         if let Some(index) = self.messages.keep(added) {
             self.choose(index);
         }

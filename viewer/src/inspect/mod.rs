@@ -299,13 +299,13 @@ impl Inspector {
     /// # Errors
     /// A lost device.
     pub fn news(&mut self) -> Result<News> {
-        let mut news = News::default();
-        news.logits = self.logits_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
-        news.rows = self.rows_ring.receive(&self.gpu)?.pop().map(|(layer, values)| (layer as usize, values));
-        if let Some(stopwatch) = &mut self.stopwatch {
-            news.forward_ms = stopwatch.receive(&self.gpu)?.pop().map(|(_, ms)| ms);
-        }
-        Ok(news)
+        let logits = self.logits_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
+        let rows = self.rows_ring.receive(&self.gpu)?.pop().map(|(layer, values)| (layer as usize, values));
+        let times = match &mut self.stopwatch {
+            Some(stopwatch) => stopwatch.receive(&self.gpu)?,
+            None => Vec::new(),
+        };
+        Ok(News { logits, rows, forward_ms: times.last().map(|(_, ms)| *ms) })
     }
 
     /// Reads the rows of the current queries in these blocks, every head and the mean: for files, not for painting.
