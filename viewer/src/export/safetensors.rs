@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::export::{Sheet, labels};
 
-/// One tensor [tokens] of f32 a map, named `MECHANISM.blocks.LAYER.headHEAD.QUERY`. The metadata have `title`, `image`,
+/// One tensor `[tokens]` of f32 a map, named `MECHANISM.blocks.LAYER.headHEAD.QUERY`. The metadata have `title`, `image`,
 /// `notes` (a JSON list of pairs) and `maps`: a JSON list with every map's name, title, mechanism, kind, layer, head,
 /// query, grid and prefix.
 ///
