@@ -5,7 +5,7 @@ use lara_shaders::DISCARD;
 use crate::{Error, Recorder, Tensor};
 
 /// Records maps [.., N, M] without their lowest entries: of each map of N M entries those below its (k + 1)-lowest become
-/// 0, where k = floor(ratio N M) and `ratio` [1] is an input of the plan, so that it can change from run to run (below 0
+/// 0, where k = floor(ratio N M) and `ratio` `[1]` is an input of the plan, so that it can change from run to run (below 0
 /// it counts as 0, above 1 as 1). Found exactly, on the device.
 ///
 /// Entries that equal the (k + 1)-lowest are kept: at most k entries are discarded, and of a map of equal numbers none. A

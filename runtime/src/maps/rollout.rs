@@ -12,7 +12,7 @@ const VARIANTS: [Variant; 2] = ["forward", "forward_rows"];
 
 /// Records the rollout [N, N] (Abnar and Zuidema, 2020) of the explicit attention maps [1, heads, N, N] of all layers,
 /// first layer first: the heads of every layer are fused into one map, its lowest entries are discarded
-/// ([`discard`], with the ratio `ratio` [1], an input of the plan, and `prefix` class tokens), the residual
+/// ([`discard`], with the ratio `ratio` `[1]`, an input of the plan, and `prefix` class tokens), the residual
 /// connection is taken for as much as attention, a = (a + I) / 2 with rows normalised to sum 1, and the layers are
 /// multiplied, a_L .. a_1. Row n says where output token n comes from; it sums to 1.
 ///
