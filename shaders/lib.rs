@@ -99,5 +99,6 @@ modules! {
     DISCARD = "maps/discard";
     ROLLOUT = "maps/rollout";
     RELEVANCE = "maps/relevance";
+    ROLL_ON = "maps/roll_on";
     WEIGH = "maps/weigh";
 }

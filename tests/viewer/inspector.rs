@@ -12,17 +12,17 @@ fn tune() -> Tune {
     Tune::fixed(&[])
 }
 
-fn random(seed: u32, count: usize) -> Vec<f32> {
+pub(crate) fn random(seed: u32, count: usize) -> Vec<f32> {
     lara_tests::random(seed, count).into_iter().map(|x| x as f32).collect()
 }
 
-fn inspector(subject: &Subject, noise: bool) -> Inspector {
+pub(crate) fn inspector(subject: &Subject, noise: bool) -> Inspector {
     let tune = tune();
     pollster::block_on(Inspector::new(gpu(), &tune, subject, &subject.config, noise)).expect("the model compiles")
 }
 
 /// A model with fresh weights, and those weights.
-fn fresh(sets: &[&str]) -> Subject {
+pub(crate) fn fresh(sets: &[&str]) -> Subject {
     let mut all = vec!["train.seed=3"];
     all.extend(sets);
     let config = TrainConfig::load("digits", &all).expect("a preset with settings");
@@ -49,7 +49,7 @@ fn rows(subject: &Subject, image: &[f32], queries: &[Query]) -> Vec<lara_viewer:
 }
 
 /// Rows of the N x N matrices that `Attention::weights` makes.
-fn matrices(subject: &Subject, image: &[f32]) -> Vec<Vec<f32>> {
+pub(crate) fn matrices(subject: &Subject, image: &[f32]) -> Vec<Vec<f32>> {
     let Weights::Live(parameters) = &subject.weights else { panic!("fresh weights are live") };
     let mut parameters = (**parameters).clone();
     let tune = tune();

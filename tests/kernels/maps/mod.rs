@@ -6,6 +6,7 @@ mod map_distance;
 mod map_range;
 mod moments;
 mod relevance;
+mod roll_on;
 mod rollout;
 mod select_rows;
 mod weigh;

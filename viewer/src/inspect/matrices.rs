@@ -1,17 +1,17 @@
-//! Rollout and gradient-weighted attention, on the device.
+//! Rollout of matrices, on the device.
 //!
-//! Rollout needs the matrices themselves, N x N numbers a head and layer, of exact attention or those that a linear
-//! mechanism implies; it is for images of up to [`MOST_TOKENS`]. Gradient-weighted attention summed over the queries needs
-//! none: sum_n A_nm dA_nm = v_m . dv_m, where dv is the gradient of the class's logit with respect to the values.
+//! It needs the matrices themselves, N x N numbers a head and layer, of exact attention or those that a linear mechanism
+//! implies, so it is for images of up to [`MOST_TOKENS`]; what needs none is in `roll_out.rs` and `relevance.rs`.
 
 use std::sync::Arc;
 
 use lara_models::train::TrainConfig;
 use lara_models::{Attended, Vit};
-use lara_runtime::maps::{Fusion, map_range, relevance, rollout, weigh};
+use lara_runtime::maps::{Fusion, map_range, rollout, weigh};
 use lara_runtime::ops::{Layout, MatMul, Product};
-use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
+use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
 
+use super::relevance::{header, one_hot};
 use super::{Sizes, Subject};
 use crate::error::{Error, Result};
 use crate::maps::Query;
@@ -44,8 +44,6 @@ pub struct Matrices {
     /// [slots, tokens].
     rows: Tensor,
     range: Tensor,
-    /// [heads + 1, tokens] of each layer.
-    relevance: Vec<(Tensor, Tensor)>,
     ring: Ring,
     row: Vec<f32>,
 }
@@ -67,7 +65,8 @@ impl Matrices {
         let sizes = Sizes::of(config);
         if sizes.tokens() > MOST_TOKENS {
             return Err(Error::BadInput(format!(
-                "a rollout multiplies N x N matrices; this model has N = {} tokens and at most {MOST_TOKENS} are worked out",
+                "this rollout multiplies N x N matrices; this model has N = {} tokens and at most {MOST_TOKENS} are worked \
+                 out; the rollout of averaged heads with nothing discarded needs no matrices",
                 sizes.tokens()
             )));
         }
@@ -82,25 +81,16 @@ impl Matrices {
         };
         let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
         let seed = tape.input("class", [1, model.num_classes]);
-        tape.backward(&[(logits, seed)]);
-        let relevance = seen.iter().filter_map(|seen| record_relevance(&mut tape, seen, sizes)).collect();
+        if factor == Factor::Gradient {
+            tape.backward(&[(logits, seed)]);
+        }
         let factors: Vec<Tensor> = seen.iter().map(|seen| record_factor(&mut tape, seen, factor)).collect();
         let (select, ratio) = (tape.input("select", [sizes.slots, sizes.tokens()]), tape.input("ratio", [1]));
-        let rows = tape.rec.pinned("rollout rows", [sizes.slots, sizes.tokens()]);
+        let rows = tape.rec.pinned("rollout rows", select.shape());
         let mut range = rows;
         let finish = tape.aside(|tape| {
             let whole = rollout(&mut tape.rec, &factors, fusion, ratio, sizes.prefix);
-            let tokens = sizes.tokens();
-            let product = Product {
-                layout: Layout::Nn,
-                batch: 1,
-                m: sizes.slots,
-                n: tokens,
-                k: tokens,
-                scale: 1.0,
-                accumulate: false,
-            };
-            product.record(&mut tape.rec, select, whole, None, rows);
+            record_product(tape, select, whole, rows);
             range = map_range(&mut tape.rec, rows, sizes.prefix);
             tape.rec.pin(range);
         });
@@ -120,24 +110,24 @@ impl Matrices {
             finish,
             rows,
             range,
-            relevance,
             ring: Ring::new(gpu, 2, sizes.tokens()),
             row: Vec::new(),
         })
     }
 
-    /// Runs the model on a normalised image and its gradient for a class.
+    /// Runs the model on a normalised image; where the gradient counts, it is that for `class`.
     ///
     /// # Errors
-    /// A lost device.
+    /// A class that there is not, or a lost device.
     pub fn run(&mut self, image: &[f32], class: usize) -> Result<()> {
-        let seed = self.config.train.seed;
-        let header = Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
-        let mut one_hot = vec![0.0; self.config.model.num_classes];
-        if let Some(one) = one_hot.get_mut(class) {
-            *one = 1.0;
-        }
-        self.plan.run().write(self.images, image).write(self.seed, &one_hot).header(header).steps().submit()?;
+        let seed = one_hot(&self.config, class)?;
+        self.plan
+            .run()
+            .write(self.images, image)
+            .write(self.seed, &seed)
+            .header(header(&self.config))
+            .steps()
+            .submit()?;
         Ok(())
     }
 
@@ -162,22 +152,12 @@ impl Matrices {
 
     /// Where a slot's rollout lies, and its scale.
     pub fn rollout(&self, slot: usize) -> Option<(MapSource, Scale)> {
-        self.source(self.rows, self.range, slot)
-    }
-
-    /// Where the gradient-weighted attention of a layer's head (the mean behind the last) lies, and its scale.
-    pub fn relevance(&self, layer: usize, row: usize) -> Option<(MapSource, Scale)> {
-        let &(values, range) = self.relevance.get(layer)?;
-        self.source(values, range, row)
-    }
-
-    fn source(&self, values: Tensor, range: Tensor, row: usize) -> Option<(MapSource, Scale)> {
-        if row >= values.dims()[0] {
+        if slot >= self.sizes.slots {
             return None;
         }
-        let buffer = self.plan.buffer(values)?.clone();
-        let source = MapSource { buffer, at: row * self.sizes.tokens() + self.sizes.prefix };
-        Some((source, Scale::Range { buffer: self.plan.buffer(range)?.clone(), index: row }))
+        let at = slot * self.sizes.tokens() + self.sizes.prefix;
+        let source = MapSource { buffer: self.plan.buffer(self.rows)?.clone(), at };
+        Some((source, Scale::Range { buffer: self.plan.buffer(self.range)?.clone(), index: slot }))
     }
 
     /// The first slot's row, for labels; it may be a frame old.
@@ -196,27 +176,19 @@ impl Matrices {
         self.ring.is_waiting()
     }
 
-    /// Reads the rollout rows and the gradient-weighted attention of every layer: for tests and files.
-    pub fn read(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<Vec<f32>>)>> + use<> {
-        let (plan, rows, relevance) = (self.plan.clone(), self.rows, self.relevance.clone());
-        async move {
-            let mut layers = Vec::with_capacity(relevance.len());
-            for (values, _) in relevance {
-                layers.push(plan.read(values).await?);
-            }
-            Ok((plan.read(rows).await?, layers))
-        }
+    /// Reads the rollout rows [slots, tokens]: for tests and files.
+    pub fn read(&self) -> impl Future<Output = Result<Vec<f32>>> + use<> {
+        let (plan, rows) = (self.plan.clone(), self.rows);
+        async move { Ok(plan.read(rows).await?) }
     }
 }
 
-/// Gradient-weighted attention of a block, summed over the queries, in linear time.
-fn record_relevance(tape: &mut Tape<'_>, seen: &Seen, sizes: Sizes) -> Option<(Tensor, Tensor)> {
-    let dv = tape.gradient(seen.values)?;
-    let values = relevance(&mut tape.rec, seen.values, dv);
-    let range = map_range(&mut tape.rec, values, sizes.prefix);
-    tape.rec.pin(values);
-    tape.rec.pin(range);
-    Some((values, range))
+/// The rows [slots, tokens] that a selection [slots, tokens] picks from a matrix [tokens, tokens].
+fn record_product(tape: &mut Tape<'_>, select: Tensor, matrix: Tensor, rows: Tensor) {
+    let (slots, tokens) = (select.rows(), select.last());
+    let product =
+        Product { layout: Layout::Nn, batch: 1, m: slots, n: tokens, k: tokens, scale: 1.0, accumulate: false };
+    product.record(&mut tape.rec, select, matrix, None, rows);
 }
 
 /// What a layer puts into the rollout: its attention, or its attention times the gradient dA = dout v^T.

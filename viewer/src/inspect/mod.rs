@@ -7,6 +7,8 @@
 
 mod contest;
 mod matrices;
+mod relevance;
+mod roll_out;
 mod weights;
 
 use std::sync::Arc;
@@ -19,11 +21,13 @@ use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tun
 
 pub use contest::{Contestant, Distances, attention_for, with_attention};
 pub use matrices::{Factor, MOST_TOKENS, Matrices};
+pub use relevance::Relevance;
 pub use weights::{Subject, Weights};
 
 use crate::error::Result;
 use crate::maps::{Map, Query};
 use crate::paint::{MapSource, Scale};
+use roll_out::Rolling;
 
 /// Most rows that are worked out at once: the hovered query and the pinned ones.
 pub const SLOTS: usize = 8;
@@ -84,7 +88,7 @@ impl Sizes {
         self.prefix + self.grid[0] * self.grid[1]
     }
 
-    fn of(config: &TrainConfig) -> Self {
+    pub(crate) fn of(config: &TrainConfig) -> Self {
         let model = &config.model;
         let side = model.grid_size();
         Sizes {
@@ -118,6 +122,8 @@ pub struct News {
     pub forward_ms: Option<f64>,
     /// A block and its rows, [slots, heads + 1, tokens], for labels.
     pub rows: Option<(usize, Vec<f32>)>,
+    /// The first slot's rollout, [tokens], for labels.
+    pub rolled: Option<Vec<f32>>,
 }
 
 /// A compiled model under inspection.
@@ -130,8 +136,10 @@ pub struct Inspector {
     select: Tensor,
     logits: Tensor,
     layers: Vec<Layer>,
+    rolling: Rolling,
     logits_ring: Ring,
     rows_ring: Ring,
+    rolled_ring: Ring,
     stopwatch: Option<Stopwatch>,
     queries: Vec<Query>,
 }
@@ -157,6 +165,7 @@ impl Inspector {
         };
         let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
         tape.rec.pin(logits);
+        let rolling = Rolling::record(&mut tape, select, &layers, sizes);
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]);
         let plan = Plan::compile(gpu, recording, &parameters).await?;
@@ -170,8 +179,10 @@ impl Inspector {
             select,
             logits,
             layers,
+            rolling,
             logits_ring: Ring::new(gpu, 2, config.model.num_classes),
             rows_ring: Ring::new(gpu, 2, sizes.slots * (sizes.heads + 1) * sizes.tokens()),
+            rolled_ring: Ring::new(gpu, 2, sizes.tokens()),
             stopwatch: Stopwatch::new(gpu),
             queries: Vec::new(),
         })
@@ -213,10 +224,7 @@ impl Inspector {
     /// # Errors
     /// A lost device.
     pub fn look(&mut self, queries: &[Query], layers: &[usize], report: Option<usize>) -> Result<usize> {
-        self.queries = queries.iter().copied().filter(|q| self.sizes.selection(*q).is_some()).collect();
-        self.queries.truncate(self.sizes.slots);
-        let mut select: Vec<f32> = self.queries.iter().filter_map(|q| self.sizes.selection(*q)).flatten().collect();
-        select.resize(self.select.len(), 0.0);
+        let select = self.select_for(queries);
         let plan = self.plan.clone();
         let mut run = plan.run().write(self.select, &select);
         for layer in layers.iter().filter_map(|&at| self.layers.get(at)) {
@@ -227,6 +235,15 @@ impl Inspector {
         }
         run.submit()?;
         Ok(self.queries.len())
+    }
+
+    /// Keeps the queries that there are, as many as there are slots, and returns their selection [slots, tokens].
+    fn select_for(&mut self, queries: &[Query]) -> Vec<f32> {
+        self.queries = queries.iter().copied().filter(|q| self.sizes.selection(*q).is_some()).collect();
+        self.queries.truncate(self.sizes.slots);
+        let mut select: Vec<f32> = self.queries.iter().filter_map(|q| self.sizes.selection(*q)).flatten().collect();
+        select.resize(self.select.len(), 0.0);
+        select
     }
 
     /// Runs the model once more with other randomness and adds the rows of a block to their running deviation; sample 0
@@ -291,7 +308,7 @@ impl Inspector {
 
     /// Whether something is still on its way back.
     pub fn is_waiting(&self) -> bool {
-        self.logits_ring.is_waiting() || self.rows_ring.is_waiting()
+        self.logits_ring.is_waiting() || self.rows_ring.is_waiting() || self.rolled_ring.is_waiting()
     }
 
     /// What came back since the last call.
@@ -301,11 +318,18 @@ impl Inspector {
     pub fn news(&mut self) -> Result<News> {
         let logits = self.logits_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
         let rows = self.rows_ring.receive(&self.gpu)?.pop().map(|(layer, values)| (layer as usize, values));
+        let rolled = self.rolled_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
         let times = match &mut self.stopwatch {
             Some(stopwatch) => stopwatch.receive(&self.gpu)?,
             None => Vec::new(),
         };
-        Ok(News { logits, rows, forward_ms: times.last().map(|(_, ms)| *ms) })
+        Ok(News { logits, rows, rolled, forward_ms: times.last().map(|(_, ms)| *ms) })
+    }
+
+    /// Reads the logits of the last run: for files and results.
+    pub fn read_logits(&self) -> impl Future<Output = Result<Vec<f32>>> + use<> {
+        let (plan, logits) = (self.plan.clone(), self.logits);
+        async move { Ok(plan.read(logits).await?) }
     }
 
     /// Reads the rows of the current queries in these blocks, every head and the mean: for files, not for painting.

@@ -3,12 +3,13 @@
 use egui::{Color32, ComboBox, Pos2, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
 use lara_models::top;
 use lara_runtime::maps::Fusion;
+use lara_runtime::{Gpu, Tune};
 
 use super::image::{patch_rect, point};
 use super::legend::{self, Ends, number};
 use crate::app::{App, Stage};
 use crate::error::Result;
-use crate::inspect::{Factor, Matrices};
+use crate::inspect::{Factor, Inspector, MOST_TOKENS, Matrices, Relevance, Sizes, Subject};
 use crate::job::Job;
 use crate::maps::Query;
 use crate::paint::{MapPaint, MapSource, Scale};
@@ -23,6 +24,94 @@ enum View {
     Relevance,
 }
 
+/// What has to be compiled for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// N x N numbers a layer.
+    Matrices(Factor, Fusion),
+    /// The rollout in linear memory: heads averaged, nothing discarded.
+    Linear,
+    /// Gradient-weighted attention of every layer.
+    Relevance,
+    /// What this model has too many tokens for.
+    Nothing,
+}
+
+/// What was compiled.
+enum Engine {
+    Matrices(Box<Matrices>),
+    Linear(Box<Inspector>),
+    Relevance(Box<Relevance>),
+}
+
+impl Engine {
+    async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, need: Need) -> Result<Option<Self>> {
+        Ok(match need {
+            Need::Matrices(factor, fusion) => {
+                Some(Engine::Matrices(Box::new(Matrices::new(gpu, tune, subject, factor, fusion).await?)))
+            }
+            Need::Linear => {
+                let inspector = Inspector::new(gpu, tune, subject, &subject.config, false).await?;
+                Some(Engine::Linear(Box::new(inspector)))
+            }
+            Need::Relevance => Some(Engine::Relevance(Box::new(Relevance::new(gpu, tune, subject).await?))),
+            Need::Nothing => None,
+        })
+    }
+
+    fn run(&mut self, input: &[f32], class: usize) -> Result<()> {
+        match self {
+            Engine::Matrices(matrices) => matrices.run(input, class),
+            Engine::Linear(inspector) => inspector.run(input, 0),
+            Engine::Relevance(relevance) => relevance.run(input, class),
+        }
+    }
+
+    fn look(&mut self, queries: &[Query], discard: f32) -> Result<()> {
+        match self {
+            Engine::Matrices(matrices) => matrices.look(queries, discard),
+            Engine::Linear(inspector) => inspector.roll_out(queries).map(|_| ()),
+            Engine::Relevance(_) => Ok(()),
+        }
+    }
+
+    fn sizes(&self) -> Sizes {
+        match self {
+            Engine::Matrices(matrices) => matrices.sizes(),
+            Engine::Linear(inspector) => inspector.sizes(),
+            Engine::Relevance(relevance) => relevance.sizes(),
+        }
+    }
+
+    /// The largest number of the rollout in front, if it has just come back.
+    fn largest(&mut self) -> Result<Option<f32>> {
+        let prefix = self.sizes().prefix;
+        let largest = |row: &[f32]| row.iter().skip(prefix).copied().fold(0.0, f32::max);
+        Ok(match self {
+            Engine::Matrices(matrices) => Some(largest(matrices.row()?)),
+            Engine::Linear(inspector) => inspector.news()?.rolled.as_deref().map(largest),
+            Engine::Relevance(_) => None,
+        })
+    }
+
+    fn is_waiting(&self) -> bool {
+        match self {
+            Engine::Matrices(matrices) => matrices.is_waiting(),
+            Engine::Linear(inspector) => inspector.is_waiting(),
+            Engine::Relevance(_) => false,
+        }
+    }
+
+    /// Where the rollout in front lies, and its scale.
+    fn rollout(&self) -> Option<(MapSource, Scale)> {
+        match self {
+            Engine::Matrices(matrices) => matrices.rollout(0),
+            Engine::Linear(inspector) => inspector.rolled(0),
+            Engine::Relevance(_) => None,
+        }
+    }
+}
+
 /// The page's state.
 pub(crate) struct RolloutPane {
     view: View,
@@ -30,9 +119,9 @@ pub(crate) struct RolloutPane {
     discard: f32,
     /// The class asked about; None: the most probable one.
     class: Option<usize>,
-    matrices: Stage<Matrices>,
-    /// What the matrices were compiled for.
-    compiled: Option<(Factor, Fusion)>,
+    engine: Stage<Option<Engine>>,
+    /// What the engine was compiled for.
+    compiled: Option<Need>,
     run_for: Option<usize>,
     looked: Option<(Vec<Query>, f32)>,
     image_is_stale: bool,
@@ -46,7 +135,7 @@ impl Default for RolloutPane {
             fusion: Fusion::Mean,
             discard: 0.0,
             class: None,
-            matrices: Stage::Empty,
+            engine: Stage::Empty,
             compiled: None,
             run_for: None,
             looked: None,
@@ -70,18 +159,26 @@ impl RolloutPane {
 
     /// Something is still being compiled or worked out.
     pub(crate) fn is_busy(&self) -> bool {
-        match &self.matrices {
+        match &self.engine {
             Stage::Empty => self.compiled.is_none(),
             Stage::Coming(_) => true,
-            Stage::Ready(matrices) => matrices.is_waiting() || self.run_for.is_none(),
+            Stage::Ready(None) => false,
+            Stage::Ready(Some(engine)) => engine.is_waiting() || self.run_for.is_none(),
         }
     }
 
-    fn factor(&self) -> Factor {
+    /// What the chosen view needs of a model with so many tokens.
+    fn need(&self, tokens: usize) -> Need {
         match self.view {
-            View::Rollout(factor) => factor,
-            View::Relevance => Factor::Gradient,
+            View::Relevance => Need::Relevance,
+            View::Rollout(factor) if tokens <= MOST_TOKENS => Need::Matrices(factor, self.fusion),
+            View::Rollout(Factor::Attention) => Need::Linear,
+            View::Rollout(Factor::Gradient) => Need::Nothing,
         }
+    }
+
+    fn engine(&self) -> Option<&Engine> {
+        if let Stage::Ready(engine) = &self.engine { engine.as_ref() } else { None }
     }
 }
 
@@ -93,51 +190,74 @@ pub(crate) fn show(app: &mut App, ui: &mut Ui) {
     controls(app, ui);
     ui.separator();
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-        if app.rollout.matrices.is_coming() {
+        if app.rollout.engine.is_coming() {
             ui.horizontal(|ui| {
                 ui.spinner();
                 ui.label("compiling …");
             });
         }
-        match app.rollout.view {
-            View::Rollout(_) => large(app, ui),
-            View::Relevance => layers(app, ui),
+        let tokens = tokens(app);
+        if let (View::Rollout(_), true) = (app.rollout.view, tokens > MOST_TOKENS) {
+            ui.weak(limits(tokens));
+        }
+        match app.rollout.need(tokens) {
+            Need::Matrices(..) | Need::Linear => large(app, ui),
+            Need::Relevance => layers(app, ui),
+            Need::Nothing => (),
         }
     });
 }
 
+/// Tokens of the model that is open.
+fn tokens(app: &App) -> usize {
+    Sizes::of(&app.subject.config).tokens()
+}
+
+/// What is told where there are too many tokens for matrices.
+fn limits(tokens: usize) -> String {
+    format!(
+        "This model has {tokens} tokens. The rollout of attention, heads averaged, is worked out for any number of them; the \
+         largest or smallest head, discarding and the gradient-weighted rollout need N x N matrices and are limited to \
+         {MOST_TOKENS} tokens."
+    )
+}
+
 fn update(app: &mut App) -> Result<()> {
-    let wanted = (app.rollout.factor(), app.rollout.fusion);
-    if app.rollout.compiled != Some(wanted) {
-        let (gpu, tune, subject, (factor, fusion)) = (app.gpu.clone(), app.tune.clone(), app.subject.clone(), wanted);
-        let work = move || async move { Matrices::new(&gpu, &tune, &subject, factor, fusion).await };
+    let need = app.rollout.need(tokens(app));
+    if app.rollout.compiled != Some(need) {
+        let (gpu, tune, subject) = (app.gpu.clone(), app.tune.clone(), app.subject.clone());
+        let work = move || async move { Engine::new(&gpu, &tune, &subject, need).await };
         let pane = &mut app.rollout;
-        pane.matrices = Stage::Coming(Job::spawn(app.repaint.clone(), work));
-        (pane.compiled, pane.run_for, pane.looked) = (Some(wanted), None, None);
+        pane.engine = match need {
+            Need::Nothing => Stage::Ready(None),
+            _ => Stage::Coming(Job::spawn(app.repaint.clone(), work)),
+        };
+        (pane.compiled, pane.run_for, pane.looked) = (Some(need), None, None);
     }
-    app.rollout.matrices.settle()?;
+    app.rollout.engine.settle()?;
     let likely = app.probabilities.as_deref().and_then(|p| top(p, 1).first().map(|best| best.0));
     let class = app.rollout.class.or(likely).unwrap_or(0);
     let has_class = app.subject.config.model.class_token;
     let is_stale = app.rollout.image_is_stale || app.rollout.run_for != Some(class);
-    let input = if is_stale && app.rollout.matrices.ready().is_some() { app.input() } else { None };
+    let input = if is_stale && app.rollout.engine().is_some() { app.input() } else { None };
     let pane = &mut app.rollout;
-    let Some(matrices) = pane.matrices.ready() else { return Ok(()) };
+    let Some(Some(engine)) = pane.engine.ready() else { return Ok(()) };
     if let Some(input) = &input {
-        matrices.run(input, class)?;
+        engine.run(input, class)?;
         (pane.image_is_stale, pane.run_for, pane.looked) = (false, Some(class), None);
     }
-    let queries = app.focus.queries(has_class, matrices.sizes().slots);
+    let queries = app.focus.queries(has_class, engine.sizes().slots);
     let looked = Some((queries, pane.discard));
     if pane.run_for.is_some() && pane.looked != looked {
         if let Some((queries, discard)) = &looked {
-            matrices.look(queries, *discard)?;
+            engine.look(queries, *discard)?;
         }
         pane.looked = looked;
     }
-    let prefix = matrices.sizes().prefix;
-    pane.largest = matrices.row()?.iter().skip(prefix).copied().fold(0.0, f32::max);
-    if matrices.is_waiting() {
+    if let Some(largest) = engine.largest()? {
+        pane.largest = largest;
+    }
+    if engine.is_waiting() {
         (app.repaint)();
     }
     Ok(())
@@ -145,6 +265,7 @@ fn update(app: &mut App) -> Result<()> {
 
 fn controls(app: &mut App, ui: &mut Ui) {
     let classes = app.subject.classes.clone();
+    let need = app.rollout.need(tokens(app));
     let pane = &mut app.rollout;
     ui.horizontal_wrapped(|ui| {
         ui.selectable_value(&mut pane.view, View::Rollout(Factor::Attention), "Rollout").on_hover_text(
@@ -156,7 +277,7 @@ fn controls(app: &mut App, ui: &mut Ui) {
             .on_hover_text("Attention times its gradient, summed over all queries: linear time, no matrix");
     });
     ui.horizontal_wrapped(|ui| {
-        if let View::Rollout(_) = pane.view {
+        if let Need::Matrices(..) = need {
             let chosen = FUSIONS.iter().find(|(_, fusion)| *fusion == pane.fusion).map_or("", |(name, _)| name);
             ComboBox::from_label("of heads").width(70.0).selected_text(chosen).show_ui(ui, |ui| {
                 for (name, fusion) in FUSIONS {
@@ -166,7 +287,7 @@ fn controls(app: &mut App, ui: &mut Ui) {
             ui.add(Slider::new(&mut pane.discard, 0.0..=0.99).text("discard"))
                 .on_hover_text("Share of each layer's lowest entries that are set to 0");
         }
-        if pane.factor() == Factor::Gradient {
+        if matches!(need, Need::Relevance | Need::Matrices(Factor::Gradient, _)) {
             let name = |class: usize| classes.get(class).cloned().unwrap_or_else(|| class.to_string());
             let shown = pane.class.map_or_else(|| "most probable".to_owned(), name);
             ComboBox::from_label("class").width(110.0).selected_text(shown).show_ui(ui, |ui| {
@@ -187,10 +308,7 @@ fn large(app: &mut App, ui: &mut Ui) {
     picture(app, ui, rect);
     let Some(sizes) = app.inspector().map(|inspector| inspector.sizes()) else { return };
     point(app, ui, &response, rect, sizes);
-    let source = match &app.rollout.matrices {
-        Stage::Ready(matrices) if app.rollout.looked.is_some() => matrices.rollout(0),
-        _ => None,
-    };
+    let source = app.rollout.looked.as_ref().and_then(|_| app.rollout.engine()?.rollout());
     ui.painter().extend(source.map(|(values, scale)| overlay(app, rect, values, scale, app.settings.opacity)));
     let query = app.focus.current(sizes.prefix > 0);
     if let Query::Patch(patch) = query {
@@ -222,8 +340,10 @@ fn layers(app: &mut App, ui: &mut Ui) {
                     let name = format!("layer {layer}");
                     response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, &name));
                     picture(app, ui, rect);
-                    let source = match &app.rollout.matrices {
-                        Stage::Ready(matrices) => matrices.relevance(layer, row),
+                    let source = match app.rollout.engine() {
+                        Some(Engine::Relevance(relevance)) if app.rollout.run_for.is_some() => {
+                            relevance.source(layer, row)
+                        }
                         _ => None,
                     };
                     let shape = source.map(|(values, scale)| overlay(app, rect, values, scale, app.settings.opacity));

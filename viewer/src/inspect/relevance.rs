@@ -1,0 +1,128 @@
+//! Attention weighted with its gradient for a class, summed over the queries, in linear time and for images of any size.
+//!
+//! It needs no matrix: sum_n A_nm dA_nm = v_m . dv_m, where dv is the gradient of the class's logit with respect to the
+//! values.
+
+use std::sync::Arc;
+
+use lara_models::train::TrainConfig;
+use lara_models::{Attended, Vit};
+use lara_runtime::maps::{map_range, relevance};
+use lara_runtime::{Gpu, Header, Mode, Plan, Role, Tape, Tensor, Tune};
+
+use super::{Sizes, Subject};
+use crate::error::{Error, Result};
+use crate::paint::{MapSource, Scale};
+
+/// A compiled model with the gradient of a class.
+pub struct Relevance {
+    plan: Arc<Plan>,
+    config: TrainConfig,
+    sizes: Sizes,
+    images: Tensor,
+    seed: Tensor,
+    /// Each layer's gradient-weighted attention [heads + 1, tokens], the mean behind the heads, and its range.
+    layers: Vec<(Tensor, Tensor)>,
+}
+
+impl Relevance {
+    /// Compiles the subject's own mechanism, forward and backward.
+    ///
+    /// # Errors
+    /// A model that does not fit the adapter.
+    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject) -> Result<Self> {
+        let config = &subject.config;
+        let sizes = Sizes::of(config);
+        let mut parameters = subject.parameters(gpu);
+        let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
+        let (model, side) = (&config.model, config.model.image_size);
+        let images = tape.variable("images", [1, model.in_chans, side, side]);
+        let mut values = Vec::with_capacity(sizes.layers);
+        let mut look = |_: &mut Tape<'_>, attended: &Attended<'_>| values.push(attended.qkv.v);
+        let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
+        let seed = tape.input("class", [1, model.num_classes]);
+        tape.backward(&[(logits, seed)]);
+        let layers = values.iter().filter_map(|&v| record(&mut tape, v, sizes)).collect();
+        let recording = tape.finish()?;
+        parameters.allocate(gpu, &[Role::Weight]);
+        let plan = Plan::compile(gpu, recording, &parameters).await?;
+        subject.upload(gpu, config, &parameters)?;
+        Ok(Relevance { plan: Arc::new(plan), config: config.clone(), sizes, images, seed, layers })
+    }
+
+    /// Runs the model on a normalised image [channels, size, size] and its gradient for a class.
+    ///
+    /// # Errors
+    /// A class that there is not, or a lost device.
+    pub fn run(&mut self, image: &[f32], class: usize) -> Result<()> {
+        let seed = one_hot(&self.config, class)?;
+        self.plan
+            .run()
+            .write(self.images, image)
+            .write(self.seed, &seed)
+            .header(header(&self.config))
+            .steps()
+            .submit()?;
+        Ok(())
+    }
+
+    /// Sizes of the model.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The compiled plan: listing and memory.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Where the gradient-weighted attention of a layer's head (the mean behind the last) lies, and its scale.
+    pub fn source(&self, layer: usize, row: usize) -> Option<(MapSource, Scale)> {
+        let &(values, range) = self.layers.get(layer)?;
+        if row > self.sizes.heads {
+            return None;
+        }
+        let at = row * self.sizes.tokens() + self.sizes.prefix;
+        let source = MapSource { buffer: self.plan.buffer(values)?.clone(), at };
+        Some((source, Scale::Range { buffer: self.plan.buffer(range)?.clone(), index: row }))
+    }
+
+    /// Reads [heads + 1, tokens] of every layer, the mean behind the heads: for tests and files.
+    pub fn read(&self) -> impl Future<Output = Result<Vec<Vec<f32>>>> + use<> {
+        let (plan, layers) = (self.plan.clone(), self.layers.clone());
+        async move {
+            let mut read = Vec::with_capacity(layers.len());
+            for (values, _) in layers {
+                read.push(plan.read(values).await?);
+            }
+            Ok(read)
+        }
+    }
+}
+
+/// Gradient-weighted attention of a block, and its range.
+fn record(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tensor)> {
+    let dv = tape.gradient(v)?;
+    let values = relevance(&mut tape.rec, v, dv);
+    let range = map_range(&mut tape.rec, values, sizes.prefix);
+    tape.rec.pin(values);
+    tape.rec.pin(range);
+    Some((values, range))
+}
+
+/// The gradient of the logits that asks for a class, [1, classes].
+pub(super) fn one_hot(config: &TrainConfig, class: usize) -> Result<Vec<f32>> {
+    let classes = config.model.num_classes;
+    if class >= classes {
+        return Err(Error::BadInput(format!("there is no class {class}; the model has {classes}, counted from 0")));
+    }
+    let mut seed = vec![0.0; classes];
+    seed[class] = 1.0;
+    Ok(seed)
+}
+
+/// The header of a run as in evaluation.
+pub(super) fn header(config: &TrainConfig) -> Header {
+    let seed = config.train.seed;
+    Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() }
+}
