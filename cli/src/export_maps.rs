@@ -5,21 +5,20 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lara_models::data::{Augment, ImageShape, picture};
-use lara_models::random::{Draws, Purpose};
-use lara_models::train::TrainConfig;
-use lara_models::train::config::DatasetKind;
 use lara_models::{softmax, top};
-use lara_runtime::Gpu;
 use lara_runtime::attention::{MechanismKind, ProposalGen};
-use lara_viewer::Colormap;
-use lara_viewer::export::compute::{Asked, Heads, Pick, Selection, rows};
+use lara_runtime::maps::Fusion;
+use lara_runtime::{Gpu, Tune};
+use lara_viewer::export::compute::{Asked, Heads, Kind, Pick, Rolling, Selection, gradients, rollouts, rows};
 use lara_viewer::export::{Format, Picture, Sheet, Style, folder_names, write};
+use lara_viewer::inspect::{Factor, Inspector, Matrices, Relevance, Subject};
+use lara_viewer::{Colormap, Map};
+use pollster::block_on;
 use serde::Serialize;
 
 use crate::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
-use crate::model::{self, Model};
+use crate::model::{self, Reader};
 
 /// Write attention maps of images as pictures, arrays or a page.
 #[derive(Args)]
@@ -30,6 +29,14 @@ Examples:
   lara export-maps runs/digits seven.png --mechanism softmax,lara --query 3,4 --shared --out maps/
   lara export-maps runs/digits seven.png --mechanism lara:num_landmarks=4,lara:num_landmarks=16 --out maps/
   lara export-maps runs/digits seven.png --head all --format npy,safetensors --json --out maps/
+  lara export-maps runs/digits seven.png --kind attention,rollout --query center --out maps/
+  lara export-maps runs/digits seven.png --kind rollout --fusion max --discard 0.9 --out maps/
+  lara export-maps runs/digits seven.png --kind gradient --class 7 --head all --out maps/
+
+Kinds: `attention` is a row of a block's attention matrix. `rollout` multiplies attention through all blocks (--layer and
+--head do not apply). `gradient` is attention times its gradient for a class, the mean over all queries (--query does not
+apply). Rows of attention, rollouts of averaged heads and gradients take memory linear in the tokens; --fusion max, min
+and --discard need matrices and are limited to 1,024 tokens.
 
 Every image has a folder of its own below DIR. Pictures are named by mechanism, layer, head and query.")]
 pub(crate) struct Options {
@@ -51,6 +58,18 @@ pub(crate) struct Options {
     /// given several times.
     #[arg(long, value_name = "mean|class|center|ROW,COL", default_value = "mean")]
     query: Vec<Asked>,
+    /// What is written, with commas: attention, rollout, gradient.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', default_value = "attention")]
+    kind: Vec<Kind>,
+    /// How a rollout fuses the heads: mean, max, min [default: mean].
+    #[arg(long, value_name = "NAME", value_parser = fusion)]
+    fusion: Option<Fusion>,
+    /// Share of each block's lowest attention that a rollout leaves out, 0 to 1 [default: 0].
+    #[arg(long, value_name = "RATIO")]
+    discard: Option<f32>,
+    /// The class of the gradient, by name or from 0; without this option the one that is predicted.
+    #[arg(long, value_name = "NAME|INDEX")]
+    class: Option<String>,
     /// Mechanisms over the same weights, with commas; settings of one follow it after colons. Without this option the
     /// checkpoint's own.
     #[arg(long, value_name = "NAME[:KEY=VALUE..]", value_delimiter = ',')]
@@ -110,11 +129,28 @@ struct Variant {
 }
 
 /// An image with what was found out about it so far.
-struct Subject {
+struct Seen {
     /// As the model reads it, before normalisation.
     pixels: Vec<f32>,
     sheet: Sheet,
     predictions: Vec<Prediction>,
+}
+
+/// The compiled plans of a variant: as many as the kinds of maps need.
+struct Plans {
+    inspector: Inspector,
+    matrices: Option<Matrices>,
+    relevance: Option<Relevance>,
+}
+
+/// Names of `--fusion`.
+const FUSIONS: [(&str, Fusion); 3] = [("mean", Fusion::Mean), ("max", Fusion::Max), ("min", Fusion::Min)];
+
+fn fusion(name: &str) -> Result<Fusion, String> {
+    let known = FUSIONS.iter().find(|(known, _)| *known == name);
+    known
+        .map(|(_, fusion)| *fusion)
+        .ok_or_else(|| format!("heads are not fused by `{name}`; there are mean, max and min"))
 }
 
 fn colormap(name: &str) -> Result<Colormap, String> {
@@ -126,31 +162,30 @@ fn colormap(name: &str) -> Result<Colormap, String> {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    if !(0.0..=1.0).contains(&options.opacity) {
-        return Err(Failure::input(format!("--opacity is {}; it goes from 0 to 1", options.opacity)));
-    }
+    check(options)?;
     let variants = variants(options)?;
     let gpu = options.adapter.open()?;
     let progress = Progress::new((variants.len() + 1) * options.images.len());
-    let mut subjects: Vec<Subject> = Vec::new();
+    let mut images: Vec<Seen> = Vec::new();
     for variant in &variants {
         let name = variant.name.as_deref().unwrap_or("the checkpoint's attention");
-        progress.say(&format!("compiling {name}"));
-        let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &variant.sets, 1, true)?;
-        if subjects.is_empty() {
-            subjects = open_images(options, &model, &gpu)?;
+        let subject = model::subject(&options.checkpoint, options.preset.as_deref(), &variant.sets)?;
+        if images.is_empty() {
+            images = open_images(options, &subject, &gpu)?;
         }
-        for (subject, path) in subjects.iter_mut().zip(&options.images) {
+        progress.say(&format!("compiling {name}"));
+        let mut plans = compile(options, &gpu, &subject)?;
+        for (seen, path) in images.iter_mut().zip(&options.images) {
             progress.say(&format!("{name}, {}", path.display()));
-            look(options, variant, &model, subject)?;
+            look(options, variant, &subject, &mut plans, seen)?;
             progress.step();
         }
     }
-    let stems: Vec<String> = subjects.iter().map(|subject| stem(&subject.sheet.image_name)).collect();
+    let stems: Vec<String> = images.iter().map(|seen| stem(&seen.sheet.image_name)).collect();
     let mut exported = Vec::new();
-    for ((subject, folder), image) in subjects.into_iter().zip(folder_names(&stems)).zip(&options.images) {
+    for ((seen, folder), image) in images.into_iter().zip(folder_names(&stems)).zip(&options.images) {
         progress.say(&format!("writing {folder}"));
-        exported.push(save(options, subject, &folder, image)?);
+        exported.push(save(options, seen, &folder, image)?);
         progress.step();
     }
     progress.bar.finish_and_clear();
@@ -159,6 +194,26 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     exported.iter().flat_map(|image| &image.files).for_each(|file| print(file.display()));
     Ok(())
+}
+
+/// Numbers out of their range, and options of kinds that were not asked for.
+fn check(options: &Options) -> Outcome {
+    for (option, value) in [("--opacity", Some(options.opacity)), ("--discard", options.discard)] {
+        if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+            return Err(Failure::input(format!("{option} is {value}; it goes from 0 to 1")));
+        }
+    }
+    let needs = [
+        ("--fusion", options.fusion.is_some(), Kind::Rollout, "rollout"),
+        ("--discard", options.discard.is_some(), Kind::Rollout, "rollout"),
+        ("--class", options.class.is_some(), Kind::Gradient, "gradient"),
+    ];
+    match needs.iter().find(|(_, is_given, kind, _)| *is_given && !options.kind.contains(kind)) {
+        Some((option, _, _, name)) => {
+            Err(Failure::input(format!("{option} is for --kind {name}; add it, or leave {option} out")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The mechanisms that were asked for, each with the settings that make it.
@@ -200,9 +255,9 @@ fn lacks_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
 }
 
 /// Every image is read before the first is looked at: a bad one is told at once.
-fn open_images(options: &Options, model: &Model, gpu: &Gpu) -> Outcome<Vec<Subject>> {
-    let shape = shape(&model.config);
-    Augment::eval(&model.config.data).check(shape.channels)?;
+fn open_images(options: &Options, subject: &Subject, gpu: &Gpu) -> Outcome<Vec<Seen>> {
+    let reader = Reader::new(&subject.config)?;
+    let shape = reader.shape;
     let style = Style {
         colormap: options.colormap,
         opacity: options.opacity,
@@ -210,69 +265,146 @@ fn open_images(options: &Options, model: &Model, gpu: &Gpu) -> Outcome<Vec<Subje
         shared_range: None,
         bare: options.bare,
     };
-    let notes = vec![
+    let mut notes = vec![
         ("checkpoint".to_owned(), options.checkpoint.display().to_string()),
         ("adapter".to_owned(), gpu.report().name.clone()),
     ];
-    let subject = |path: &PathBuf| {
-        let pixels = read(path, &model.config)?;
+    if options.kind.contains(&Kind::Rollout) {
+        let (fusion, discard) = rolling(options);
+        let name = FUSIONS.iter().find(|(_, known)| *known == fusion).map_or("", |(name, _)| name);
+        let how = format!("{name} of the heads, lowest {:.0} % discarded", 100.0 * discard);
+        notes.push(("rollout".to_owned(), how));
+    }
+    let seen = |path: &PathBuf| {
+        let pixels = reader.read(path)?;
         let picture = Picture::from_planes(shape.channels, shape.height, shape.width, &pixels)?;
         let image_name = path.file_name().map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
         let title = "Attention maps".to_owned();
         let sheet = Sheet { title, image_name, picture, maps: vec![], style, notes: notes.clone() };
-        Ok(Subject { pixels, sheet, predictions: vec![] })
+        Ok(Seen { pixels, sheet, predictions: vec![] })
     };
-    options.images.iter().map(subject).collect()
+    options.images.iter().map(seen).collect()
 }
 
-fn shape(config: &TrainConfig) -> ImageShape {
-    let model = &config.model;
-    ImageShape { channels: model.in_chans, height: model.image_size, width: model.image_size }
+/// How heads are fused, and what share is discarded.
+fn rolling(options: &Options) -> (Fusion, f32) {
+    (options.fusion.unwrap_or_default(), options.discard.unwrap_or_default())
 }
 
-/// An image as `lara predict` reads it: those of digits and MNIST fill their frames.
-fn read(path: &Path, config: &TrainConfig) -> Outcome<Vec<f32>> {
-    let crop_pct = if config.data.dataset == DatasetKind::Folder { config.data.crop_pct } else { 1.0 };
-    Ok(picture::load(path, shape(config), crop_pct)?)
-}
-
-/// Runs the model on an image and keeps the rows that were asked for.
-fn look(options: &Options, variant: &Variant, model: &Model, subject: &mut Subject) -> Outcome {
-    let shape = shape(&model.config);
-    let mut input = vec![0.0; shape.len()];
-    let mut draws = Draws::new(0, Purpose::Augment, 0, 0);
-    Augment::eval(&model.config.data).apply(&subject.pixels, shape, &mut draws, &mut input);
-    let logits = pollster::block_on(model.predictor.logits(&input))?;
-    let selection =
-        Selection { layers: options.layer.clone(), heads: options.head.clone(), queries: options.query.clone() };
-    let name = variant.name.as_deref();
-    let maps = pollster::block_on(rows(&model.predictor, &model.config, name, &selection))?;
-    subject.sheet.maps.extend(maps);
-    let Some((index, probability)) = logits.first().and_then(|row| top(&softmax(row), 1).first().copied()) else {
-        return Ok(());
+fn compile(options: &Options, gpu: &Gpu, subject: &Subject) -> Outcome<Plans> {
+    let tune = Tune::measured(gpu);
+    let (fusion, discard) = rolling(options);
+    let inspector = block_on(Inspector::new(gpu, &tune, subject, &subject.config, false))?;
+    // The inspector rolls averaged heads out without matrices.
+    let needs_matrices = options.kind.contains(&Kind::Rollout) && (fusion != Fusion::Mean || discard > 0.0);
+    let matrices = if needs_matrices {
+        Some(block_on(Matrices::new(gpu, &tune, subject, Factor::Attention, fusion))?)
+    } else {
+        None
     };
-    let class = model.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
-    let mechanism = name.unwrap_or(model.config.attention.mechanism.name()).to_owned();
-    subject.predictions.push(Prediction { mechanism, class, probability });
+    let relevance = if options.kind.contains(&Kind::Gradient) {
+        Some(block_on(Relevance::new(gpu, &tune, subject))?)
+    } else {
+        None
+    };
+    Ok(Plans { inspector, matrices, relevance })
+}
+
+/// Runs the model on an image and keeps the maps that were asked for.
+fn look(options: &Options, variant: &Variant, subject: &Subject, plans: &mut Plans, seen: &mut Seen) -> Outcome {
+    let input = subject.normalise(&seen.pixels)?;
+    plans.inspector.run(&input, 0)?;
+    let logits = block_on(plans.inspector.read_logits())?;
+    let Some((predicted, probability)) = top(&softmax(&logits), 1).first().copied() else { return Ok(()) };
+    let mechanism = variant.name.as_deref().unwrap_or(subject.config.attention.mechanism.name()).to_owned();
+    for kind in &options.kind {
+        let maps = match kind {
+            Kind::Attention => {
+                let (layers, heads) = (options.layer.clone(), options.head.clone());
+                let selection = Selection { layers, heads, queries: options.query.clone() };
+                block_on(rows(&mut plans.inspector, variant.name.as_deref(), &selection))?
+            }
+            Kind::Rollout => roll_out(options, variant, subject, plans, &input)?,
+            Kind::Gradient => {
+                let class = class(options, subject)?.unwrap_or(predicted);
+                let several = options.mechanism.len() > 1;
+                let what = if several { format!("gradient of {mechanism}") } else { "gradient".into() };
+                seen.sheet.notes.push((what, format!("for class {}", class_name(subject, class))));
+                weigh(options, variant, subject, plans, &input, class)?
+            }
+        };
+        seen.sheet.maps.extend(maps);
+    }
+    seen.predictions.push(Prediction { mechanism, class: class_name(subject, predicted), probability });
     Ok(())
 }
 
-fn save(options: &Options, mut subject: Subject, folder: &str, image: &Path) -> Outcome<Exported> {
-    let sheet = &mut subject.sheet;
-    for Prediction { mechanism, class, probability } in &subject.predictions {
-        let what =
-            if subject.predictions.len() > 1 { format!("prediction of {mechanism}") } else { "prediction".into() };
+fn roll_out(
+    options: &Options,
+    variant: &Variant,
+    subject: &Subject,
+    plans: &mut Plans,
+    input: &[f32],
+) -> Outcome<Vec<Map>> {
+    let rolling = match &mut plans.matrices {
+        Some(matrices) => {
+            matrices.run(input, 0)?;
+            Rolling::Matrices(matrices, rolling(options).1)
+        }
+        None => Rolling::Linear(&mut plans.inspector),
+    };
+    Ok(block_on(rollouts(rolling, &subject.config, variant.name.as_deref(), &options.query))?)
+}
+
+fn weigh(
+    options: &Options,
+    variant: &Variant,
+    subject: &Subject,
+    plans: &mut Plans,
+    input: &[f32],
+    class: usize,
+) -> Outcome<Vec<Map>> {
+    let Some(relevance) = &mut plans.relevance else { return Ok(Vec::new()) };
+    relevance.run(input, class)?;
+    let name = variant.name.as_deref();
+    Ok(block_on(gradients(relevance, &subject.config, name, &options.layer, &options.head))?)
+}
+
+/// The number of the class that was asked for.
+fn class(options: &Options, subject: &Subject) -> Outcome<Option<usize>> {
+    let Some(text) = &options.class else { return Ok(None) };
+    let count = subject.config.model.num_classes;
+    let named = subject.classes.iter().position(|name| name == text);
+    match named.or_else(|| text.parse().ok()).filter(|&class| class < count) {
+        Some(class) => Ok(Some(class)),
+        None => {
+            let names: Vec<&str> = subject.classes.iter().take(20).map(String::as_str).collect();
+            let more = if subject.classes.len() > names.len() { ", …" } else { "" };
+            let what = format!("there is no class `{text}`; the model has {count}: {}{more}", names.join(", "));
+            Err(Failure::input(what))
+        }
+    }
+}
+
+fn class_name(subject: &Subject, class: usize) -> String {
+    subject.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
+}
+
+fn save(options: &Options, mut seen: Seen, folder: &str, image: &Path) -> Outcome<Exported> {
+    let sheet = &mut seen.sheet;
+    for Prediction { mechanism, class, probability } in &seen.predictions {
+        let what = if seen.predictions.len() > 1 { format!("prediction of {mechanism}") } else { "prediction".into() };
         sheet.notes.push((what, format!("{class} ({:.1} %)", 100.0 * probability)));
     }
     if options.shared {
-        let ranges = sheet.maps.iter().map(lara_viewer::Map::range);
+        let ranges = sheet.maps.iter().map(Map::range);
         let all = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
         // Where all values are the same there is no range to share.
         sheet.style.shared_range = all.filter(|(low, high)| low < high);
     }
     let files = write(sheet, &options.format, options.out.join(folder))?;
-    let maps = sheet.maps.iter().map(lara_viewer::Map::title).collect();
-    Ok(Exported { image: image.to_path_buf(), predictions: subject.predictions, maps, files })
+    let maps = sheet.maps.iter().map(Map::title).collect();
+    Ok(Exported { image: image.to_path_buf(), predictions: seen.predictions, maps, files })
 }
 
 /// The name of an image without its ending.

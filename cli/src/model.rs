@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use lara_models::Predictor;
+use lara_models::data::{Augment, ImageShape, picture};
+use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::TrainedModel;
+use lara_models::train::config::DatasetKind;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role, Tune};
+use lara_viewer::inspect::Subject;
 
 use crate::fail::{Failure, Outcome};
 
@@ -41,6 +45,44 @@ pub(crate) fn load(
         trained.classes
     };
     Ok(Model { config, classes, predictor, parameters })
+}
+
+/// A model to look at, with `sets` laid over its configuration.
+pub(crate) fn subject(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcome<Subject> {
+    let (mut trained, config) = open(path, preset, sets)?;
+    trained.config = Some(config);
+    Ok(Subject::from_trained(&path.display().to_string(), trained)?)
+}
+
+/// How a model wants its images.
+pub(crate) struct Reader {
+    pub(crate) shape: ImageShape,
+    crop_pct: f64,
+    augment: Augment,
+}
+
+impl Reader {
+    pub(crate) fn new(config: &TrainConfig) -> Outcome<Self> {
+        let (data, vit) = (&config.data, &config.model);
+        let shape = ImageShape { channels: vit.in_chans, height: vit.image_size, width: vit.image_size };
+        let augment = Augment::eval(data);
+        augment.check(shape.channels)?;
+        // As the images that were trained on: those of digits and MNIST fill their frames.
+        let crop_pct = if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 };
+        Ok(Reader { shape, crop_pct, augment })
+    }
+
+    /// The pixels of a file, [channels, height, width] in 0..1.
+    pub(crate) fn read(&self, path: &Path) -> Outcome<Vec<f32>> {
+        Ok(picture::load(path, self.shape, self.crop_pct)?)
+    }
+
+    /// Those pixels as the model's input.
+    pub(crate) fn normalise(&self, pixels: &[f32]) -> Vec<f32> {
+        let mut input = vec![0.0; self.shape.len()];
+        self.augment.apply(pixels, self.shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
+        input
+    }
 }
 
 /// Weights and configuration from disk, with `sets` laid over the configuration.

@@ -3,9 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lara_models::data::{Augment, ImageShape, picture};
-use lara_models::random::{Draws, Purpose};
-use lara_models::train::config::DatasetKind;
 use lara_models::{softmax, top};
 use serde::Serialize;
 
@@ -60,20 +57,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let model =
         model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, 1, options.maps.is_some())?;
-    let (data, vit) = (&model.config.data, &model.config.model);
-    let shape = ImageShape { channels: vit.in_chans, height: vit.image_size, width: vit.image_size };
-    let augment = Augment::eval(data);
-    augment.check(shape.channels)?;
-    // As the images that were trained on: those of digits and MNIST fill their frames.
-    let crop_pct = if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 };
+    let reader = model::Reader::new(&model.config)?;
     // Every image is read before the first is classified: a bad one is told at once.
-    let images: Vec<Vec<f32>> =
-        options.images.iter().map(|path| picture::load(path, shape, crop_pct)).collect::<Result<_, _>>()?;
+    let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Outcome<_>>()?;
     let mut predictions = Vec::new();
     for (path, pixels) in options.images.iter().zip(&images) {
-        let mut input = vec![0.0; shape.len()];
-        augment.apply(pixels, shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
-        let logits = pollster::block_on(model.predictor.logits(&input))?;
+        let logits = pollster::block_on(model.predictor.logits(&reader.normalise(pixels)))?;
         let class = |(index, probability): (usize, f64)| Class {
             class: model.classes.get(index).cloned().unwrap_or_else(|| index.to_string()),
             probability,
@@ -84,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             .as_deref()
             .map(|dir| {
                 let seen = pollster::block_on(model.predictor.maps())?;
-                maps::write(dir, path, pixels, shape, &seen, usize::from(vit.class_token))
+                maps::write(dir, path, pixels, reader.shape, &seen, usize::from(model.config.model.class_token))
             })
             .transpose()?;
         predictions.push(Prediction { image: path.clone(), top5, maps });

@@ -52,9 +52,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 fn subject(options: &Options) -> Outcome<Subject> {
     let Some(path) = &options.checkpoint else { return Ok(Subject::bundled()?) };
-    let (mut trained, config) = model::open(path, options.preset.as_deref(), &options.set)?;
-    trained.config = Some(config);
-    Ok(Subject::from_trained(&path.display().to_string(), trained)?)
+    model::subject(path, options.preset.as_deref(), &options.set)
 }
 
 fn gallery(options: &Options, subject: &Subject) -> Outcome<Gallery> {

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use lara_models::Predictor;
 use lara_models::train::TrainConfig;
 
 use crate::error::{Error, Result};
+use crate::inspect::{Head, Inspector, Matrices, Relevance, Sizes};
 use crate::{Map, Query};
 
 /// Blocks or heads, counted from 0.
@@ -54,6 +54,16 @@ pub enum Heads {
     Mean,
     /// Some or all, each on its own.
     Each(Pick),
+}
+
+impl Heads {
+    /// The heads of a block that has `count`.
+    fn of(&self, count: usize) -> Result<Vec<Head>> {
+        match self {
+            Heads::Mean => Ok(vec![Head::Mean]),
+            Heads::Each(pick) => Ok(pick.of(count, "head")?.into_iter().map(Head::One).collect()),
+        }
+    }
 }
 
 impl FromStr for Heads {
@@ -130,102 +140,172 @@ pub struct Selection {
     pub queries: Vec<Asked>,
 }
 
-/// The attention of every block that a predictor with maps computed: [1, heads, tokens, tokens], flat, and those sizes.
-pub type Blocks = [(Vec<usize>, Vec<f32>)];
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Rows of a block's implied attention matrix.
+    Attention,
+    /// Attention multiplied through all blocks.
+    Rollout,
+    /// A block's attention times its gradient for a class, over all queries.
+    Gradient,
+}
 
-/// The selected rows of the predictor's last run, block by block, head by head, query by query. `predictor` is one for
-/// single images that computes maps. The maps carry each block's mechanism, or `name` if one is given.
+impl FromStr for Kind {
+    type Err = Error;
+
+    /// `attention`, `rollout` or `gradient`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "attention" => Ok(Kind::Attention),
+            "rollout" => Ok(Kind::Rollout),
+            "gradient" => Ok(Kind::Gradient),
+            _ => Err(Error::BadInput(format!(
+                "`{text}` is not a kind of map; there are attention, rollout and gradient"
+            ))),
+        }
+    }
+}
+
+/// The selected rows of the inspector's last run, block by block, head by head, query by query, worked out as many
+/// queries at a time as the model has slots. The maps carry each block's mechanism, or `name` if one is given.
 ///
 /// # Errors
 /// If the model has not what is selected, or the device was lost.
-pub async fn rows(
-    predictor: &Predictor,
-    config: &TrainConfig,
-    name: Option<&str>,
-    selection: &Selection,
-) -> Result<Vec<Map>> {
-    let side = config.model.grid_size();
-    let mechanisms: Vec<String> = (0..config.model.depth)
-        .map(|layer| match name {
-            Some(name) => Ok(name.to_owned()),
-            None => Ok(config.attention_of(layer)?.mechanism.name().to_owned()),
-        })
+pub async fn rows(inspector: &mut Inspector, name: Option<&str>, selection: &Selection) -> Result<Vec<Map>> {
+    let sizes = inspector.sizes();
+    let layers = selection.layers.of(sizes.layers, "layer")?;
+    let heads = selection.heads.of(sizes.heads)?;
+    let queries = resolve(&selection.queries, sizes)?;
+    let mechanisms: Vec<String> = layers
+        .iter()
+        .map(|&layer| mechanism(inspector.config(), layer).map(|own| name.map_or(own, str::to_owned)))
         .collect::<Result<_>>()?;
-    let seen = predictor.maps().await?;
-    pick(&seen, &mechanisms, [side, side], usize::from(config.model.class_token), selection)
+    let mut placed = Vec::with_capacity(layers.len() * heads.len() * queries.len());
+    for (chunk, some) in queries.chunks(sizes.slots).enumerate() {
+        inspector.look(some, &layers, None)?;
+        let maps = inspector.read_maps("", &layers, &heads).await?;
+        // They come block by block, query by query, head by head.
+        for (at, mut map) in maps.into_iter().enumerate() {
+            let (layer, query, head) =
+                (at / (some.len() * heads.len()), at / heads.len() % some.len(), at % heads.len());
+            map.mechanism.clone_from(&mechanisms[layer]);
+            placed.push(((layer, head, chunk * sizes.slots + query), map));
+        }
+    }
+    placed.sort_by_key(|(place, _)| *place);
+    Ok(placed.into_iter().map(|(_, map)| map).collect())
 }
 
-/// The selected rows of explicit attention matrices. `mechanisms` has a name for every block, `prefix` tokens stand
-/// before those of the grid.
+/// What a rollout is worked out with.
+pub enum Rolling<'a> {
+    /// In linear memory, for any number of tokens: heads averaged, nothing discarded.
+    Linear(&'a mut Inspector),
+    /// By matrices, with this share of each block's lowest entries discarded, 0 to 1.
+    Matrices(&'a mut Matrices, f32),
+}
+
+/// The rollout rows of the queries in the last run of what works them out, query by query. `config` is the model's; the
+/// maps carry its mechanisms, or `name` if one is given.
 ///
 /// # Errors
-/// If there is not what is selected, or the sizes do not go together.
-pub fn pick(
-    blocks: &Blocks,
-    mechanisms: &[String],
-    grid: [usize; 2],
-    prefix: usize,
-    selection: &Selection,
+/// If the model has not what is asked for, or the device was lost.
+pub async fn rollouts(
+    mut rolling: Rolling<'_>,
+    config: &TrainConfig,
+    name: Option<&str>,
+    queries: &[Asked],
 ) -> Result<Vec<Map>> {
-    let tokens = prefix + grid[0] * grid[1];
-    let mut maps = Vec::new();
-    for layer in selection.layers.of(blocks.len().min(mechanisms.len()), "layer")? {
-        let (sizes, values) = &blocks[layer];
-        let (&[1, count, rows, columns], true) = (&sizes[..], sizes.iter().product::<usize>() == values.len()) else {
-            return Err(mismatch(layer, sizes, tokens));
-        };
-        if rows != tokens || columns != tokens || tokens == 0 || count == 0 {
-            return Err(mismatch(layer, sizes, tokens));
-        }
-        let heads = match &selection.heads {
-            Heads::Mean => vec![None],
-            Heads::Each(pick) => pick.of(count, "head")?.into_iter().map(Some).collect(),
-        };
-        for head in heads {
-            for asked in &selection.queries {
-                let query = asked.query(grid, prefix)?;
-                let of_head = |head: usize| &values[head * tokens * tokens..(head + 1) * tokens * tokens];
-                let matrices = head.map_or_else(|| (0..count).map(of_head).collect(), |head| vec![of_head(head)]);
-                let mechanism = mechanisms[layer].clone();
-                let values = mean(&matrices, tokens, row(query, prefix));
-                maps.push(Map {
-                    mechanism,
-                    kind: "attention".into(),
-                    layer: Some(layer),
-                    head,
-                    query,
-                    grid,
-                    prefix,
-                    values,
-                });
+    let sizes = match &rolling {
+        Rolling::Linear(inspector) => inspector.sizes(),
+        Rolling::Matrices(matrices, _) => matrices.sizes(),
+    };
+    let mechanism = name.map_or_else(|| mechanisms(config), |name| Ok(name.to_owned()))?;
+    let mut maps = Vec::with_capacity(queries.len());
+    for some in resolve(queries, sizes)?.chunks(sizes.slots) {
+        let values = match &mut rolling {
+            Rolling::Linear(inspector) => {
+                inspector.roll_out(some)?;
+                inspector.read_rolled().await?
             }
+            Rolling::Matrices(matrices, ratio) => {
+                matrices.look(some, *ratio)?;
+                matrices.read().await?
+            }
+        };
+        maps.extend(some.iter().zip(values.chunks(sizes.tokens())).map(|(&query, values)| Map {
+            mechanism: mechanism.clone(),
+            kind: "rollout".into(),
+            layer: None,
+            head: None,
+            query,
+            grid: sizes.grid,
+            prefix: sizes.prefix,
+            values: values.to_vec(),
+        }));
+    }
+    Ok(maps)
+}
+
+/// The gradient-weighted attention of the last run, block by block, head by head: the mean over all queries of attention
+/// times its gradient, what speaks against the class left out. `config` is the model's; the maps carry each block's
+/// mechanism, or `name` if one is given.
+///
+/// # Errors
+/// If the model has not what is selected, or the device was lost.
+pub async fn gradients(
+    relevance: &Relevance,
+    config: &TrainConfig,
+    name: Option<&str>,
+    layers: &Pick,
+    heads: &Heads,
+) -> Result<Vec<Map>> {
+    let sizes = relevance.sizes();
+    let (layers, heads) = (layers.of(sizes.layers, "layer")?, heads.of(sizes.heads)?);
+    let read = relevance.read().await?;
+    let mut maps = Vec::with_capacity(layers.len() * heads.len());
+    for &layer in &layers {
+        let mechanism = mechanism(config, layer).map(|own| name.map_or(own, str::to_owned))?;
+        let rows: Vec<&[f32]> = read.get(layer).map_or(&[][..], |rows| rows).chunks(sizes.tokens()).collect();
+        for &head in &heads {
+            let (at, head) = match head {
+                Head::Mean => (sizes.heads, None),
+                Head::One(head) => (head, Some(head)),
+            };
+            let mean = |sum: &f32| sum / sizes.tokens() as f32;
+            maps.extend(rows.get(at).map(|row| Map {
+                mechanism: mechanism.clone(),
+                kind: "gradient-weighted".into(),
+                layer: Some(layer),
+                head,
+                query: Query::Mean,
+                grid: sizes.grid,
+                prefix: sizes.prefix,
+                values: row.iter().map(mean).collect(),
+            }));
         }
     }
     Ok(maps)
 }
 
-/// The matrix's row of a query; none for the mean of all.
-fn row(query: Query, prefix: usize) -> Option<usize> {
-    match query {
-        Query::Mean => None,
-        Query::Class => Some(0),
-        Query::Patch(at) => Some(prefix + at),
+/// The queries that were asked for, all of which the model has.
+fn resolve(asked: &[Asked], sizes: Sizes) -> Result<Vec<Query>> {
+    asked.iter().map(|asked| asked.query(sizes.grid, sizes.prefix)).collect()
+}
+
+/// The name of a block's mechanism.
+fn mechanism(config: &TrainConfig, layer: usize) -> Result<String> {
+    Ok(config.attention_of(layer)?.mechanism.name().to_owned())
+}
+
+/// The names of all blocks' mechanisms, each once: `softmax+lara`.
+fn mechanisms(config: &TrainConfig) -> Result<String> {
+    let mut names: Vec<String> = Vec::new();
+    for layer in 0..config.model.depth {
+        let name = mechanism(config, layer)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
-}
-
-/// The mean of a row, or of all rows, of some matrices [tokens, tokens].
-fn mean(matrices: &[&[f32]], tokens: usize, row: Option<usize>) -> Vec<f32> {
-    let rows = row.map_or(0..tokens, |row| row..row + 1);
-    let count = (matrices.len() * rows.len()) as f64;
-    let sum = |column: usize| -> f64 {
-        let of = |matrix: &&[f32]| rows.clone().map(|row| f64::from(matrix[row * tokens + column])).sum::<f64>();
-        matrices.iter().map(of).sum()
-    };
-    (0..tokens).map(|column| (sum(column) / count) as f32).collect()
-}
-
-fn mismatch(layer: usize, sizes: &[usize], tokens: usize) -> Error {
-    Error::BadInput(format!(
-        "the attention of layer {layer} has the sizes {sizes:?}, not [1, heads, {tokens}, {tokens}] for one image"
-    ))
+    Ok(names.join("+"))
 }
