@@ -5,6 +5,7 @@ mod compute;
 mod export;
 mod inspector;
 mod look;
+mod paint;
 mod rollout;
 mod sizes;
 mod training;

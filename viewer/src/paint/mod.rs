@@ -10,6 +10,9 @@ use lara_runtime::Gpu;
 
 use crate::colormap::Colormap;
 
+/// The shader that paints a map: entry points `cover` and `colour`.
+pub const SHADER: &str = include_str!("map.wgsl");
+
 /// Uniforms lie this far apart: core WebGPU's offset alignment.
 const STRIDE: u64 = 256;
 /// Maps that may be painted in one frame.
@@ -140,7 +143,10 @@ fn pipeline(
     layout: &wgpu::BindGroupLayout,
     target: wgpu::TextureFormat,
 ) -> wgpu::RenderPipeline {
-    let module = device.create_shader_module(wgpu::include_wgsl!("map.wgsl"));
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some("map"),
+        source: wgpu::ShaderSource::Wgsl(SHADER.into()),
+    });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some("map"),
         bind_group_layouts: &[Some(layout)],
