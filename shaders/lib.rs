@@ -25,6 +25,11 @@ impl Module {
         resolved
     }
 
+    /// Whether it needs subgroups, and these of exactly 8 lanes. Core WebGPU has none, so it is a variant of something else.
+    pub fn has_subgroups(&self) -> bool {
+        self.text.contains("subgroup_invocation_id")
+    }
+
     /// The last part of the name, which the operation and the test share.
     pub fn basename(&self) -> &'static str {
         self.name.rsplit('/').next().unwrap_or(self.name)
@@ -55,6 +60,7 @@ modules! {
     MATMUL_TILES = "matmul_tiles";
     MATMUL_ROWS = "matmul_rows";
     MATMUL_ROWS4 = "matmul_rows4";
+    MATMUL_LANES = "matmul_lanes";
     RESIDUAL = "residual";
     GELU = "gelu";
     DROPOUT = "dropout";

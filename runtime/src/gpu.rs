@@ -51,6 +51,7 @@ struct Shared {
     report: AdapterReport,
     limits: wgpu::Limits,
     features: wgpu::Features,
+    lanes: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     failure: Arc<Mutex<Option<Failure>>>,
 }
@@ -74,9 +75,12 @@ pub(crate) struct Pipeline {
 
 const OPTIONAL_FEATURES: [(&str, wgpu::Features, &str); 3] = [
     ("shader-f16", wgpu::Features::SHADER_F16, "half-precision storage"),
-    ("subgroups", wgpu::Features::SUBGROUP, "subgroup reductions"),
+    ("subgroups", wgpu::Features::SUBGROUP, "broadcasts between lanes (matmul on lavapipe)"),
     ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY, "per-dispatch GPU times (--profile)"),
 ];
+
+/// Lanes of a subgroup that kernels with subgroups are written for.
+const LANES: u32 = 8;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -173,6 +177,9 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::NoDevice { adapter: report.name.clone(), reason: e.to_string() })?;
+        let info = adapter.get_info();
+        let lanes = features.contains(wgpu::Features::SUBGROUP)
+            && [info.subgroup_min_size, info.subgroup_max_size] == [LANES; 2];
         let failure = Arc::new(Mutex::new(None));
         let lost = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
@@ -186,7 +193,7 @@ impl Gpu {
             lock(&uncaptured).get_or_insert(Failure::Error(e.to_string()));
         }));
         let pipelines = Mutex::default();
-        let shared = Shared { instance, adapter, device, queue, report, limits, features, pipelines, failure };
+        let shared = Shared { instance, adapter, device, queue, report, limits, features, lanes, pipelines, failure };
         Ok(Gpu { shared: Arc::new(shared) })
     }
 
@@ -198,6 +205,11 @@ impl Gpu {
     /// Whether the adapter computes on the CPU (lavapipe, SwiftShader, WARP).
     pub fn is_cpu(&self) -> bool {
         self.shared.report.kind == "Cpu"
+    }
+
+    /// Whether a workgroup of 8 is one subgroup, as on Mesa's lavapipe: then kernels that broadcast between 8 lanes run.
+    pub fn has_lanes(&self) -> bool {
+        self.shared.lanes
     }
 
     /// Limits of the device.
@@ -308,6 +320,10 @@ impl Gpu {
 
     fn compile(&self, kernel: Kernel, constants: &BTreeMap<&'static str, f64>) -> Result<Pipeline> {
         let label = kernel.label();
+        if kernel.module.has_subgroups() && !self.has_lanes() {
+            let what = format!("{} has no subgroups of {LANES} lanes; take another variant", self.report().name);
+            return Err(Error::Recording { step: label, what });
+        }
         let signature = kernel.signature().map_err(|what| Error::Recording { step: label.clone(), what })?;
         let layout = self.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&label),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use lara_shaders::Module;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 /// An entry point of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,10 +103,10 @@ fn parse(module: &'static Module) -> Result<Arc<Parsed>, String> {
             let source = module.source();
             let parsed = naga::front::wgsl::parse_str(&source)
                 .map_err(|e| format!("shader {}: {}", module.name, e.emit_to_string(&source)))?;
-            let info =
-                naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
-                    .validate(&parsed)
-                    .map_err(|e| format!("shader {}: {}", module.name, e.emit_to_string(&source)))?;
+            let subgroups = if module.has_subgroups() { Capabilities::SUBGROUP } else { Capabilities::empty() };
+            let info = Validator::new(ValidationFlags::all(), subgroups)
+                .validate(&parsed)
+                .map_err(|e| format!("shader {}: {}", module.name, e.emit_to_string(&source)))?;
             Ok(Arc::new(Parsed { module: parsed, info }))
         })
         .clone()

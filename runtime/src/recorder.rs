@@ -93,6 +93,11 @@ impl Recorder {
         }
     }
 
+    /// Whether variants that broadcast between 8 lanes may be chosen; see [`Tune::allows_lanes`].
+    pub(crate) fn allows_lanes(&self) -> bool {
+        self.tune.allows_lanes()
+    }
+
     /// The gradient of a tensor with this (full) label.
     pub(crate) fn gradient(&mut self, label: &str, shape: Shape, place: Place) -> Tensor {
         let id = self.tensors.len();

@@ -62,6 +62,12 @@ impl Tune {
         self.lock().adopted.extend(choices);
     }
 
+    /// Whether the adapter that is measured on runs kernels with subgroups of 8; yes where none is measured on, for then such
+    /// a variant is only taken when asked for.
+    pub(crate) fn allows_lanes(&self) -> bool {
+        self.lock().gpu.as_ref().is_none_or(Gpu::has_lanes)
+    }
+
     /// The best of `candidates` for `key` (operation, layout, sizes). `record` appends one variant to an empty recorder.
     pub fn choose(&self, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
         let Some(&first) = candidates.first() else { return "" };

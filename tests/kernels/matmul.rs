@@ -1,8 +1,13 @@
 use lara_runtime::ops::{Layout, Linear, MatMul, Operand, Product};
-use lara_runtime::{Mode, Parameters, Recorder, Tape, Tensor};
+use lara_runtime::{Mode, Parameters, Plan, Recorder, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, check, random, tune};
 
-const VARIANTS: &[&[&str]] = &[&["tiles"], &["tiles_split"], &["rows"], &["rows4"]];
+const VARIANTS: &[&[&str]] = &[&["tiles"], &["tiles_split"], &["rows"], &["rows4"], &["lanes"]];
+
+/// Those that the adapter can run: `lanes` asks for subgroups of 8.
+fn variants() -> &'static [&'static [&'static str]] {
+    &VARIANTS[..VARIANTS.len() - usize::from(!adapter().has_lanes())]
+}
 
 /// Where a(i, k) and b(k, j) of a layout lie.
 fn places(layout: Layout, [m, n, k]: [usize; 3]) -> (impl Fn(usize, usize) -> usize, impl Fn(usize, usize) -> usize) {
@@ -71,7 +76,7 @@ fn linear_matches_with_and_without_bias() {
             if bias {
                 case = case.variable([n], random(3, n));
             }
-            check(&case, &Layer { sizes }, VARIANTS);
+            check(&case, &Layer { sizes }, variants());
         }
     }
 }
@@ -86,7 +91,7 @@ fn linear_takes_arbitrary_sizes() {
             .variable([n, k], random(2, n * k))
             .variable([n], random(3, n))
             .tolerance(1e-5);
-        check(&case, &Layer { sizes }, VARIANTS);
+        check(&case, &Layer { sizes }, variants());
     }
 }
 
@@ -98,7 +103,7 @@ fn many_rows_give_split_weight_gradients() {
         .variable([n, k], random(2, n * k))
         .variable([n], random(3, n))
         .tolerance(1e-5);
-    check(&case, &Layer { sizes }, VARIANTS);
+    check(&case, &Layer { sizes }, variants());
 }
 
 struct Batched {
@@ -139,7 +144,7 @@ fn products_of_activations_match() {
                     .variable(one, random(1, batch * heads * m * k))
                     .variable(other, random(2, batch * heads * n * k))
                     .tolerance(1e-5);
-                check(&case, &Batched { layout, sizes, scale: 0.375 }, VARIANTS);
+                check(&case, &Batched { layout, sizes, scale: 0.375 }, variants());
             }
         }
     }
@@ -221,7 +226,7 @@ fn products_go_where_they_are_told() {
                     .constant([1], vec![1.0])
                     .constant([n], random(4, n))
                     .tolerance(1e-5);
-                check(&case, &placed, VARIANTS);
+                check(&case, &placed, variants());
             }
         }
     }
@@ -240,6 +245,22 @@ fn refuses_sizes_that_do_not_fit() {
     tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[a, b]);
     let error = tape.finish().expect_err("4 does not fit 5").to_string();
     assert_eq!(error, "no Nn product of [1, 2, 3, 4] and [1, 2, 5, 6]");
+}
+
+/// A forced variant that the adapter lacks is an error of the plan, not one of the driver.
+#[test]
+fn lanes_run_or_are_refused_with_a_reason() {
+    let mut rec = Recorder::new(tune(&["lanes"]));
+    let [a, b, c] = ["a", "b", "c"].map(|label| rec.scratch(label, [8, 8]));
+    let product = Product { layout: Layout::Tn, batch: 1, m: 8, n: 8, k: 8, scale: 1.0, accumulate: false };
+    product.record(&mut rec, a, b, None, c);
+    match Plan::compile_blocking(adapter(), rec, &Parameters::new(adapter())) {
+        Ok(_) => assert!(adapter().has_lanes(), "compiled without subgroups of 8 lanes"),
+        Err(error) => {
+            assert!(!adapter().has_lanes(), "{error}");
+            assert!(error.to_string().contains("has no subgroups of 8 lanes; take another variant"), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -261,5 +282,11 @@ fn every_variant_is_taken_when_asked_for() {
         assert_eq!(taken(&["rows"], 8), [format!("matmul_rows.{entry}")]);
         let rows4 = taken(&["rows4"], 8);
         assert!(rows4.iter().all(|label| label.starts_with("matmul_rows4.")), "{layout:?}: {rows4:?}");
+        let lanes = taken(&["lanes"], 8);
+        let product = if layout == Layout::Tn { "matmul_lanes.tn" } else { "matmul_lanes.nn" };
+        assert_eq!(lanes.last().map(String::as_str), Some(product), "{layout:?}: {lanes:?}");
+        // A row of 7 is no row of whole vec4s, unless it is a column.
+        let odd = taken(&["lanes"], 7);
+        assert_eq!(odd[0] == "matmul_lanes.tn", layout == Layout::Tn, "{layout:?}: {odd:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Matrix products: the linear layer, products of two activations, and what both record.
 
-use lara_shaders::{MATMUL_ROWS, MATMUL_ROWS4, MATMUL_TILES, Module};
+use lara_shaders::{MATMUL_LANES, MATMUL_ROWS, MATMUL_ROWS4, MATMUL_TILES, Module};
 
 use super::column_sum;
 use crate::{Backward, Error, Forward, Op, Recorder, Shape, Tensor, Variant};
@@ -87,8 +87,22 @@ impl Product {
         if quads {
             candidates.push("rows4");
         }
+        let lanes = quads && self.allows_lanes(a.offset);
+        if lanes && rec.allows_lanes() {
+            candidates.push("lanes");
+        }
         let product = self.for_measurement();
-        let key = format!("{}{}", product.key(), if quads { " quads" } else { "" });
+        let key = format!(
+            "{}{}",
+            product.key(),
+            if lanes {
+                " lanes"
+            } else if quads {
+                " quads"
+            } else {
+                ""
+            }
+        );
         rec.choose(&key, &candidates, &|rec, variant| {
             let a = rec.scratch("a", [product.batch, product.m * product.k]);
             let b = rec.scratch("b", [product.batch, product.k * product.n]);
@@ -123,6 +137,11 @@ impl Product {
         needed.iter().all(|x| x.is_multiple_of(4))
     }
 
+    /// Whether `lanes`, where `rows4` is allowed, finds whole vec4s in a, too.
+    fn allows_lanes(&self, a_offset: usize) -> bool {
+        self.layout == Layout::Tn || (self.k.is_multiple_of(4) && a_offset.is_multiple_of(4))
+    }
+
     fn splits(&self) -> usize {
         let tiles = self.batch * self.m.div_ceil(64) * self.n.div_ceil(64);
         if tiles > 256 { 1 } else { self.k.div_ceil(SPLIT_K).min(64) }
@@ -131,7 +150,8 @@ impl Product {
     fn record_variant(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
         match variant {
             "rows" => self.whole(rec, &MATMUL_ROWS, self.entry(), [64, 32], operands, bias),
-            "rows4" => self.rows4(rec, operands, bias),
+            "rows4" => self.quads(rec, &MATMUL_ROWS4, [64, 32], operands, bias),
+            "lanes" => self.quads(rec, &MATMUL_LANES, [32, 64], operands, bias),
             "tiles_split" => self.split(rec, operands, bias),
             _ => self.whole(rec, &MATMUL_TILES, self.entry(), [64, 64], operands, bias),
         }
@@ -163,17 +183,24 @@ impl Product {
     }
 
     /// As `whole`, with rows read as vec4s; a transposed b is copied into rows first.
-    fn rows4(&self, rec: &mut Recorder, operands: [Operand; 3], bias: Option<Tensor>) {
+    fn quads(
+        &self,
+        rec: &mut Recorder,
+        module: &'static Module,
+        tile: [usize; 2],
+        operands: [Operand; 3],
+        bias: Option<Tensor>,
+    ) {
         let [a, b, c] = operands;
         if self.layout != Layout::Nt {
-            return self.whole(rec, &MATMUL_ROWS4, self.entry(), [64, 32], operands, bias);
+            return self.whole(rec, module, self.entry(), tile, operands, bias);
         }
         let copy = rec.scratch("b transposed", [self.batch, self.k, self.n]);
         let step = rec.step(&MATMUL_ROWS4, "transpose_b").bind("b", b.tensor).bind("partial", copy);
         let groups = [self.n.div_ceil(32), self.k.div_ceil(16), self.batch];
         self.params(step, operands, false, 1).dispatch(groups);
         let product = Product { layout: Layout::Nn, ..*self };
-        product.whole(rec, &MATMUL_ROWS4, "nn", [64, 32], [a, copy.into(), c], bias);
+        product.whole(rec, module, "nn", tile, [a, copy.into(), c], bias);
     }
 
     /// Partial sums over parts of k, then their sum.

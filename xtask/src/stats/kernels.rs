@@ -43,7 +43,8 @@ impl Kernel {
 /// The kernels of the modules whose name contains `part`, and a sentence for each that could not be made.
 pub(crate) fn all(part: &str) -> (Vec<Kernel>, Vec<String>) {
     let (mut kernels, mut errors) = (Vec::new(), Vec::new());
-    for module in MODULES.iter().filter(|module| module.name.contains(part)) {
+    // Kernels with subgroups of 8 lanes are for CPU-like adapters and run on no GPU.
+    for module in MODULES.iter().filter(|module| module.name.contains(part) && !module.has_subgroups()) {
         let source = module.source();
         match validated(&source, module.name) {
             Err(why) => errors.push(why),

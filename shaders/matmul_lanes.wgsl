@@ -1,0 +1,152 @@
+// Batched matrix product for CPU-like adapters with subgroups of 8 (Mesa's lavapipe); matmul_rows4.wgsl is the same without subgroups.
+//   C[z](i,j) = scale * sum_k A[z](i,k) B[z](k,j)  (+ bias[j] when has_bias == 1)  (+ old C[z](i,j) when accumulate == 1), z in 0..batch
+// `nn`: A [M,K], B [K,N]; N, K, all strides and all offsets multiples of 4.
+// `tn`: A [K,M], B [K,N]; M, N, all strides and all offsets multiples of 4 (K may be anything).
+//   An A B^T product runs as matmul_rows4's transpose_b, then `nn` on the copy (b_offset = 0; b_stride = K*N, or 0 when B is shared).
+// One workgroup per 32 x 64 tile of C: dispatch [ceil(N/64), ceil(M/32), batch]; a lane owns two quads of columns in all 32 rows. The 8
+// invocations have to be one subgroup: the runtime asks the adapter, and nothing depends on this kernel.
+// Writes: C is stored, or added to when params.accumulate == 1. Without a bias bind any read-only tensor to `bias`.
+// Why this shape: a load costs lavapipe dozens of instructions a float (eight guarded scalar loads), a broadcast one. So every lane loads
+// another row of A and gets the others' by broadcast: 21 multiply-adds a loaded float, where rows4 has 8. Two k a trip, because sums
+// in memory then cost half as much; with four, or with more rows or columns, the loop outgrows the instruction cache and takes twice as
+// long.
+
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    splits: u32,      // not read here; the same Params serve every matmul kernel
+    a_stride: u32,    // floats from one batch to the next; 0 shares A
+    b_stride: u32,
+    c_stride: u32,
+    a_offset: u32,    // where A, B and C begin, in floats
+    b_offset: u32,
+    c_offset: u32,
+    has_bias: u32,
+    accumulate: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;       // [batch, M, K/4], tn: [batch, K, M/4]
+@group(0) @binding(3) var<storage, read> b: array<vec4<f32>>;       // [batch, K, N/4]
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
+@group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
+
+var<private> sums: array<vec4<f32>, 64>; // [32 rows][2 quads of columns]
+
+// Two quads of columns of B for k and for k + 1.
+struct Weights { u0: vec4<f32>, u1: vec4<f32>, v0: vec4<f32>, v1: vec4<f32> }
+
+// x: A(row, k) and A(row, k + 1).
+fn add_row(row: u32, x: vec2<f32>, w: Weights) {
+    sums[row * 2u] = fma(vec4(x.y), w.v0, fma(vec4(x.x), w.u0, sums[row * 2u]));
+    sums[row * 2u + 1u] = fma(vec4(x.y), w.v1, fma(vec4(x.x), w.u1, sums[row * 2u + 1u]));
+}
+
+// x: of row first + step * lane in every lane.
+fn add_rows(first: u32, step: u32, x: vec2<f32>, w: Weights) {
+    add_row(first, subgroupBroadcast(x, 0u), w);
+    add_row(first + step, subgroupBroadcast(x, 1u), w);
+    add_row(first + 2u * step, subgroupBroadcast(x, 2u), w);
+    add_row(first + 3u * step, subgroupBroadcast(x, 3u), w);
+    add_row(first + 4u * step, subgroupBroadcast(x, 4u), w);
+    add_row(first + 5u * step, subgroupBroadcast(x, 5u), w);
+    add_row(first + 6u * step, subgroupBroadcast(x, 6u), w);
+    add_row(first + 7u * step, subgroupBroadcast(x, 7u), w);
+}
+
+// Rows and columns past the edge repeat the last one, so that no loop below needs a branch; they are not written.
+// q0 is the lane's first quad of columns, the second is 8 further.
+fn block_nn(z: u32, i0: u32, q0: u32, lane: u32) {
+    let last = params.m - 1u;
+    let inner = params.k / 4u;
+    let quads = params.n / 4u;
+    let a_base = (params.a_offset + z * params.a_stride) / 4u;
+    let a0 = a_base + min(i0 + lane, last) * inner;
+    let a1 = a_base + min(i0 + 8u + lane, last) * inner;
+    let a2 = a_base + min(i0 + 16u + lane, last) * inner;
+    let a3 = a_base + min(i0 + 24u + lane, last) * inner;
+    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b0 = b_base + min(q0, quads - 1u);
+    let b1 = b_base + min(q0 + 8u, quads - 1u);
+    for (var four = 0u; four < inner; four++) {
+        var x0 = a[a0 + four];
+        var x1 = a[a1 + four];
+        var x2 = a[a2 + four];
+        var x3 = a[a3 + four];
+        // Constant bounds: with others the loop takes twice as long, as if it were unrolled.
+        for (var k = 0u; k < 4u; k += 2u) {
+            let v = (four * 4u + k) * quads;
+            let w = Weights(b[b0 + v], b[b1 + v], b[b0 + v + quads], b[b1 + v + quads]);
+            add_rows(0u, 1u, x0.xy, w);
+            add_rows(8u, 1u, x1.xy, w);
+            add_rows(16u, 1u, x2.xy, w);
+            add_rows(24u, 1u, x3.xy, w);
+            x0 = x0.zwxy;
+            x1 = x1.zwxy;
+            x2 = x2.zwxy;
+            x3 = x3.zwxy;
+        }
+    }
+}
+
+fn block_tn(z: u32, i0: u32, q0: u32, lane: u32) {
+    let rows = params.m / 4u;
+    let quads = params.n / 4u;
+    let a0 = (params.a_offset + z * params.a_stride) / 4u + min(i0 / 4u + lane, rows - 1u);
+    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b0 = b_base + min(q0, quads - 1u);
+    let b1 = b_base + min(q0 + 8u, quads - 1u);
+    for (var k = 0u; k < params.k; k += 2u) {
+        // Where K is odd, the last k is taken twice, the second time as 0 times itself.
+        let next = min(k + 1u, params.k - 1u);
+        let x = a[a0 + k * rows];
+        let y = select(vec4(0.0), a[a0 + next * rows], next > k);
+        let w = Weights(b[b0 + k * quads], b[b1 + k * quads], b[b0 + next * quads], b[b1 + next * quads]);
+        add_rows(0u, 4u, vec2(x.x, y.x), w);
+        add_rows(1u, 4u, vec2(x.y, y.y), w);
+        add_rows(2u, 4u, vec2(x.z, y.z), w);
+        add_rows(3u, 4u, vec2(x.w, y.w), w);
+    }
+}
+
+// What C becomes at `at`, in the quad of columns `j`.
+fn finished(sum: vec4<f32>, at: u32, j: u32) -> vec4<f32> {
+    var v = params.scale * sum;
+    if params.has_bias == 1u { v += bias[j]; }
+    if params.accumulate == 1u { v += c[at]; }
+    return v;
+}
+
+fn finish(z: u32, i0: u32, q0: u32) {
+    let quads = params.n / 4u;
+    let rows = min(params.m, i0 + 32u);
+    let c_base = (params.c_offset + z * params.c_stride) / 4u + q0;
+    let near = q0 < quads;
+    let far = q0 + 8u < quads;
+    // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
+    let plain = params.has_bias + params.accumulate == 0u;
+    for (var i = i0; i < select(i0, rows, plain); i++) {
+        let at = c_base + i * quads;
+        if near { c[at] = params.scale * sums[(i - i0) * 2u]; }
+        if far { c[at + 8u] = params.scale * sums[(i - i0) * 2u + 1u]; }
+    }
+    for (var i = select(i0, rows, plain); i < rows; i++) {
+        let at = c_base + i * quads;
+        if near { c[at] = finished(sums[(i - i0) * 2u], at, q0); }
+        if far { c[at + 8u] = finished(sums[(i - i0) * 2u + 1u], at + 8u, q0 + 8u); }
+    }
+}
+
+@compute @workgroup_size(8)
+fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    block_nn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    finish(group.z, group.y * 32u, group.x * 16u + lane);
+}
+
+@compute @workgroup_size(8)
+fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    block_tn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    finish(group.z, group.y * 32u, group.x * 16u + lane);
+}
