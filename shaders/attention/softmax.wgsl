@@ -5,10 +5,14 @@
 //
 // forward       one workgroup of 64 per row (GPUs); rows spread over x and y
 // forward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers); largest and sum in one walk
+// forward_rows4 the same where keys is a multiple of 4, without the division: exp(l_nm + key_bias_m - largest_n), and 1 / their sum
+//               (0 without a visible key) in scales. Loads count on such adapters, so the largest has a walk of its own.
+// divide_rows   out_nd = out_nd scales_n, the division left over, where it is cheaper: one invocation per quad of an output row, 64
+//               a workgroup; keys is then the number of channels, a multiple of 4
 // backward      one invocation per up to four neighbouring keys of a row, 64 a workgroup in x; rows in y and z
 // HAS_BIAS: whether there is a key term; CAUSAL: whether key m is hidden from query n unless m <= n + keys - queries
 // (constants, since a branch for every key would be felt).
-// Write policy: forward turns logits into probabilities in place and stores lse; backward turns logits into
+// Write policy: forward turns logits into probabilities in place and stores lse (forward_rows4 scales, too); backward turns logits into
 // probabilities and dp into ds, both in place.
 
 // Variant: HAS_BIAS=1
@@ -28,6 +32,11 @@ struct Params { rows: u32, queries: u32, keys: u32, first: u32 }
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;     // [all rows]
 @group(0) @binding(5) var<storage, read> stats: array<f32>;         // [all rows, 2] lse and delta (attend_merge)
 @group(0) @binding(6) var<storage, read_write> dp: array<f32>;      // [rows, keys]
+// The same places for forward_rows4 and divide_rows.
+@group(0) @binding(2) var<storage, read_write> logit_quads: array<vec4<f32>>; // [rows, keys / 4]
+@group(0) @binding(3) var<storage, read> bias_quads: array<vec4<f32>>;        // [all rows / queries, keys / 4]
+@group(0) @binding(5) var<storage, read_write> scales: array<f32>;            // [rows]
+@group(0) @binding(6) var<storage, read_write> out_quads: array<vec4<f32>>;   // [all rows, channels / 4]
 
 var<workgroup> scratch: array<f32, 64>;
 
@@ -153,6 +162,62 @@ fn forward_rows(
         logits[at + m] = scale * exp(logit(at, bias_at, m, seen) - largest);
     }
     lse[params.first + row] = select(MASKED, largest + log(sum), live);
+}
+
+fn four_logits(at: u32, bias_at: u32, quad: u32, seen: u32) -> vec4<f32> {
+    var l = logit_quads[at + quad];
+    if HAS_BIAS {
+        l = max(l + bias_quads[bias_at + quad], vec4(MASKED));
+    }
+    if CAUSAL {
+        l = select(vec4(MASKED), l, vec4(quad * 4u) + vec4(0u, 1u, 2u, 3u) < vec4(seen));
+    }
+    return l;
+}
+
+@compute @workgroup_size(8)
+fn forward_rows4(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = flat_index(workgroup, workgroups, 8u, local);
+    if row >= params.rows {
+        return;
+    }
+    let quads = params.keys / 4u;
+    let at = row * quads;
+    let bias_at = bias_row(row) / 4u;
+    let seen = visible(row);
+    var tops = vec4(MASKED);
+    for (var m = 0u; m < quads; m++) {
+        tops = max(tops, four_logits(at, bias_at, m, seen));
+    }
+    let largest = max(max(tops.x, tops.y), max(tops.z, tops.w));
+    var sums = vec4(0.0);
+    for (var m = 0u; m < quads; m++) {
+        let p = exp(four_logits(at, bias_at, m, seen) - largest);
+        sums += p;
+        logit_quads[at + m] = p;
+    }
+    let sum = (sums.x + sums.y) + (sums.z + sums.w);
+    let live = largest > -1e29;
+    scales[row] = select(0.0, 1.0 / sum, live);
+    lse[params.first + row] = select(MASKED, largest + log(sum), live);
+}
+
+@compute @workgroup_size(64)
+fn divide_rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, 64u, local);
+    let quads = params.keys / 4u;
+    if i >= params.rows * quads {
+        return;
+    }
+    out_quads[params.first * quads + i] *= scales[i / quads];
 }
 
 @compute @workgroup_size(64)

@@ -63,30 +63,49 @@ impl Sizes {
         Product { layout, batch: slab.batch, m, n, k, scale, accumulate }
     }
 
+    /// How probabilities are made.
     fn variant(&self, rec: &Recorder) -> Variant {
+        self.choose(rec, "", &["forward", "forward_rows"])
+    }
+
+    /// How probabilities are made that only the product with the values sees: its rows may be divided instead of theirs.
+    fn variant_for_output(&self, rec: &Recorder) -> Variant {
+        if self.keys.is_multiple_of(4) && self.channels.is_multiple_of(4) {
+            return self.choose(rec, " quads", &["forward", "forward_rows", "forward_rows4"]);
+        }
+        self.variant(rec)
+    }
+
+    fn choose(&self, rec: &Recorder, kind: &str, candidates: &[Variant]) -> Variant {
         let rows = (self.batch * self.queries).min((SLAB / self.keys).max(1));
-        let key = format!("softmax {} {}", rows.next_power_of_two(), self.keys.next_power_of_two());
-        rec.choose(&key, &["forward", "forward_rows"], &|rec, variant| {
+        let key = format!("softmax {} {}{kind}", rows.next_power_of_two(), self.keys.next_power_of_two());
+        rec.choose(&key, candidates, &|rec, variant| {
             let sizes = Sizes { batch: 1, queries: rows, ..*self };
             let slab = Slab { first: 0, batch: 1, first_row: 0, rows };
             let (logits, lse) = (rec.scratch("logits", [rows, self.keys]), rec.scratch("lse", [rows]));
-            sizes.row_softmax(rec, &slab, variant, None, logits, lse);
+            if let Some(scales) = sizes.row_softmax(rec, &slab, variant, None, logits, lse) {
+                let out = rec.scratch("out", [rows, self.channels]);
+                sizes.divide_rows(rec, &slab, scales, out);
+            }
         })
     }
 
     fn step<'r>(&self, rec: &'r mut Recorder, slab: &Slab, entry: Variant, bias: Option<Tensor>) -> StepBuilder<'r> {
         // An absent term still needs a binding.
-        let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [1]));
+        let (name, least) = if entry == "forward_rows4" { ("bias_quads", 4) } else { ("key_bias", 1) };
+        let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [least]));
         rec.step(&SOFTMAX, entry)
             .constant("HAS_BIAS", if bias.is_some() { 1.0 } else { 0.0 })
             .constant("CAUSAL", if self.causal { 1.0 } else { 0.0 })
-            .bind("key_bias", key_bias)
+            .bind(name, key_bias)
             .uint("rows", slab.batch * slab.rows)
             .uint("queries", self.queries)
             .uint("keys", self.keys)
             .uint("first", slab.first * self.queries + slab.first_row)
     }
 
+    /// Turns logits into probabilities; with `forward_rows4` into those times the inverse of the factors that it returns, one
+    /// a row.
     fn row_softmax(
         &self,
         rec: &mut Recorder,
@@ -95,10 +114,30 @@ impl Sizes {
         bias: Option<Tensor>,
         logits: Tensor,
         lse: Tensor,
-    ) {
-        let rows_per_group = if entry == "forward_rows" { 8 } else { 1 };
+    ) -> Option<Tensor> {
+        let rows = slab.batch * slab.rows;
+        if entry == "forward_rows4" {
+            let scales = rec.scratch("scales", [rows]);
+            let step = self.step(rec, slab, entry, bias).bind("logit_quads", logits).bind("lse", lse);
+            step.bind("scales", scales).dispatch_items(rows, 8);
+            return Some(scales);
+        }
         let step = self.step(rec, slab, entry, bias).bind("logits", logits).bind("lse", lse);
-        step.dispatch_items(slab.batch * slab.rows, rows_per_group);
+        step.dispatch_items(rows, if entry == "forward_rows" { 8 } else { 1 });
+        None
+    }
+
+    /// Multiplies the rows of a slab's output by their factors.
+    fn divide_rows(&self, rec: &mut Recorder, slab: &Slab, scales: Tensor, out: Tensor) {
+        let rows = slab.batch * slab.rows;
+        rec.step(&SOFTMAX, "divide_rows")
+            .bind("scales", scales)
+            .bind("out_quads", out)
+            .uint("rows", rows)
+            .uint("queries", self.queries)
+            .uint("keys", self.channels)
+            .uint("first", self.query_offset(slab, 1))
+            .dispatch_items(rows * self.channels / 4, 64);
     }
 
     /// Logits of a slab: scale q k^T.
@@ -159,14 +198,17 @@ impl Sizes {
         out: Tensor,
         lse: Tensor,
     ) {
-        let entry = self.variant(rec);
+        let entry = self.variant_for_output(rec);
         for slab in self.slabs() {
             let logits = self.logits(rec, &slab, q, k);
-            self.row_softmax(rec, &slab, entry, bias, logits, lse);
+            let scales = self.row_softmax(rec, &slab, entry, bias, logits, lse);
             let v = Operand { tensor: v, offset: self.key_offset(&slab) };
-            let out = Operand { tensor: out, offset: self.query_offset(&slab, self.channels) };
+            let at_queries = Operand { tensor: out, offset: self.query_offset(&slab, self.channels) };
             let sizes = [slab.rows, self.channels, self.keys];
-            self.product(&slab, Layout::Nn, sizes, 1.0, false).record(rec, logits, v, None, out);
+            self.product(&slab, Layout::Nn, sizes, 1.0, false).record(rec, logits, v, None, at_queries);
+            if let Some(scales) = scales {
+                self.divide_rows(rec, &slab, scales, out);
+            }
         }
     }
 

@@ -6,7 +6,8 @@ use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, ru
 const MASKED: f64 = -1e29;
 
 /// Every way to compute attention.
-pub(crate) const VARIANTS: &[&[&str]] = &[&["streamed"], &["slabs", "forward"], &["slabs", "forward_rows"]];
+pub(super) const VARIANTS: &[&[&str]] =
+    &[&["streamed"], &["slabs", "forward"], &["slabs", "forward_rows"], &["slabs", "forward_rows4"]];
 
 /// Softmax attention of Z matrices, query by query; inputs q, k, v and, if there is a fourth, a key bias.
 pub(super) struct Exact {
@@ -109,6 +110,7 @@ fn takes_every_number_of_queries_and_keys() {
         [1, 1, 63, 64, 8],
         [1, 2, 64, 63, 3],
         [2, 1, 65, 66, 5],
+        [3, 2, 67, 68, 12],
         [1, 1, 49, 131, 16],
         [1, 1, 129, 127, 2],
         [5, 7, 3, 2, 6],
@@ -161,10 +163,14 @@ fn every_variant_is_taken_when_asked_for() {
         (VARIANTS[0], 7, "attend_scalar.forward"),
         (VARIANTS[1], 8, "softmax.forward"),
         (VARIANTS[2], 8, "softmax.forward_rows"),
+        (VARIANTS[3], 8, "softmax.forward_rows4"),
+        (VARIANTS[3], 8, "softmax.divide_rows"),
+        // Rows that are not whole vec4s take the first variant instead.
+        (VARIANTS[3], 7, "softmax.forward"),
     ] {
         let mut parameters = Parameters::new(adapter());
         let mut tape = Tape::new(&mut parameters, &tune(preferred), Mode::Eval);
-        let x = ["q", "k", "v"].map(|label| tape.input(label, [1, 1, 9, d]));
+        let x = ["q", "k", "v"].map(|label| tape.input(label, [1, 1, 12, d]));
         tape.apply_all(Attend::new(1.0), &x);
         let steps: Vec<&str> = tape.rec.steps().iter().map(|step| step.label.as_str()).collect();
         assert!(steps.contains(&taken), "{preferred:?} records {steps:?}");

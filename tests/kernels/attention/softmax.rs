@@ -1,5 +1,5 @@
 use lara_runtime::attention::Attend;
-use lara_runtime::{Tape, Tensor};
+use lara_runtime::{Mode, Tape, Tensor};
 use lara_tests::{Case, Dual, Outcome, Real, Reference, assert_close, check, cotangent, random, run};
 
 use super::attend::{Exact, Sizes, VARIANTS};
@@ -18,7 +18,9 @@ fn gradients_flow_through_the_output_the_lse_or_both() {
 
 #[test]
 fn a_key_bias_is_added_and_has_a_gradient() {
-    for shape @ [batch, heads, _, m, _] in [[1, 1, 3, 1, 2], [2, 3, 9, 17, 4], [1, 2, 64, 65, 3], [3, 1, 7, 130, 8]] {
+    for shape @ [batch, heads, _, m, _] in
+        [[1, 1, 3, 1, 2], [2, 3, 9, 17, 4], [1, 2, 64, 65, 3], [3, 1, 7, 130, 8], [2, 3, 9, 20, 4]]
+    {
         let sizes = Sizes::new(shape);
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
         for seeded in [&[0][..], &[1], &[0, 1]] {
@@ -47,7 +49,7 @@ fn masks(matrices: usize, m: usize) -> Vec<f64> {
 
 #[test]
 fn masked_keys_are_not_seen() {
-    for m in [1, 2, 65, 130] {
+    for m in [1, 2, 4, 65, 130, 132] {
         let sizes = Sizes::new([3, 1, 9, m, 4]);
         // The log-sum-exp of a matrix without keys is a sentinel of 1e30 beside which nothing else shows: see below.
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply_all(Attend::new(sizes.scale()), x)[0]];
@@ -58,15 +60,15 @@ fn masked_keys_are_not_seen() {
 
 #[test]
 fn a_query_that_sees_no_key_gets_zeros_and_the_sentinel() {
-    let sizes = Sizes::new([3, 1, 9, 70, 4]);
+    let sizes = Sizes::new([3, 1, 9, 72, 4]);
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
-    let case = sizes.case("no key", 2.0, &build).variable([3, 1, 70], masks(3, 70));
+    let case = sizes.case("no key", 2.0, &build).variable([3, 1, 72], masks(3, 72));
     for preferred in VARIANTS {
         let result = run(&case, preferred, 1);
         assert_eq!(result.outputs[0][36..72], [0.0; 36], "{preferred:?}: output");
         assert_eq!(result.outputs[1][9..18], [f64::from(-1e30_f32); 9], "{preferred:?}: log-sum-exp");
         assert!(result.outputs[1][..9].iter().all(|&lse| lse.abs() < 20.0), "{preferred:?}: {:?}", result.outputs[1]);
-        for (name, gradient, width) in [("queries", 0, 36), ("keys", 1, 280), ("values", 2, 280), ("key bias", 3, 70)] {
+        for (name, gradient, width) in [("queries", 0, 36), ("keys", 1, 288), ("values", 2, 288), ("key bias", 3, 72)] {
             let own = &result.gradients[gradient][width..2 * width];
             assert!(own.iter().all(|&g| g == 0.0), "{preferred:?}: gradient of the {name}: {own:?}");
             assert!(result.gradients[gradient].iter().all(|g| g.is_finite()), "{preferred:?}: gradient of the {name}");
@@ -152,6 +154,21 @@ fn slabs_find_their_places() {
     }
 }
 
+/// What divides the rows of the output finds them in every slab, too. One channel is no vec4, hence no row by row reference.
+#[test]
+fn slabs_divided_at_the_end_are_those_divided_at_once() {
+    for shape @ [batch, _, _, keys, _] in [[17, 1, 512, 512, 4], [2, 1, 1030, 4100, 4]] {
+        let sizes = Sizes::new(shape);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(sizes.scale()), x);
+        let case =
+            sizes.case("slabs", 2.0, &build).mode(Mode::Eval).constant([batch, 1, keys], random(4, batch * keys));
+        let [at_once, at_the_end] = ["forward_rows", "forward_rows4"].map(|entry| run(&case, &["slabs", entry], 1));
+        for (want, got) in at_once.outputs.iter().zip(&at_the_end.outputs) {
+            assert_close(&format!("{sizes:?}"), want, got, 1e-5);
+        }
+    }
+}
+
 /// Key m is visible to query n when m <= n + M - N: a query before all keys gets zeros.
 #[test]
 fn causal_attention_hides_later_keys() {
@@ -173,7 +190,15 @@ fn causal_attention_hides_later_keys() {
             vec![out, lse]
         }
     }
-    for shape in [[1, 1, 1, 1, 4], [2, 2, 9, 9, 5], [1, 2, 65, 130, 8], [1, 1, 12, 7, 4], [1, 1, 70, 64, 3]] {
+    for shape in [
+        [1, 1, 1, 1, 4],
+        [2, 2, 9, 9, 5],
+        [1, 2, 65, 130, 8],
+        [1, 1, 12, 7, 4],
+        [1, 1, 70, 64, 3],
+        [2, 1, 70, 64, 4],
+        [1, 2, 65, 132, 8],
+    ] {
         let sizes = super::attend::Sizes::new(shape);
         let build =
             |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend { scale: sizes.scale(), causal: true }, x);
