@@ -122,7 +122,7 @@ pub struct News {
     pub forward_ms: Option<f64>,
     /// A block and its rows, [slots, heads + 1, tokens], for labels.
     pub rows: Option<(usize, Vec<f32>)>,
-    /// The first slot's rollout, [tokens], for labels.
+    /// The first slot's rollout, `[tokens]`, for labels.
     pub rolled: Option<Vec<f32>>,
 }
 
