@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use egui_kittest::kittest::Queryable;
-use egui_kittest::{Harness, SnapshotOptions};
 use egui_kittest::wgpu::WgpuTestRenderer;
+use egui_kittest::{Harness, SnapshotOptions};
 use lara_runtime::Gpu;
 use lara_viewer::inspect::Subject;
 use lara_viewer::pictures::Gallery;
@@ -34,7 +34,12 @@ pub(crate) fn open(size: [f32; 2], scale: f32, settings: Settings) -> Window {
 }
 
 /// Opens the program with what `launch` makes.
-pub(crate) fn open_with(size: [f32; 2], scale: f32, settings: Settings, launch: impl Fn() -> Launch + 'static) -> Window {
+pub(crate) fn open_with(
+    size: [f32; 2],
+    scale: f32,
+    settings: Settings,
+    launch: impl Fn() -> Launch + 'static,
+) -> Window {
     let gpu = gpu();
     let frame = move |ui: &mut egui::Ui, app: &mut Option<App>| {
         app.get_or_insert_with(|| App::new(gpu, FORMAT, ui.ctx(), launch(), settings.clone())).frame(ui);

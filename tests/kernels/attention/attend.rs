@@ -6,7 +6,7 @@ use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, ru
 const MASKED: f64 = -1e29;
 
 /// Every way to compute attention.
-pub(super) const VARIANTS: &[&[&str]] =
+pub(crate) const VARIANTS: &[&[&str]] =
     &[&["streamed"], &["slabs", "forward"], &["slabs", "forward_rows"], &["slabs", "forward_rows4"]];
 
 /// Softmax attention of Z matrices, query by query; inputs q, k, v and, if there is a fourth, a key bias.
