@@ -7,7 +7,7 @@ use lara_runtime::random::philox;
 use lara_runtime::{Gpu, GpuOptions, Parameters, Plan, Role, Tape, Tensor, Tune};
 
 use crate::case::{Case, Kind};
-use crate::{Dual, Real};
+use crate::{Dual, GOLDEN_TOLERANCE, GOLDEN_VARIANTS, Golden, GoldenCase, Real};
 
 /// A naive implementation, generic over the number.
 pub trait Reference {
@@ -261,4 +261,22 @@ pub fn assert_close(name: &str, want: &[f64], got: &[f64], tolerance: f64) {
         let error = (w - g).abs() / scale;
         assert!(error <= tolerance, "{name}: [{at}] is {g}, not {w} (relative error {error:.1e})");
     }
+}
+
+/// Compares every golden case whose name begins with `prefix` with what the GPU gives, in every variant, and
+/// returns how many cases there are.
+///
+/// # Panics
+/// With the case's name and its error.
+pub fn check_golden(prefix: &str) -> usize {
+    let golden = Golden::load();
+    let names: Vec<&str> = golden.names().filter(|name| name.starts_with(prefix)).collect();
+    for name in &names {
+        let case = GoldenCase::parse(name).unwrap_or_else(|e| panic!("{e}"));
+        for preferred in GOLDEN_VARIANTS {
+            let got = pollster::block_on(case.output(adapter(), preferred)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_close(&format!("{name} {preferred:?}"), golden.case(name), &got, GOLDEN_TOLERANCE);
+        }
+    }
+    names.len()
 }

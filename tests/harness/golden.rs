@@ -9,17 +9,16 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Reads the file beside the tests.
+    /// Reads the file beside the tests, which is part of the program: a page has no files.
     ///
     /// # Panics
-    /// If the file is missing or not what it should be.
+    /// If it is not what it should be.
     pub fn load() -> Golden {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/attention.json");
-        let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let text = include_str!("../golden/attention.json");
+        let json: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("attention.json: {e}"));
         let cases =
             json["cases"].as_object().map(|cases| cases.iter().map(|(name, v)| (name.clone(), flat(v))).collect());
-        Golden { cases: cases.unwrap_or_else(|| panic!("{path} has no cases")) }
+        Golden { cases: cases.unwrap_or_else(|| panic!("attention.json has no cases")) }
     }
 
     /// The output of a case as [2, N, 16], flat.

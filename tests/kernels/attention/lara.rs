@@ -1,9 +1,6 @@
-use lara_runtime::attention::{
-    AttentionConfig, Context, Grid, JoinHeads, MechanismKind, MisType, Noise, Padding, PoolModule, ProposalGen, Qkv,
-    mechanism,
-};
+use lara_runtime::attention::{AttentionConfig, Grid, MisType, Noise, Padding, PoolModule, ProposalGen};
 use lara_runtime::{Header, Mode, Parameters, Tape, Tensor};
-use lara_tests::{Case, Golden, Reference, adapter, assert_close, check, golden_inputs, random, run, tune};
+use lara_tests::{Reference, adapter, assert_close, check, random, run, tune};
 
 use super::attend::VARIANTS;
 use super::lara_reference::Lara;
@@ -218,92 +215,8 @@ fn draws_its_noise_while_training() {
     }
 }
 
-fn golden_parameters(case: Case<'_>) -> Case<'_> {
-    let mut case = case;
-    for (side, phase) in [("q_landmarks", 0.0), ("k_landmarks", 0.6)] {
-        let weight = |i: usize| {
-            let (o, i) = ((i / 8) as f64, (i % 8) as f64);
-            f64::from(u8::from(o == i)) + 0.1 * (0.9 * o + 0.4 * i + phase).sin()
-        };
-        let eight = |f: &dyn Fn(f64) -> f64| (0..8).map(|j| f(f64::from(j))).collect::<Vec<f64>>();
-        case = case
-            .parameter(format!("{side}.linear.weight"), [8, 8], (0..64).map(weight).collect())
-            .parameter(format!("{side}.linear.bias"), [8], eight(&|o| 0.05 * (o + phase).cos()))
-            .parameter(format!("{side}.norm.weight"), [8], eight(&|j| 1.0 + 0.1 * (j + phase).sin()))
-            .parameter(format!("{side}.norm.bias"), [8], eight(&|j| 0.02 * j - 0.05));
-    }
-    case
-}
-
-/// A golden case, read from its name: `lara2d_<mis>_<proposals>_a<alpha>_<mode>` or `lara1d_n<N>_<mis>_<mask>_eval`.
-struct GoldenCase {
-    config: AttentionConfig,
-    tokens: usize,
-    grid: Grid,
-    noisy: bool,
-    padded: bool,
-}
-
-impl GoldenCase {
-    fn parse(name: &str) -> GoldenCase {
-        let parts: Vec<&str> = name.split('_').collect();
-        let mut config = AttentionConfig { mechanism: MechanismKind::Lara, num_landmarks: 4, ..Default::default() };
-        config.padding = Padding::Released;
-        let named = |text: &str| serde_json::Value::String(text.to_owned());
-        let on_grid = parts[0] == "lara2d";
-        let [mis, proposals] = if on_grid { [parts[1], parts[2]] } else { [parts[2], "adaptive-1d"] };
-        config.mis_type = serde_json::from_value(named(mis)).expect("a weighting");
-        config.proposal_gen = serde_json::from_value(named(proposals)).expect("a generator");
-        if on_grid {
-            config.alpha_coeff = parts[3][1..].parse().expect("alpha");
-        }
-        config.use_antithetics = name.ends_with("antithetics");
-        config.use_multisample = name.ends_with("multisample");
-        let tokens = if on_grid { 16 } else { parts[1][1..].parse().expect("a number of tokens") };
-        let grid = if on_grid { Grid::Plane([4, 4]) } else { Grid::Sequence };
-        GoldenCase { config, tokens, grid, noisy: name.contains("train"), padded: name.contains("pad5") }
-    }
-
-    fn run(&self, name: &str, preferred: &[&str]) -> Vec<f64> {
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-            let noise = self.noisy.then(|| x[3]);
-            let key_padding_mask = self.padded.then(|| x[3]);
-            let context = Context { grid: self.grid, noise, key_padding_mask, ..Context::default() };
-            let out = mechanism(&self.config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &context);
-            vec![tape.apply(JoinHeads, &[out])]
-        };
-        let mut case = Case::new(name, &build).mode(Mode::Eval);
-        for values in golden_inputs(self.tokens) {
-            case = case.constant([2, 2, self.tokens, 8], values);
-        }
-        if self.noisy {
-            let landmarks = if self.config.use_multisample { 8 } else { 4 };
-            let noise = (0..32 * landmarks).map(|i| 2.0_f64.sqrt() * (2.399 * i as f64 + 0.3).sin()).collect();
-            case = case.constant([2, 2, landmarks, 8], noise);
-        }
-        if self.padded {
-            let padded = |i: usize| i >= self.tokens && i + 5 >= 2 * self.tokens;
-            let mask = (0..2 * self.tokens).map(|i| f64::from(u8::from(padded(i)))).collect();
-            case = case.constant([2, self.tokens], mask);
-        }
-        if self.config.proposal_gen != ProposalGen::NoParamPool {
-            case = golden_parameters(case);
-        }
-        run(&case, preferred, 1).outputs.remove(0)
-    }
-}
-
 /// The outputs of the authors' code in float64, all 40 of LARA.
 #[test]
 fn gives_the_golden_values() {
-    let golden = Golden::load();
-    let names: Vec<&str> = golden.names().filter(|name| name.starts_with("lara")).collect();
-    assert_eq!(names.len(), 40, "{names:?}");
-    for name in names {
-        let case = GoldenCase::parse(name);
-        for preferred in VARIANTS {
-            let got = case.run(name, preferred);
-            assert_close(&format!("{name} {preferred:?}"), golden.case(name), &got, 2e-5);
-        }
-    }
+    assert_eq!(lara_tests::check_golden("lara"), 40);
 }

@@ -1,6 +1,6 @@
-use lara_runtime::attention::{AttentionConfig, Context, JoinHeads, MechanismKind, Noise, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Noise, Qkv, mechanism};
 use lara_runtime::{Header, Mode, Parameters, Plan, Role, Tape, Tensor};
-use lara_tests::{Case, Golden, Real, Reference, adapter, assert_close, check, golden_inputs, random, run, tune};
+use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
 
 use super::attend::{Exact, Sizes, VARIANTS};
 use super::draw_keys::{host_key, host_softmax, host_uniform};
@@ -253,33 +253,7 @@ fn draws_its_keys_always_and_its_noise_while_training() {
 /// The outputs of the authors' code in float64.
 #[test]
 fn gives_the_golden_values() {
-    let golden = Golden::load();
-    let mut tried = 0;
-    for (name, num_samples, noisy) in [
-        ("ra_ns0_eval", 0, false),
-        ("ra_ns0_train", 0, true),
-        ("ra_ns-1_eval", -1, false),
-        ("ra_ns-1_train", -1, true),
-        ("ra_ns1_eval_idx", 1, false),
-        ("ra_ns1_train_idx", 1, true),
-    ] {
-        tried += 1;
-        let mut ra = Ra::new([2, 2, 16, 16, 8], num_samples);
-        if noisy {
-            ra.noise = (0..512).map(|i| 2.0_f64.sqrt() * (2.399 * f64::from(i) + 0.3).sin()).collect();
-        }
-        let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-            let out = ra.record(tape, x);
-            vec![tape.apply(JoinHeads, &[out])]
-        };
-        let mut case = ra.case(&build).mode(Mode::Eval);
-        golden_inputs(16).into_iter().enumerate().for_each(|(i, values)| case.set(i, values));
-        for preferred in VARIANTS {
-            let outputs = run(&case, preferred, 1).outputs;
-            assert_close(&format!("{name} {preferred:?}"), golden.case(name), &outputs[0], 2e-5);
-        }
-    }
-    assert_eq!(tried, golden.names().filter(|name| name.starts_with("ra_")).count(), "a golden case is not tried");
+    assert_eq!(lara_tests::check_golden("ra_"), 6);
 }
 
 /// Weights times values are the output; rows sum to 1, or to 0 where no key is seen.

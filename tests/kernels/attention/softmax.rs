@@ -226,24 +226,5 @@ fn causal_is_refused_by_mechanisms_that_have_no_such_form() {
 
 #[test]
 fn gives_the_golden_values() {
-    use lara_runtime::attention::{Context, JoinHeads, Qkv, Softmax};
-    let golden = lara_tests::Golden::load();
-    let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-        use lara_runtime::attention::Attention;
-        let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
-        let out = Softmax::default().attend(tape, qkv, &Context::default());
-        vec![tape.apply(JoinHeads, &[out])]
-    };
-    let mut case = Case::new("softmax", &build);
-    for values in lara_tests::golden_inputs(16) {
-        case = case.constant([2, 2, 16, 8], values);
-    }
-    for preferred in super::attend::VARIANTS {
-        lara_tests::assert_close(
-            "golden",
-            golden.case("softmax"),
-            &lara_tests::run(&case, preferred, 1).outputs[0],
-            2e-5,
-        );
-    }
+    assert_eq!(lara_tests::check_golden("softmax"), 1);
 }
