@@ -19,6 +19,7 @@ pub mod panes;
 pub mod pictures;
 pub mod settings;
 pub mod training;
+pub mod web;
 
 pub use app::{App, Launch, Status};
 pub use colormap::Colormap;

@@ -1,0 +1,179 @@
+//! The viewer in a browser: how a page starts it, what the page's address may ask for, and what a script on the page (or
+//! a test that drives one) can see of it: the object `window.lara_status`, with the fields of [`crate::Status`].
+
+#[cfg(target_arch = "wasm32")]
+pub use page::{download, start};
+
+/// What the address of the page asks for, behind its `?`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `train=5`: training on the digits starts by itself and stops when this many steps have been taken.
+    pub train_steps: Option<u64>,
+}
+
+impl Options {
+    /// Reads `?train=5`. What is not known is passed over: addresses collect parameters that are meant for others.
+    ///
+    /// # Errors
+    /// A sentence if a value is not a number.
+    pub fn parse(query: &str) -> Result<Options, String> {
+        let mut options = Options::default();
+        for pair in query.trim_start_matches('?').split('&') {
+            if let Some(steps) = pair.strip_prefix("train=") {
+                options.train_steps = Some(steps.parse().map_err(|_| {
+                    format!("train={steps} in the page's address is no number of steps; write for instance ?train=5")
+                })?);
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// What exists in a browser only.
+#[cfg(target_arch = "wasm32")]
+mod page {
+    use std::time::Duration;
+
+    use eframe::egui_wgpu::WgpuConfiguration;
+    use lara_runtime::attention::MechanismKind;
+    use lara_runtime::{Gpu, GpuOptions};
+    use wasm_bindgen::prelude::*;
+    use web_sys::js_sys::{Array, Function, JSON, Reflect, Uint8Array};
+
+    use super::Options;
+    use crate::inspect::Subject;
+    use crate::pictures::Gallery;
+    use crate::settings::Settings;
+    use crate::{App, Launch, Status};
+
+    /// Where settings lie in the browser's storage.
+    const SETTINGS: &str = "lara-settings";
+    /// Digits to choose from.
+    const DIGITS: usize = 120;
+
+    /// Opens the adapter and runs the viewer on `canvas`, with the embedded digits and the model that comes with the
+    /// program. Returns when it runs.
+    ///
+    /// # Errors
+    /// A sentence, if there is no adapter or the canvas cannot be drawn on. The page shows it.
+    #[wasm_bindgen]
+    pub async fn start(canvas: web_sys::HtmlCanvasElement) -> Result<(), JsValue> {
+        let sentence = |error: &dyn std::fmt::Display| JsValue::from_str(&error.to_string());
+        // The runner's hook goes over this one and logs the panic with its stack.
+        std::panic::set_hook(Box::new(|panic| show_error(&format!("This is a bug in lara: {panic}"))));
+        publish(&Status::default());
+        let query = web_sys::window().and_then(|w| w.location().search().ok()).unwrap_or_default();
+        let (options, notes) = match Options::parse(&query) {
+            Ok(options) => (options, Vec::new()),
+            Err(note) => (Options::default(), vec![note]),
+        };
+        let gpu = Gpu::open(&GpuOptions::default()).await.map_err(|error| sentence(&error))?;
+        let subject = Subject::bundled().map_err(|error| sentence(&error))?;
+        let gallery = Gallery::digits(DIGITS).map_err(|error| sentence(&error))?;
+        let launch = Launch { subject, gallery, training: None, notes };
+        let wgpu_options = WgpuConfiguration { wgpu_setup: crate::wgpu_setup(&gpu), ..Default::default() };
+        let create = move |context: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, _> {
+            let format = context.wgpu_render_state.as_ref().ok_or("the page has no wgpu renderer")?.target_format;
+            let stored = context.storage.and_then(|storage| eframe::get_value::<Settings>(storage, SETTINGS));
+            let app = App::new(&gpu, format, &context.egui_ctx, launch, stored.unwrap_or_default());
+            Ok(Box::new(Page { app, train_steps: options.train_steps, is_training: false }) as Box<dyn eframe::App>)
+        };
+        let web_options = eframe::WebOptions { wgpu_options, ..Default::default() };
+        eframe::WebRunner::new().start(canvas, web_options, Box::new(create)).await
+    }
+
+    /// The viewer as a page.
+    struct Page {
+        app: App,
+        /// Steps that the address asks for, until they are taken.
+        train_steps: Option<u64>,
+        is_training: bool,
+    }
+
+    impl Page {
+        /// Trains as the address asks, from the first map on.
+        fn train(&mut self) {
+            let Some(steps) = self.train_steps else { return };
+            if !self.is_training && self.app.status().ready {
+                self.is_training = true;
+                let training = self.app.training_mut();
+                if let Err(error) = training.start_digits(MechanismKind::Lara) {
+                    show_error(&error.to_string());
+                    self.train_steps = None;
+                }
+            } else if self.is_training && self.app.status().train_steps >= steps {
+                self.app.training_mut().control().stop();
+                self.train_steps = None;
+            }
+        }
+    }
+
+    impl eframe::App for Page {
+        fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
+            self.app.frame(ui);
+            self.train();
+            publish(self.app.status());
+            // A device that is lost wakes nobody; this frame finds out.
+            ui.ctx().request_repaint_after(Duration::from_secs(1));
+        }
+
+        fn save(&mut self, storage: &mut dyn eframe::Storage) {
+            eframe::set_value(storage, SETTINGS, self.app.settings());
+        }
+    }
+
+    /// Puts the status where scripts of the page find it.
+    fn publish(status: &Status) {
+        let Some(window) = web_sys::window() else { return };
+        let Status { ready, frames, maps, train_steps, errors } = status;
+        let object = serde_json::json!({
+            "ready": ready, "frames": frames, "maps": maps, "train_steps": train_steps, "errors": errors,
+        });
+        if let Ok(object) = JSON::parse(&object.to_string()) {
+            // A window is extensible: setting a property of it does not fail.
+            let _ = Reflect::set(&window, &"lara_status".into(), &object);
+        }
+    }
+
+    /// Hands a file to the browser, which saves it among its downloads or asks where.
+    ///
+    /// # Errors
+    /// A sentence with the browser's words, if it refuses.
+    pub fn download(name: &str, bytes: &[u8]) -> Result<(), String> {
+        let offer = || -> Result<(), JsValue> {
+            let document = web_sys::window().and_then(|w| w.document()).ok_or("there is no page to download from")?;
+            // Of one piece: the array is copied into the blob at once.
+            let parts = Array::of1(&Uint8Array::from(bytes));
+            let blob = web_sys::Blob::new_with_u8_array_sequence(&parts)?;
+            let url = web_sys::Url::create_object_url_with_blob(&blob)?;
+            let link = document.create_element("a")?.dyn_into::<web_sys::HtmlAnchorElement>()?;
+            link.set_href(&url);
+            link.set_download(name);
+            link.click();
+            web_sys::Url::revoke_object_url(&url)
+        };
+        offer().map_err(|error| format!("the browser did not take {name}: {error:?}"))
+    }
+
+    /// Calls the page's `lara_error(text)`, which index.html defines; another page only has the console.
+    fn show_error(text: &str) {
+        let Some(window) = web_sys::window() else { return };
+        let function = Reflect::get(&window, &"lara_error".into()).ok().and_then(|f| f.dyn_into::<Function>().ok());
+        if let Some(function) = function {
+            let _ = function.call1(&window, &text.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+
+    #[test]
+    fn the_address_asks_for_training() {
+        assert_eq!(Options::parse(""), Ok(Options::default()));
+        assert_eq!(Options::parse("?utm=1"), Ok(Options::default()));
+        assert_eq!(Options::parse("?utm=1&train=5"), Ok(Options { train_steps: Some(5) }));
+        assert!(Options::parse("?train=-1").is_err_and(|sentence| sentence.contains("train=-1")));
+    }
+}
