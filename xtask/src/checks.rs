@@ -7,6 +7,7 @@ use clap::Args;
 use crate::Result;
 use crate::adapters::{Adapter, Vulkan};
 use crate::shell::{self, Keep, Task};
+use crate::web;
 
 /// The same packages and features in every stage, so that cargo builds each dependency once for all of them.
 const WHOLE: &str = "--workspace --all-features";
@@ -17,9 +18,12 @@ pub(crate) struct Options {
     /// Runs only the kernel tests, on this adapter: lavapipe, gl, swiftshader, or a part of a name, or an index.
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
-    /// Leaves out the docs, the doctests and the other adapters.
+    /// Leaves out the docs, the doctests, the other adapters and the browser.
     #[arg(long)]
     quick: bool,
+    /// Runs only the page, in a browser: the golden cases and the viewer.
+    #[arg(long, conflicts_with_all = ["adapter", "quick"])]
+    web: bool,
 }
 
 struct Stage {
@@ -36,6 +40,9 @@ enum Outcome {
 
 /// Runs every stage, prints a summary, and fails if one of them did.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.web {
+        return web::test();
+    }
     let stages = match &options.adapter {
         // Asked for by name, an adapter that is missing is an error, not something to leave out.
         Some(name) => vec![kernels_on(&Adapter::parse(name))?],
@@ -89,6 +96,10 @@ fn run_stage(stage: Stage) -> (String, Outcome, Duration, Vec<String>) {
 
 /// The test runner's own totals, repeated in the summary: a log is read from its end.
 fn closing_lines(output: &str) -> Vec<String> {
+    let of_page = |line: &&str| line.starts_with("web: ") && !line.starts_with("web: target");
+    if output.lines().any(|line| of_page(&line)) {
+        return output.lines().filter(of_page).map(str::to_owned).collect();
+    }
     // Under nextest each failed test's output holds a total of its own, which says nothing.
     if let Some(line) = output.lines().find(|line| line.contains("Summary") && line.contains("tests run:")) {
         return vec![line.trim().to_owned()];
@@ -119,6 +130,7 @@ fn all(quick: bool) -> Vec<Stage> {
     }
     let or_skipped = |adapter| kernels_on(adapter).unwrap_or_else(|why| Stage { name: title(adapter), task: Err(why) });
     stages.extend(others.iter().map(or_skipped));
+    stages.push(Stage { name: "the page in a browser".into(), task: web::stage() });
     stages
 }
 

@@ -1,4 +1,4 @@
-//! The chores of the workspace: `cargo xtask setup | demo | test | shader-stats`.
+//! The chores of the workspace: `cargo xtask setup | demo | web | test | shader-stats`.
 #![expect(clippy::print_stdout, reason = "a command line tool: what it prints is what it is for")]
 
 mod adapters;
@@ -9,6 +9,7 @@ mod report;
 mod setup;
 mod shell;
 mod stats;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +35,12 @@ enum Chore {
     Demo(demo::Options),
     /// Everything that CI runs: format, clippy, docs, tests, doctests, and the kernel tests on every other adapter.
     Test(checks::Options),
+    /// Builds the viewer for browsers (WebGPU) into target/web, and serves it on this machine if asked to.
+    Web(web::Options),
+    /// The same in a build of xtask that has what this chore needs.
+    #[cfg(feature = "web")]
+    #[command(hide = true)]
+    WebInside(web::Inside),
     /// What AMD's compiler makes of every kernel (registers, spills, occupancy), without the card.
     ShaderStats(stats::Options),
     /// One architecture's table, in a process that was started with the null device in its environment.
@@ -48,6 +55,9 @@ fn main() -> ExitCode {
         Chore::Setup(options) => setup::run(&options),
         Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => checks::run(&options),
+        Chore::Web(options) => web::run(&options),
+        #[cfg(feature = "web")]
+        Chore::WebInside(inside) => web::run_inside(&inside),
         Chore::ShaderStats(options) => stats::run(&options),
         #[cfg(feature = "shader-stats")]
         Chore::ShaderStatsOfNullDevice(options) => stats::run_on_null_device(&options),

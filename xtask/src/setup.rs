@@ -97,9 +97,9 @@ fn install(system: &System) -> Result<()> {
             Err(why) => println!("setup: {why}\nsetup: taking the release's own packages instead, which are slower."),
         }
     } else {
-        as_root("apt-get")?.words("update").run()?;
+        as_root("apt-get", &PACKAGES)?.words("update").run()?;
     }
-    as_root("apt-get")?.words("install -y --no-install-recommends").args(PACKAGES).run()
+    as_root("apt-get", &PACKAGES)?.words("install -y --no-install-recommends").args(PACKAGES).run()
 }
 
 fn install_from_backports(codename: &str) -> Result<()> {
@@ -108,8 +108,12 @@ fn install_from_backports(codename: &str) -> Result<()> {
         println!("setup: from {suite}, which is added as {}", entry.file.display());
         add(&entry)?;
     }
-    as_root("apt-get")?.words("update").run()?;
-    as_root("apt-get")?.words("install -y --no-install-recommends -t").args([suite.as_str()]).args(PACKAGES).run()
+    as_root("apt-get", &PACKAGES)?.words("update").run()?;
+    as_root("apt-get", &PACKAGES)?
+        .words("install -y --no-install-recommends -t")
+        .args([suite.as_str()])
+        .args(PACKAGES)
+        .run()
 }
 
 fn add(entry: &Entry) -> Result<()> {
@@ -120,11 +124,11 @@ fn add(entry: &Entry) -> Result<()> {
     let draft = std::env::temp_dir().join("lara-backports");
     std::fs::write(&draft, &entry.text).map_err(|e| format!("cannot write {}: {e}", draft.display()))?;
     let paths = [draft.as_path(), entry.file.as_path()].map(|path: &Path| path.to_string_lossy().into_owned());
-    as_root("install")?.words("-m 644").args(paths).run()
+    as_root("install", &PACKAGES)?.words("-m 644").args(paths).run()
 }
 
-/// `program` with the rights to install: ours if we are root, sudo's otherwise.
-fn as_root(program: &str) -> Result<Task> {
+/// `program` with the rights to install `packages`: ours if we are root, sudo's otherwise.
+pub(crate) fn as_root(program: &str, packages: &[&str]) -> Result<Task> {
     let quiet = ("DEBIAN_FRONTEND", "noninteractive");
     if is_root() {
         return Ok(Task::new(program).env(quiet.0, quiet.1));
@@ -132,7 +136,7 @@ fn as_root(program: &str) -> Result<Task> {
     shell::find("sudo").ok_or_else(|| {
         format!(
             "installing needs root and there is no sudo: run this as root, or `apt-get install {}`",
-            PACKAGES.join(" ")
+            packages.join(" ")
         )
     })?;
     // sudo drops the environment, so the variable goes on its line.
@@ -144,13 +148,13 @@ fn is_root() -> bool {
 }
 
 /// The distribution, as /etc/os-release names it.
-struct System {
+pub(crate) struct System {
     names: String,
     codename: String,
 }
 
 impl System {
-    fn read() -> System {
+    pub(crate) fn read() -> System {
         let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -163,7 +167,7 @@ impl System {
         self.names.split_whitespace().any(|word| word == name)
     }
 
-    fn debian_like(&self) -> bool {
+    pub(crate) fn debian_like(&self) -> bool {
         self.is("debian") || self.is("ubuntu")
     }
 
