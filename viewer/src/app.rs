@@ -21,6 +21,9 @@ use crate::pictures::Gallery;
 use crate::settings::{Focus, Page, Settings};
 use crate::training::Training;
 
+/// Runs of a fresh plan until its time means something.
+const WARM_UP: usize = 3;
+
 /// Something that takes its time.
 pub(crate) enum Stage<T> {
     Empty,
@@ -382,10 +385,9 @@ impl App {
         }
         self.follow_training();
         let settled = self.inspector.settle();
-        if self.messages.keep(settled).unwrap_or(false) {
-            self.image_is_stale = true;
-        }
-        if let Err(error) = self.run_inspector() {
+        let fresh = self.messages.keep(settled).unwrap_or(false);
+        self.image_is_stale |= fresh;
+        if let Err(error) = self.run_inspector(if fresh { WARM_UP } else { 1 }) {
             self.messages.problem(error);
         }
     }
@@ -404,13 +406,16 @@ impl App {
         }
     }
 
-    fn run_inspector(&mut self) -> Result<()> {
+    /// `times` is how often an image is run: the time that is shown is that of the last run.
+    fn run_inspector(&mut self, times: usize) -> Result<()> {
         let input = if self.image_is_stale { self.input() } else { None };
         let layer = self.settings.layer;
         let Some(inspector) = self.inspector.ready() else { return Ok(()) };
         let sizes = inspector.sizes();
         if let Some(input) = &input {
-            inspector.run(input, 0)?;
+            for _ in 0..times {
+                inspector.run(input, 0)?;
+            }
             (self.image_is_stale, self.rows_are_stale) = (false, true);
             self.rollout.image_changed();
             self.compare.image_changed();

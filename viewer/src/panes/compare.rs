@@ -3,7 +3,7 @@
 use egui::{Color32, ComboBox, Pos2, Rect, ScrollArea, Sense, Slider, Ui, Vec2, WidgetInfo};
 use lara_runtime::attention::{AttentionConfig, MechanismKind};
 
-use super::image::{patch_rect, point};
+use super::image::{mark_query, point};
 use super::legend::{self, Ends, number};
 use super::mechanism;
 use crate::app::{App, Stage};
@@ -41,6 +41,8 @@ struct Column {
 pub(crate) struct Compare {
     columns: Vec<Column>,
     reference: Stage<Inspector>,
+    /// Rows of exact softmax, [slots, heads + 1, tokens], for the ends of scales.
+    exact: Vec<f32>,
     view: View,
     redraws: usize,
     draw: u32,
@@ -54,6 +56,7 @@ impl Default for Compare {
         Compare {
             columns: Vec::new(),
             reference: Stage::Empty,
+            exact: Vec::new(),
             view: View::Attention,
             redraws: 16,
             draw: 0,
@@ -177,7 +180,9 @@ fn update(app: &mut App) -> Result<()> {
         reference.look(queries, &[*layer], Some(*layer))?;
     }
     compare.looked = looked;
-    reference.news()?;
+    if let Some((_, rows)) = reference.news()?.rows {
+        compare.exact = rows;
+    }
     let mut is_waiting = false;
     for column in &mut compare.columns {
         let (queries, layer) = compare.looked.as_ref().map_or((&[] as &[Query], 0), |(q, l)| (q, *l));
@@ -273,10 +278,7 @@ fn column(app: &mut App, ui: &mut Ui, index: usize, width: f32) {
         ui.put(Rect::from_center_size(rect.center(), Vec2::splat(28.0)), egui::Spinner::new());
     }
     ui.painter().extend(paint(app, index, rect));
-    if let Query::Patch(patch) = app.focus.current(sizes.prefix > 0) {
-        let stroke = egui::Stroke::new(1.5, Color32::WHITE);
-        ui.painter().rect_stroke(patch_rect(rect, sizes.grid, patch), 0.0, stroke, egui::StrokeKind::Inside);
-    }
+    mark_query(app, ui, rect, sizes);
     numbers(app, ui, index, side);
     settings(app, ui, index);
 }
@@ -378,9 +380,12 @@ fn numbers(app: &App, ui: &mut Ui, index: usize, side: f32) {
     });
 }
 
-/// The largest exact weight of the row; 0 until it is known.
+/// The largest exact weight of a patch in the row in front; 0 until it is known.
 fn exact_high(app: &App) -> f32 {
-    app.row(0).map_or(0.0, |row| row.iter().copied().fold(0.0, f32::max))
+    let Stage::Ready(reference) = &app.compare.reference else { return 0.0 };
+    let (sizes, row) = (reference.sizes(), reference.row(app.settings.head, 0));
+    let row = row.and_then(|row| app.compare.exact.chunks(sizes.tokens()).nth(row));
+    row.map_or(0.0, |row| row[sizes.prefix..].iter().copied().fold(0.0, f32::max))
 }
 
 fn settings(app: &mut App, ui: &mut Ui, index: usize) {

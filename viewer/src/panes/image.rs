@@ -130,18 +130,25 @@ pub(crate) fn overlay(
 }
 
 fn outline(app: &App, ui: &Ui, rect: Rect, sizes: Sizes) {
-    let stroke = |patch: Rect, color: Color32| {
-        ui.painter().rect_stroke(patch, 0.0, Stroke::new(3.0, Color32::from_black_alpha(160)), StrokeKind::Inside);
-        ui.painter().rect_stroke(patch, 0.0, Stroke::new(1.5, color), StrokeKind::Inside);
-    };
     for (query, color) in app.focus.pinned.iter().zip(PIN_COLORS) {
         if let Query::Patch(patch) = *query {
-            stroke(patch_rect(rect, sizes.grid, patch), color);
+            mark(ui, patch_rect(rect, sizes.grid, patch), color);
         }
     }
+    mark_query(app, ui, rect, sizes);
+}
+
+/// Frames the patch whose attention is in front.
+pub(crate) fn mark_query(app: &App, ui: &Ui, rect: Rect, sizes: Sizes) {
     if let Query::Patch(patch) = app.focus.current(sizes.prefix > 0) {
-        stroke(patch_rect(rect, sizes.grid, patch), Color32::WHITE);
+        mark(ui, patch_rect(rect, sizes.grid, patch), Color32::WHITE);
     }
+}
+
+/// A frame that is seen on light and on dark colours.
+fn mark(ui: &Ui, patch: Rect, color: Color32) {
+    ui.painter().rect_stroke(patch, 0.0, Stroke::new(3.0, Color32::from_black_alpha(160)), StrokeKind::Inside);
+    ui.painter().rect_stroke(patch, 0.0, Stroke::new(1.5, color), StrokeKind::Inside);
 }
 
 fn caption(app: &App, ui: &mut Ui, sizes: Sizes, side: f32) {

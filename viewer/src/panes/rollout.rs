@@ -5,7 +5,7 @@ use lara_models::top;
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
 
-use super::image::{patch_rect, point};
+use super::image::{mark_query, point};
 use super::legend::{self, Ends, number};
 use crate::app::{App, Stage};
 use crate::error::Result;
@@ -311,10 +311,7 @@ fn large(app: &mut App, ui: &mut Ui) {
     let source = app.rollout.looked.as_ref().and_then(|_| app.rollout.engine()?.rollout());
     ui.painter().extend(source.map(|(values, scale)| overlay(app, rect, values, scale, app.settings.opacity)));
     let query = app.focus.current(sizes.prefix > 0);
-    if let Query::Patch(patch) = query {
-        let stroke = egui::Stroke::new(1.5, Color32::WHITE);
-        ui.painter().rect_stroke(patch_rect(rect, sizes.grid, patch), 0.0, stroke, egui::StrokeKind::Inside);
-    }
+    mark_query(app, ui, rect, sizes);
     ui.label(format!("what flows into the {} through {} layers", query.label(sizes.grid), sizes.layers));
     let high = app.rollout.largest;
     let ends = if app.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
