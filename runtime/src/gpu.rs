@@ -183,8 +183,9 @@ impl Gpu {
         let failure = Arc::new(Mutex::new(None));
         let lost = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the last handle also "loses" the device; that is no failure.
-            if reason != wgpu::DeviceLostReason::Destroyed {
+            // Dropping the last handle also "loses" the device; that is no failure. In a browser nothing is dropped that
+            // way, and a crashed graphics process calls its devices destroyed, too.
+            if cfg!(target_arch = "wasm32") || reason != wgpu::DeviceLostReason::Destroyed {
                 *lock(&lost) = Some(Failure::Lost(message));
             }
         });
