@@ -85,6 +85,8 @@ pub struct Launch {
 pub struct Status {
     /// The model is compiled and its first map was worked out.
     pub ready: bool,
+    /// Something is being compiled or drawn for the open page.
+    pub busy: bool,
     /// Frames painted.
     pub frames: u64,
     /// Times that rows of attention were worked out.
@@ -308,6 +310,7 @@ impl App {
             return;
         }
         panes::layout(self, ui);
+        self.status.busy = self.is_busy();
         self.status.errors = self.messages.texts().map(str::to_owned).collect();
     }
 

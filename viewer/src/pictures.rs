@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use lara_models::data::{Dataset, Digits, ImageShape, Split};
 
-use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::error::Error;
+use crate::error::Result;
 
 /// One image, as the data set or the file gave it.
 #[derive(Clone, Debug)]

@@ -4,24 +4,36 @@
 #[cfg(target_arch = "wasm32")]
 pub use page::{download, start};
 
+use crate::settings::Page;
+
 /// What the address of the page asks for, behind its `?`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// `train=5`: training on the digits starts by itself and stops when this many steps have been taken.
     pub train_steps: Option<u64>,
+    /// `page=compare`: the page that opens, whichever was open last.
+    pub page: Option<Page>,
 }
 
 impl Options {
-    /// Reads `?train=5`. What is not known is passed over: addresses collect parameters that are meant for others.
+    /// Reads `?train=5&page=compare`. What is not known is passed over: addresses collect parameters that are meant for others.
     ///
     /// # Errors
-    /// A sentence if a value is not a number.
+    /// A sentence if a value is not a number, or no page.
     pub fn parse(query: &str) -> Result<Options, String> {
         let mut options = Options::default();
         for pair in query.trim_start_matches('?').split('&') {
             if let Some(steps) = pair.strip_prefix("train=") {
                 options.train_steps = Some(steps.parse().map_err(|_| {
                     format!("train={steps} in the page's address is no number of steps; write for instance ?train=5")
+                })?);
+            }
+            if let Some(name) = pair.strip_prefix("page=") {
+                let known = Page::ALL.map(|page| page.title().to_lowercase());
+                let at = known.iter().position(|known| *known == name.to_lowercase());
+                let page = at.map(|at| Page::ALL[at]);
+                options.page = Some(page.ok_or_else(|| {
+                    format!("page={name} in the page's address is no page; there are {}", known.join(", "))
                 })?);
             }
         }
@@ -75,22 +87,25 @@ mod page {
         let create = move |context: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, _> {
             let format = context.wgpu_render_state.as_ref().ok_or("the page has no wgpu renderer")?.target_format;
             let stored = context.storage.and_then(|storage| eframe::get_value::<Settings>(storage, SETTINGS));
-            let app = App::new(&gpu, format, &context.egui_ctx, launch, stored.unwrap_or_default());
-            Ok(Box::new(Page { app, train_steps: options.train_steps, is_training: false }) as Box<dyn eframe::App>)
+            let mut settings = stored.unwrap_or_default();
+            settings.page = options.page.unwrap_or(settings.page);
+            let app = App::new(&gpu, format, &context.egui_ctx, launch, settings);
+            let (train_steps, is_training) = (options.train_steps, false);
+            Ok(Box::new(Tab { app, train_steps, is_training }) as Box<dyn eframe::App>)
         };
         let web_options = eframe::WebOptions { wgpu_options, ..Default::default() };
         eframe::WebRunner::new().start(canvas, web_options, Box::new(create)).await
     }
 
     /// The viewer as a page.
-    struct Page {
+    struct Tab {
         app: App,
         /// Steps that the address asks for, until they are taken.
         train_steps: Option<u64>,
         is_training: bool,
     }
 
-    impl Page {
+    impl Tab {
         /// Trains as the address asks, from the first map on.
         fn train(&mut self) {
             let Some(steps) = self.train_steps else { return };
@@ -108,11 +123,14 @@ mod page {
         }
     }
 
-    impl eframe::App for Page {
+    impl eframe::App for Tab {
         fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
             self.app.frame(ui);
             self.train();
             publish(self.app.status());
+            if let Some(why) = self.app.lost() {
+                show_error(&format!("{why} Reload the page to start again."));
+            }
             // A device that is lost wakes nobody; this frame finds out.
             ui.ctx().request_repaint_after(Duration::from_secs(1));
         }
@@ -125,9 +143,9 @@ mod page {
     /// Puts the status where scripts of the page find it.
     fn publish(status: &Status) {
         let Some(window) = web_sys::window() else { return };
-        let Status { ready, frames, maps, train_steps, errors } = status;
+        let Status { ready, busy, frames, maps, train_steps, errors } = status;
         let object = serde_json::json!({
-            "ready": ready, "frames": frames, "maps": maps, "train_steps": train_steps, "errors": errors,
+            "ready": ready, "busy": busy, "frames": frames, "maps": maps, "train_steps": train_steps, "errors": errors,
         });
         if let Ok(object) = JSON::parse(&object.to_string()) {
             // A window is extensible: setting a property of it does not fail.
@@ -167,13 +185,15 @@ mod page {
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
+    use super::{Options, Page};
 
     #[test]
     fn the_address_asks_for_training() {
         assert_eq!(Options::parse(""), Ok(Options::default()));
         assert_eq!(Options::parse("?utm=1"), Ok(Options::default()));
-        assert_eq!(Options::parse("?utm=1&train=5"), Ok(Options { train_steps: Some(5) }));
+        assert_eq!(Options::parse("?utm=1&train=5"), Ok(Options { train_steps: Some(5), page: None }));
+        assert_eq!(Options::parse("?page=compare"), Ok(Options { train_steps: None, page: Some(Page::Compare) }));
+        assert!(Options::parse("?page=home").is_err_and(|sentence| sentence.contains("performance")));
         assert!(Options::parse("?train=-1").is_err_and(|sentence| sentence.contains("train=-1")));
     }
 }

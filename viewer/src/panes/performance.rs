@@ -1,8 +1,10 @@
 //! The adapter, memory by purpose, and the time of every dispatch.
 
 use egui::{Grid, ScrollArea, Ui};
+use lara_runtime::human_bytes;
 use lara_runtime::profile::{Timing, profile};
-use lara_runtime::{AdapterReport, Gpu, human_bytes};
+#[cfg(not(target_arch = "wasm32"))]
+use lara_runtime::{AdapterReport, Gpu};
 
 use crate::app::{App, Stage};
 use crate::job::Job;
@@ -10,12 +12,17 @@ use crate::job::Job;
 /// What has been measured and listed.
 pub(crate) struct Performance {
     timings: Stage<Vec<Timing>>,
+    #[cfg(not(target_arch = "wasm32"))]
     adapters: Stage<Vec<AdapterReport>>,
 }
 
 impl Default for Performance {
     fn default() -> Self {
-        Performance { timings: Stage::Empty, adapters: Stage::Empty }
+        Performance {
+            timings: Stage::Empty,
+            #[cfg(not(target_arch = "wasm32"))]
+            adapters: Stage::Empty,
+        }
     }
 }
 
@@ -51,8 +58,9 @@ fn adapter(app: &mut App, ui: &mut Ui) {
     ui.collapsing("Start again on another adapter", |ui| adapters(app, ui));
 }
 
-/// A button for every adapter; the window opens again on the one that is chosen.
-pub(crate) fn adapters(app: &mut App, ui: &mut Ui) {
+/// A button for every adapter (a browser has one); the window opens again on the one that is chosen.
+#[cfg(not(target_arch = "wasm32"))]
+fn adapters(app: &mut App, ui: &mut Ui) {
     if let Stage::Empty = app.performance.adapters {
         let list = || async { Ok(Gpu::list().await) };
         app.performance.adapters = Stage::Coming(Job::spawn(app.repaint.clone(), list));

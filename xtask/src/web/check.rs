@@ -29,6 +29,9 @@ pub(crate) fn run(browser: &Path) -> Result<()> {
     let outcomes = [
         ("the golden cases in the browser", golden(&mut page, &address)),
         ("the viewer in the browser", viewer(&mut page, &address).map_err(|why| last_seen(&mut page, &why))),
+        ("a dropped image", drop_image(&mut page).map_err(|why| last_seen(&mut page, &why))),
+        ("the page Compare", other(&mut page, &address, "compare").map_err(|why| last_seen(&mut page, &why))),
+        ("the page Rollout", other(&mut page, &address, "rollout").map_err(|why| last_seen(&mut page, &why))),
         // The last, because what it hides stays hidden.
         ("a browser without WebGPU", without_webgpu(&mut page, &address)),
     ];
@@ -64,10 +67,7 @@ fn golden(page: &mut Page, address: &str) -> Result<()> {
 fn viewer(page: &mut Page, address: &str) -> Result<()> {
     let start = Instant::now();
     page.open(&format!("{address}/index.html?train={STEPS}"))?;
-    let field =
-        |name: &str| format!("window.lara_status && (lara_status.errors.length ? lara_status : lara_status.{name})");
     let maps = |value: &Value| value.as_u64().unwrap_or(0);
-    // An object is a status with errors, which ends every wait.
     let ready =
         page.wait("the first frame", &field("ready"), FIRST_MAP, |v| v == &Value::Bool(true) || v.is_object())?;
     refuse_errors(&ready)?;
@@ -86,6 +86,46 @@ fn viewer(page: &mut Page, address: &str) -> Result<()> {
     let status = page.evaluate("window.lara_status")?;
     refuse_errors(&status)?;
     println!("web: {status}");
+    quiet(page)
+}
+
+/// What an expression says of the viewer's status; the status itself, an object, if there are errors: it ends every wait.
+fn field(name: &str) -> String {
+    format!("window.lara_status && (lara_status.errors.length ? lara_status : lara_status.{name})")
+}
+
+/// Drops a small picture, drawn by the page itself, on the viewer that is open: its map has to follow.
+fn drop_image(page: &mut Page) -> Result<()> {
+    let maps = |value: &Value| value.as_u64().unwrap_or(0);
+    let before = maps(&page.evaluate(&field("maps"))?);
+    page.evaluate(
+        "(() => { const picture = document.createElement('canvas'); picture.width = picture.height = 16;
+            const pen = picture.getContext('2d'); pen.fillStyle = 'white'; pen.fillRect(4, 2, 5, 12);
+            picture.toBlob((blob) => { const carried = new DataTransfer();
+                carried.items.add(new File([blob], 'one.png', { type: 'image/png' }));
+                document.getElementById('lara').dispatchEvent(
+                    new DragEvent('drop', { dataTransfer: carried, bubbles: true, cancelable: true })); });
+            return true; })()",
+    )?;
+    let after =
+        page.wait("the map of a dropped image", &field("maps"), HOVER, |v| maps(v) > before || v.is_object())?;
+    refuse_errors(&after)?;
+    println!("web: a dropped image is looked at");
+    quiet(page)
+}
+
+/// Opens the viewer on another page and waits until everything on it is compiled and drawn.
+fn other(page: &mut Page, address: &str, name: &str) -> Result<()> {
+    let start = Instant::now();
+    page.open(&format!("{address}/index.html?page={name}"))?;
+    let settled = field("ready && !lara_status.busy");
+    let done = page.wait(name, &settled, FIRST_MAP, |v| v == &Value::Bool(true) || v.is_object())?;
+    refuse_errors(&done)?;
+    let picture = page.screenshot()?;
+    let path = Path::new(FOLDER).join(format!("{name}.png"));
+    std::fs::write(&path, &picture).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    refuse_blank(&picture)?;
+    println!("web: {} after {:.1} s", path.display(), start.elapsed().as_secs_f64());
     quiet(page)
 }
 
