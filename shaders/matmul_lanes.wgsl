@@ -2,6 +2,7 @@
 //   C[z](i,j) = scale * sum_k A[z](i,k) B[z](k,j)  (+ bias[j] when has_bias == 1)  (+ old C[z](i,j) when accumulate == 1), z in 0..batch
 // `nn`: A [M,K], B [K,N]; N, K, all strides and all offsets multiples of 4.
 // `tn`: A [K,M], B [K,N]; M, N, all strides and all offsets multiples of 4 (K may be anything).
+// `nn_ragged`: as `nn` for any N and c_offset, with rows of B padded to whole vec4s, no bias, and C stored.
 //   An A B^T product runs as matmul_rows4's transpose_b, then `nn` on the copy (b_offset = 0; b_stride = K*N, or 0 when B is shared).
 // One workgroup per 32 x 64 tile of C: dispatch [ceil(N/64), ceil(M/32), batch]; a lane owns two quads of columns in all 32 rows. The 8
 // invocations have to be one subgroup: the runtime asks the adapter, and nothing depends on this kernel.
@@ -33,6 +34,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
 @group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
 
+@group(0) @binding(6) var<storage, read_write> c_floats: array<f32>; // [batch, M, N], nn_ragged's C
+
 var<private> sums: array<vec4<f32>, 64>; // [32 rows][2 quads of columns]
 
 // Two quads of columns of B for k and for k + 1.
@@ -61,7 +64,7 @@ fn add_rows(first: u32, step: u32, x: vec2<f32>, w: Weights) {
 fn block_nn(z: u32, i0: u32, q0: u32, lane: u32) {
     let last = params.m - 1u;
     let inner = params.k / 4u;
-    let quads = params.n / 4u;
+    let quads = (params.n + 3u) / 4u;
     let a_base = (params.a_offset + z * params.a_stride) / 4u;
     let a0 = a_base + min(i0 + lane, last) * inner;
     let a1 = a_base + min(i0 + 8u + lane, last) * inner;
@@ -143,6 +146,28 @@ fn finish(z: u32, i0: u32, q0: u32) {
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     block_nn(group.z, group.y * 32u, group.x * 16u + lane, lane);
     finish(group.z, group.y * 32u, group.x * 16u + lane);
+}
+
+fn finish_ragged(z: u32, i0: u32, q0: u32) {
+    let rows = min(params.m, i0 + 32u);
+    let c_base = params.c_offset + z * params.c_stride;
+    for (var i = i0; i < rows; i++) {
+        for (var half = 0u; half < 2u; half++) {
+            let sum = params.scale * sums[(i - i0) * 2u + half];
+            let j = (q0 + half * 8u) * 4u;
+            let at = c_base + i * params.n + j;
+            if j < params.n { c_floats[at] = sum.x; }
+            if j + 1u < params.n { c_floats[at + 1u] = sum.y; }
+            if j + 2u < params.n { c_floats[at + 2u] = sum.z; }
+            if j + 3u < params.n { c_floats[at + 3u] = sum.w; }
+        }
+    }
+}
+
+@compute @workgroup_size(8)
+fn nn_ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    block_nn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    finish_ragged(group.z, group.y * 32u, group.x * 16u + lane);
 }
 
 @compute @workgroup_size(8)

@@ -3,7 +3,8 @@
 // `nn`: A [M,K], B [K,N]; N and the strides and offsets of B and C multiples of 4, and the binding of `a` a multiple of 16 bytes long (K may be anything).
 // `tn`: A [K,M], B [K,N]; M, N, all strides and all offsets multiples of 4.
 // One workgroup (8 lanes = one 256-bit vector) per 64 x 32 tile of C: dispatch [ceil(N/32), ceil(M/64), batch].
-// `transpose_b`: partial[z] = B[z]^T from B [N,K] to [K,N]; N, K, b_stride, b_offset multiples of 4; dispatch [ceil(N/32), ceil(K/16), batch of B].
+// `transpose_b`: partial[z] = B[z]^T from B [N,K] to [K,N]; K, b_stride, b_offset multiples of 4; dispatch [ceil(N/32), ceil(K/16), batch of B].
+//   Where N is no multiple of 4, rows of the copy are padded to one, with repetitions of the last column.
 //   An A B^T product runs as transpose_b, then `nn` on the copy (b_offset = 0; b_stride = K*N, or 0 when B is shared).
 // Writes: C is stored, or added to when params.accumulate == 1; `partial` is stored. Without a bias bind any read-only tensor to `bias`.
 // Why this shape: lavapipe turns every load into eight guarded scalar loads, about 60 instructions a float in a vec4 and 100 alone.
@@ -183,16 +184,22 @@ fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) 
 @compute @workgroup_size(8)
 fn transpose_b(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let quads = params.k / 4u;
+    let columns = (params.n + 3u) / 4u;
     let j = group.x * 32u + lane * 4u;
     let end = min(quads, group.y * 4u + 4u);
     if j >= params.n { return; }
+    let last = params.n - 1u;
+    let base = (params.b_offset + group.z * params.b_stride) / 4u;
+    let r0 = base + j * quads;
+    let r1 = base + min(j + 1u, last) * quads;
+    let r2 = base + min(j + 2u, last) * quads;
+    let r3 = base + min(j + 3u, last) * quads;
     for (var q = group.y * 4u; q < end; q++) {
-        let at = (params.b_offset + group.z * params.b_stride) / 4u + j * quads + q;
-        let t = transpose(mat4x4(b[at], b[at + quads], b[at + 2u * quads], b[at + 3u * quads]));
-        let to = (group.z * params.k + q * 4u) * (params.n / 4u) + j / 4u;
+        let t = transpose(mat4x4(b[r0 + q], b[r1 + q], b[r2 + q], b[r3 + q]));
+        let to = (group.z * params.k + q * 4u) * columns + j / 4u;
         partial[to] = t[0];
-        partial[to + params.n / 4u] = t[1];
-        partial[to + 2u * (params.n / 4u)] = t[2];
-        partial[to + 3u * (params.n / 4u)] = t[3];
+        partial[to + columns] = t[1];
+        partial[to + 2u * columns] = t[2];
+        partial[to + 3u * columns] = t[3];
     }
 }

@@ -207,6 +207,8 @@ fn products_go_where_they_are_told() {
         (3, [8, 36, 20]),
         (2, [68, 64, 12]),
         (1, [4, 100, 1600]),
+        (3, [40, 49, 64]),
+        (2, [33, 67, 8]),
     ] {
         for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
             for (accumulate, bias, offsets) in [
@@ -285,6 +287,13 @@ fn every_variant_is_taken_when_asked_for() {
         let lanes = taken(&["lanes"], 8);
         let product = if layout == Layout::Tn { "matmul_lanes.tn" } else { "matmul_lanes.nn" };
         assert_eq!(lanes.last().map(String::as_str), Some(product), "{layout:?}: {lanes:?}");
+        // 49 columns are no whole vec4s: the transposed copy of b is padded.
+        let mut rec = Recorder::new(tune(&["lanes"]));
+        let [a, b, c] = [8 * 8, 49 * 8, 8 * 49].map(|len| rec.scratch("x", [len]));
+        let product = Product { layout, batch: 1, m: 8, n: 49, k: 8, scale: 1.0, accumulate: false };
+        product.record(&mut rec, a, b, None, c);
+        let ragged = rec.steps().iter().any(|step| step.label == "matmul_lanes.nn_ragged");
+        assert_eq!(ragged, layout == Layout::Nt, "{layout:?}");
         // A row of 7 is no row of whole vec4s, unless it is a column.
         let odd = taken(&["lanes"], 7);
         assert_eq!(odd[0] == "matmul_lanes.tn", layout == Layout::Tn, "{layout:?}: {odd:?}");

@@ -67,7 +67,7 @@ impl Product {
         c: impl Into<Operand>,
     ) {
         let (a, b, c) = (a.into(), b.into(), c.into());
-        let variant = self.variant(rec, [a, b, c]);
+        let variant = self.variant(rec, [a, b, c], bias.is_some());
         self.record_variant(rec, variant, [a, b, c], bias);
     }
 
@@ -77,7 +77,7 @@ impl Product {
         format!("matmul {layout:?} {} {} {} {}", batch.next_power_of_two(), about(*m), about(*n), about(*k))
     }
 
-    fn variant(&self, rec: &Recorder, [a, b, c]: [Operand; 3]) -> Variant {
+    fn variant(&self, rec: &Recorder, [a, b, c]: [Operand; 3], has_bias: bool) -> Variant {
         let mut candidates = vec!["tiles"];
         if self.splits() > 1 {
             candidates.push("tiles_split");
@@ -87,7 +87,8 @@ impl Product {
         if quads {
             candidates.push("rows4");
         }
-        let lanes = quads && self.allows_lanes(a.offset);
+        let ragged = self.is_ragged() && !has_bias && !self.accumulate && b.offset.is_multiple_of(4);
+        let lanes = (quads || ragged) && self.allows_lanes(a.offset);
         if lanes && rec.allows_lanes() {
             candidates.push("lanes");
         }
@@ -140,6 +141,11 @@ impl Product {
     /// Whether `lanes`, where `rows4` is allowed, finds whole vec4s in a, too.
     fn allows_lanes(&self, a_offset: usize) -> bool {
         self.layout == Layout::Tn || (self.k.is_multiple_of(4) && a_offset.is_multiple_of(4))
+    }
+
+    /// A product with a transposed b whose columns are no whole vec4s (LARA's 49 proposals, say): its copy of b is padded.
+    fn is_ragged(&self) -> bool {
+        self.layout == Layout::Nt && !self.n.is_multiple_of(4)
     }
 
     fn splits(&self) -> usize {
@@ -195,11 +201,18 @@ impl Product {
         if self.layout != Layout::Nt {
             return self.whole(rec, module, self.entry(), tile, operands, bias);
         }
-        let copy = rec.scratch("b transposed", [self.batch, self.k, self.n]);
+        let columns = self.n.next_multiple_of(4);
+        let copy = rec.scratch("b transposed", [self.batch, self.k, columns]);
         let step = rec.step(&MATMUL_ROWS4, "transpose_b").bind("b", b.tensor).bind("partial", copy);
         let groups = [self.n.div_ceil(32), self.k.div_ceil(16), self.batch];
         self.params(step, operands, false, 1).dispatch(groups);
         let product = Product { layout: Layout::Nn, ..*self };
+        if self.is_ragged() {
+            let groups = [self.n.div_ceil(tile[1]), self.m.div_ceil(tile[0]), self.batch];
+            let step = rec.step(module, "nn_ragged").bind("a", a.tensor).bind("b", copy).bind("c_floats", c.tensor);
+            let step = product.params(step, [a, copy.into(), c], false, 1);
+            return step.uint("b_stride", self.k * columns).dispatch(groups);
+        }
         product.whole(rec, module, "nn", tile, [a, copy.into(), c], bias);
     }
 
