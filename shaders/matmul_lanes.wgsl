@@ -2,6 +2,7 @@
 //   C[z](i,j) = scale * sum_k A[z](i,k) B[z](k,j)  (+ bias[j] when has_bias == 1)  (+ old C[z](i,j) when accumulate == 1), z in 0..batch
 // `nn`: A [M,K], B [K,N]; N, K, all strides and all offsets multiples of 4.
 // `tn`: A [K,M], B [K,N]; M, N, all strides and all offsets multiples of 4 (K may be anything).
+// `nn_odd`: as `nn` for any K, a_stride and a_offset, with A read float by float.
 // `nn_ragged`: as `nn` for any N and c_offset, with rows of B padded to whole vec4s, no bias, and C stored.
 //   An A B^T product runs as matmul_rows4's transpose_b, then `nn` on the copy (b_offset = 0; b_stride = K*N, or 0 when B is shared).
 // One workgroup per 32 x 64 tile of C: dispatch [ceil(N/64), ceil(M/32), batch]; a lane owns two quads of columns in all 32 rows. The 8
@@ -34,6 +35,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
 @group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
 
+@group(0) @binding(7) var<storage, read> a_floats: array<f32>;      // [batch, M, K], nn_odd's A
 @group(0) @binding(6) var<storage, read_write> c_floats: array<f32>; // [batch, M, N], nn_ragged's C
 
 var<private> sums: array<vec4<f32>, 64>; // [32 rows][2 quads of columns]
@@ -94,6 +96,32 @@ fn block_nn(z: u32, i0: u32, q0: u32, lane: u32) {
     }
 }
 
+// Where K is odd, the last k is taken twice, the second time as 0 times itself.
+fn pair(at: u32, k: u32, next: u32) -> vec2<f32> {
+    return vec2(a_floats[at + k], select(0.0, a_floats[at + next], next > k));
+}
+
+fn block_odd(z: u32, i0: u32, q0: u32, lane: u32) {
+    let last = params.m - 1u;
+    let quads = params.n / 4u;
+    let a_base = params.a_offset + z * params.a_stride;
+    let a0 = a_base + min(i0 + lane, last) * params.k;
+    let a1 = a_base + min(i0 + 8u + lane, last) * params.k;
+    let a2 = a_base + min(i0 + 16u + lane, last) * params.k;
+    let a3 = a_base + min(i0 + 24u + lane, last) * params.k;
+    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b0 = b_base + min(q0, quads - 1u);
+    let b1 = b_base + min(q0 + 8u, quads - 1u);
+    for (var k = 0u; k < params.k; k += 2u) {
+        let next = min(k + 1u, params.k - 1u);
+        let w = Weights(b[b0 + k * quads], b[b1 + k * quads], b[b0 + next * quads], b[b1 + next * quads]);
+        add_rows(0u, 1u, pair(a0, k, next), w);
+        add_rows(8u, 1u, pair(a1, k, next), w);
+        add_rows(16u, 1u, pair(a2, k, next), w);
+        add_rows(24u, 1u, pair(a3, k, next), w);
+    }
+}
+
 fn block_tn(z: u32, i0: u32, q0: u32, lane: u32) {
     let rows = params.m / 4u;
     let quads = params.n / 4u;
@@ -145,6 +173,12 @@ fn finish(z: u32, i0: u32, q0: u32) {
 @compute @workgroup_size(8)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     block_nn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    finish(group.z, group.y * 32u, group.x * 16u + lane);
+}
+
+@compute @workgroup_size(8)
+fn nn_odd(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    block_odd(group.z, group.y * 32u, group.x * 16u + lane, lane);
     finish(group.z, group.y * 32u, group.x * 16u + lane);
 }
 

@@ -46,17 +46,25 @@ fn forward(
     }
     let at = row * params.landmarks;
     let base = (row / params.queries) * params.landmarks;
-    let mean = mean_t(at, base);
-    var largest = -1e30;
+    // A load costs more than anything else here: t waits in y for its mean, largest and sum are found in one walk.
+    var mean = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
-        let a = max(balance[base + c] + params.alpha * (exp(r[at + c] - tlse[base + c]) - mean), SMALLEST);
-        let logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
-        y[at + c] = logit;
-        largest = max(largest, logit);
+        let t = exp(r[at + c] - tlse[base + c]);
+        y[at + c] = t;
+        mean += t;
     }
+    mean /= f32(params.landmarks);
+    var largest = -1e30;
     var sum = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
-        sum += exp(y[at + c] - largest);
+        let a = max(balance[base + c] + params.alpha * (y[at + c] - mean), SMALLEST);
+        let logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
+        y[at + c] = logit;
+        if logit > largest {
+            sum *= exp(largest - logit);
+            largest = logit;
+        }
+        sum += exp(logit - largest);
     }
     // Every key masked: every lse is the sentinel, and the query attends to nothing.
     let scale = select(0.0, 1.0 / sum, largest > -1e29);

@@ -88,7 +88,7 @@ impl Product {
             candidates.push("rows4");
         }
         let ragged = self.is_ragged() && !has_bias && !self.accumulate && b.offset.is_multiple_of(4);
-        let lanes = (quads || ragged) && self.allows_lanes(a.offset);
+        let lanes = quads && self.layout != Layout::Nt || (quads || ragged) && self.has_whole_rows_of_a(a.offset);
         if lanes && rec.allows_lanes() {
             candidates.push("lanes");
         }
@@ -138,8 +138,8 @@ impl Product {
         needed.iter().all(|x| x.is_multiple_of(4))
     }
 
-    /// Whether `lanes`, where `rows4` is allowed, finds whole vec4s in a, too.
-    fn allows_lanes(&self, a_offset: usize) -> bool {
+    /// Whether the rows of an a that is not transposed are whole vec4s.
+    fn has_whole_rows_of_a(&self, a_offset: usize) -> bool {
         self.layout == Layout::Tn || (self.k.is_multiple_of(4) && a_offset.is_multiple_of(4))
     }
 
@@ -157,6 +157,9 @@ impl Product {
         match variant {
             "rows" => self.whole(rec, &MATMUL_ROWS, self.entry(), [64, 32], operands, bias),
             "rows4" => self.quads(rec, &MATMUL_ROWS4, [64, 32], operands, bias),
+            "lanes" if self.layout == Layout::Nn && !self.has_whole_rows_of_a(operands[0].offset) => {
+                self.odd(rec, operands, bias)
+            }
             "lanes" => self.quads(rec, &MATMUL_LANES, [32, 64], operands, bias),
             "tiles_split" => self.split(rec, operands, bias),
             _ => self.whole(rec, &MATMUL_TILES, self.entry(), [64, 64], operands, bias),
@@ -185,6 +188,16 @@ impl Product {
         let groups = [self.n.div_ceil(tile[1]), self.m.div_ceil(tile[0]), self.batch];
         let step = rec.step(module, entry).bind("a", a.tensor).bind("b", b.tensor).bind("c", c.tensor);
         let step = step.bind("bias", bias.unwrap_or(a.tensor));
+        self.params(step, operands, bias.is_some(), 1).dispatch(groups);
+    }
+
+    /// `lanes` where the rows of a are no whole vec4s: only a is read float by float.
+    fn odd(&self, rec: &mut Recorder, operands: [Operand; 3], bias: Option<Tensor>) {
+        let [a, b, c] = operands;
+        let groups = [self.n.div_ceil(64), self.m.div_ceil(32), self.batch];
+        let step = rec.step(&MATMUL_LANES, "nn_odd").bind("a_floats", a.tensor).bind("b", b.tensor).bind("c", c.tensor);
+        // Any tensor that is only read stands for an absent bias.
+        let step = step.bind("bias", bias.unwrap_or(b.tensor));
         self.params(step, operands, bias.is_some(), 1).dispatch(groups);
     }
 
