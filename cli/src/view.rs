@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gallery = gallery(options, &subject)?;
     let adapter = GpuOptions { adapter: options.adapter.adapter.clone(), low_power: options.adapter.low_power };
     let mut launch = |_: &lara_runtime::Gpu| -> Result<Launch, Error> {
-        Ok(Launch { subject: subject.clone(), gallery: gallery.clone(), training: None, notes: Vec::new() })
+        Ok(Launch { subject: subject.clone(), gallery: gallery.clone(), training: None, notes: Vec::new(), tune: None })
     };
     Ok(lara_viewer::view(&adapter, &mut launch)?)
 }

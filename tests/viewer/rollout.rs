@@ -203,7 +203,7 @@ fn the_page_says_what_needs_matrices_and_shows_the_rest() {
         let mut gallery = Gallery::empty(subject.image_shape());
         let pixels = random(3, side * side).into_iter().map(f32::abs).collect::<Vec<_>>();
         gallery.entries.push(Entry { name: "noise".into(), pixels: pixels.into(), label: None });
-        Launch { subject, gallery, training: None, notes: Vec::new() }
+        Launch { subject, gallery, training: None, notes: Vec::new(), tune: None }
     };
     let settings = Settings { page: Page::Rollout, ..Settings::default() };
     let mut window = open_with([1180.0, 780.0], 1.0, settings, launch);

@@ -3,7 +3,7 @@
 use egui_kittest::kittest::Queryable;
 use lara_viewer::settings::{Page, Settings};
 
-use crate::window::{app, open, picture, wait};
+use crate::window::{app, gpu, open, picture, wait};
 
 #[test]
 fn every_page_fits_the_smallest_window_in_both_themes() {
@@ -74,4 +74,41 @@ fn maps_are_saved_from_the_dialog() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     assert!(names.iter().any(|n| n.ends_with(".png")) && names.iter().any(|n| n.ends_with(".html")), "{names:?}");
+}
+
+#[test]
+fn every_dispatch_is_timed() {
+    let mut window = open([900.0, 600.0], 1.0, Settings { page: Page::Performance, ..Settings::default() });
+    window.get_by_label("Measure").click();
+    window.step();
+    if !gpu().has_timestamps() {
+        assert!(window.query_by_label_contains("no timestamps").is_some());
+        return;
+    }
+    let start = std::time::Instant::now();
+    while window.query_by_label_contains(" dispatches, ").is_none() {
+        assert!(start.elapsed().as_secs() < 120, "no times came back");
+        window.step();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    picture(&mut window, "dispatches");
+    assert!(window.query_all_by_label_contains("lara_mix.forward").count() > 0, "every step has its line");
+}
+
+#[test]
+fn another_adapter_can_be_asked_for() {
+    let mut window = open([900.0, 600.0], 1.0, Settings { page: Page::Performance, ..Settings::default() });
+    window.get_by_label("Start again on another adapter").click();
+    let name = format!("{} ({})", gpu().report().name, gpu().report().backend);
+    let start = std::time::Instant::now();
+    while window.query_by_label(&name).is_none() {
+        assert!(start.elapsed().as_secs() < 60, "the adapters were not listed");
+        window.step();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    window.run_steps(20);
+    window.get_by_label(&name).click();
+    window.run_steps(2);
+    let index = gpu().report().index.to_string();
+    assert_eq!(app(&mut window).restart_on(), Some(index.as_str()));
 }

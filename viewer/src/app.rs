@@ -78,6 +78,8 @@ pub struct Launch {
     pub training: Option<Training>,
     /// Sentences to begin with (why another adapter is in use, say).
     pub notes: Vec<String>,
+    /// Which kernels to take; None measures on this adapter.
+    pub tune: Option<Tune>,
 }
 
 /// What a script that drives the program wants to know.
@@ -142,7 +144,7 @@ impl App {
         launch: Launch,
         settings: Settings,
     ) -> Self {
-        let tune = Tune::measured(gpu);
+        let tune = launch.tune.unwrap_or_else(|| Tune::measured(gpu));
         let waker = ctx.clone();
         let repaint: Repaint = std::sync::Arc::new(move || waker.request_repaint());
         let training = launch.training.unwrap_or_else(|| Training::new(gpu, &tune, repaint.clone()));

@@ -101,7 +101,7 @@ pub fn view_training(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: View) -> Re
         let gallery = held_out(&trainer)?;
         training.attach(trainer, &control, listener)?;
         let model = training.take_model().ok_or_else(|| Error::BadInput("a run without a model".into()))?;
-        Ok(Launch { subject: Subject::live(model), gallery, training: Some(training), notes: Vec::new() })
+        Ok(Launch { subject: Subject::live(model), gallery, training: Some(training), notes: Vec::new(), tune: None })
     });
     let closed = window(gpu, Some(interrupted), create);
     let (training, lost) = match closed {

@@ -82,7 +82,7 @@ mod page {
         let gpu = Gpu::open(&GpuOptions::default()).await.map_err(|error| sentence(&error))?;
         let subject = Subject::bundled().map_err(|error| sentence(&error))?;
         let gallery = Gallery::digits(DIGITS).map_err(|error| sentence(&error))?;
-        let launch = Launch { subject, gallery, training: None, notes };
+        let launch = Launch { subject, gallery, training: None, notes, tune: None };
         let wgpu_options = WgpuConfiguration { wgpu_setup: crate::wgpu_setup(&gpu), ..Default::default() };
         let create = move |context: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, _> {
             let format = context.wgpu_render_state.as_ref().ok_or("the page has no wgpu renderer")?.target_format;
