@@ -64,7 +64,13 @@ fn maps_are_saved_from_the_dialog() {
     let mut window = open([1180.0, 780.0], 1.0, Settings::default());
     window.get_by_label("Export…").click();
     window.run_steps(2);
-    app(&mut window).export_to(folder.path());
+    window.get_by_role_and_label(egui::Role::TextInput, "folder").focus();
+    window.run_steps(2);
+    window.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::A);
+    window.run_steps(2);
+    let typed = folder.path().display().to_string();
+    window.get_by_role_and_label(egui::Role::TextInput, "folder").type_text(&typed);
+    window.run_steps(2);
     picture(&mut window, "export");
     window.get_by_label("Save").click();
     window.step();

@@ -212,12 +212,6 @@ impl App {
         self.compare.distances(self.settings.head)
     }
 
-    /// Where the export dialog saves to.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn export_to(&mut self, folder: &std::path::Path) {
-        self.export.folder = folder.display().to_string();
-    }
-
     /// Whose attention is shown.
     pub fn focus(&self) -> &Focus {
         &self.focus

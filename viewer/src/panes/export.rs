@@ -16,7 +16,7 @@ pub(crate) struct Export {
     all_layers: bool,
     all_heads: bool,
     compared: bool,
-    pub(crate) folder: String,
+    folder: String,
     coming: Stage<Vec<File>>,
     #[cfg(not(target_arch = "wasm32"))]
     picked: Stage<Option<std::path::PathBuf>>,
