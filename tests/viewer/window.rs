@@ -86,7 +86,7 @@ pub(crate) fn snapshot(window: &mut Window, name: &str) {
     times.into_iter().for_each(|rect| window.mask(egui::Rect::from_min_size(rect.min, egui::vec2(130.0, 18.0))));
     // Another processor may round a last digit differently, and letters are some dozens of pixels; a patch of a map of another
     // colour is a thousand or more.
-    let options = SnapshotOptions::new().output_path("viewer/snapshots").max_failed_pixels(600);
+    let options = SnapshotOptions::new().output_path("../tests/viewer/snapshots").max_failed_pixels(600);
     window.snapshot_options(name, &options);
 }
 
