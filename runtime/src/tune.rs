@@ -24,9 +24,17 @@ struct State {
 }
 
 impl State {
-    fn known(&self, key: &str) -> Option<&String> {
-        self.adopted.get(key).or_else(|| self.choices.get(key))
+    /// The candidate that was chosen for `key` before: by a resumed run (older ones keep keys without candidates), or here.
+    fn known(&self, key: &str, candidates: &[Variant]) -> Option<Variant> {
+        let full = with_candidates(key, candidates);
+        let told = [self.adopted.get(&full), self.adopted.get(key), self.choices.get(&full)];
+        told.into_iter().flatten().find_map(|choice| candidates.iter().find(|c| *c == choice).copied())
     }
+}
+
+/// Keys round sizes, candidates depend on the exact ones: what was chosen among others is no answer.
+fn with_candidates(key: &str, candidates: &[Variant]) -> String {
+    format!("{key} [{}]", candidates.join(" "))
 }
 
 /// A way to do the same thing.
@@ -41,7 +49,12 @@ impl Tune {
 
     /// Measures on `gpu` and remembers the answers in the user's cache folder (`LARA_CACHE` overrides it).
     pub fn measured(gpu: &Gpu) -> Self {
-        let file = cache_file(gpu);
+        Self::measured_in(gpu, cache_folder().as_deref())
+    }
+
+    /// As [`Tune::measured`], remembering in `folder`, or only as long as the program runs.
+    pub fn measured_in(gpu: &Gpu, folder: Option<&Path>) -> Self {
+        let file = folder.map(|folder| folder.join(cache_name(gpu)));
         let choices = file.as_deref().map(load).unwrap_or_default();
         let state = State { gpu: Some(gpu.clone()), file, choices, ..State::default() };
         Tune { shared: Arc::new(Mutex::new(state)) }
@@ -76,7 +89,7 @@ impl Tune {
             if let Some(&forced) = candidates.iter().find(|c| state.forced.iter().any(|f| f == *c)) {
                 return forced;
             }
-            if let Some(&known) = candidates.iter().find(|c| state.known(key).is_some_and(|k| k == *c)) {
+            if let Some(known) = state.known(key, candidates) {
                 return known;
             }
             if candidates.len() == 1 {
@@ -87,7 +100,11 @@ impl Tune {
         let Some(gpu) = gpu else { return first };
         let best = self.measure(&gpu, key, candidates, record);
         let mut state = self.lock();
-        state.choices.insert(key.to_owned(), best.to_owned());
+        // Another thread may have measured the same meanwhile: the first answer stays.
+        if let Some(known) = state.known(key, candidates) {
+            return known;
+        }
+        state.choices.insert(with_candidates(key, candidates), best.to_owned());
         save(&state);
         best
     }
@@ -142,12 +159,15 @@ impl Tune {
     }
 }
 
-fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
+/// None in a browser.
+fn cache_folder() -> Option<PathBuf> {
     #[cfg(target_arch = "wasm32")]
-    let folder: Option<PathBuf> = None;
+    return None;
     #[cfg(not(target_arch = "wasm32"))]
-    let folder =
-        std::env::var_os("LARA_CACHE").map(PathBuf::from).or_else(|| dirs::cache_dir().map(|d| d.join("lara")));
+    std::env::var_os("LARA_CACHE").map(PathBuf::from).or_else(|| dirs::cache_dir().map(|d| d.join("lara")))
+}
+
+fn cache_name(gpu: &Gpu) -> String {
     let report = gpu.report();
     let mut identity = format!("{} {} {}", report.name, report.backend, report.driver);
     for module in lara_shaders::MODULES {
@@ -156,16 +176,16 @@ fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
     // FNV-1a, 64 bit: a name for the file, not a defence.
     let hash =
         identity.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    folder.map(|f| f.join(format!("tune-{hash:016x}.json")))
+    format!("tune-{hash:016x}.json")
 }
 
-/// Adds to what other processes have learnt meanwhile. A cache that cannot be written only costs the next start seconds.
+/// Adds to what other processes have learnt meanwhile, which stays as it is. A cache that cannot be written only costs the next start seconds.
 fn save(state: &State) {
     let Some(file) = &state.file else { return };
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(file.parent().unwrap_or(file))?;
-        let mut all = load(file);
-        all.extend(state.choices.clone());
+        let mut all = state.choices.clone();
+        all.extend(load(file));
         let partial = file.with_extension(format!("{}.tmp", std::process::id()));
         std::fs::write(&partial, serde_json::to_string_pretty(&all)?)?;
         std::fs::rename(partial, file)

@@ -19,3 +19,4 @@ mod peak;
 mod pooling;
 mod residual;
 mod runtime;
+mod tune;

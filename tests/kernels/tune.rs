@@ -1,0 +1,85 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use lara_runtime::ops::{Gelu, Layout, Product};
+use lara_runtime::{Op, Recorder, Tune, Variant};
+use lara_tests::adapter;
+
+/// What a variant costs: "slow" takes far more dispatches than "middle", and that far more than "fast".
+fn work(rec: &mut Recorder, variant: Variant) {
+    let steps = [("fast", 1), ("middle", 100), ("slow", 1000)];
+    let count = steps.iter().find(|s| s.0 == variant).map_or(0, |s| s.1);
+    let x = rec.pinned("x", [256]);
+    for _ in 0..count {
+        let y = Gelu.forward(rec, &[x]).y[0];
+        rec.pin(y);
+    }
+}
+
+/// What is chosen, and how often something was recorded to be measured.
+fn choose(tune: &Tune, key: &str, candidates: &[Variant]) -> (Variant, usize) {
+    let measured = RefCell::new(0);
+    let chosen = tune.choose(key, candidates, &|rec, variant| {
+        *measured.borrow_mut() += 1;
+        work(rec, variant);
+    });
+    (chosen, measured.into_inner())
+}
+
+#[test]
+fn a_choice_holds_among_its_candidates_only_and_is_remembered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tune = Tune::measured_in(adapter(), Some(folder.path()));
+    assert_eq!(choose(&tune, "product", &["middle", "fast"]), ("fast", 2));
+    assert_eq!(choose(&tune, "product", &["slow", "middle"]), ("middle", 2));
+    // The second choice left the first one alone, here and for the next program.
+    for tune in [tune, Tune::measured_in(adapter(), Some(folder.path()))] {
+        assert_eq!(choose(&tune, "product", &["middle", "fast"]), ("fast", 0));
+        assert_eq!(choose(&tune, "product", &["slow", "middle"]), ("middle", 0));
+    }
+}
+
+#[test]
+fn what_another_program_has_learnt_meanwhile_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || Tune::measured_in(adapter(), Some(folder.path()));
+    let [first, second] = [open(), open()];
+    assert_eq!(choose(&first, "product", &["slow", "fast"]), ("fast", 2));
+    // The other one has not seen that answer, and comes to the opposite one.
+    let reversed = |rec: &mut Recorder, variant| work(rec, if variant == "slow" { "fast" } else { "slow" });
+    assert_eq!(second.choose("product", &["slow", "fast"], &reversed), "slow");
+    assert_eq!(choose(&open(), "product", &["slow", "fast"]), ("fast", 0));
+}
+
+#[test]
+fn choices_of_older_runs_are_honoured_after_those_with_candidates() {
+    let tune = Tune::measured_in(adapter(), None);
+    let adopt = |key: &str, choice: &str| tune.adopt(BTreeMap::from([(key.to_owned(), choice.to_owned())]));
+    adopt("product", "slow");
+    assert_eq!(choose(&tune, "product", &["slow", "fast"]), ("slow", 0));
+    adopt("product [slow fast]", "fast");
+    assert_eq!(choose(&tune, "product", &["slow", "fast"]), ("fast", 0));
+    // A choice that is no candidate any more is none.
+    adopt("sum", "gone");
+    assert_eq!(choose(&tune, "sum", &["middle", "fast"]), ("fast", 2));
+    assert_eq!(tune.choices()["sum"], "gone", "what a run was resumed with stays with it");
+}
+
+/// Sizes that round to the same, but whose tiles are few enough for split sums only in the first: fc1 and qkv of a model
+/// 600 wide, in small.
+#[test]
+fn products_with_one_rounded_size_and_other_candidates_have_choices_of_their_own() {
+    let tune = Tune::measured_in(adapter(), None);
+    let record = |m: usize| {
+        let mut rec = Recorder::new(tune.clone());
+        let product = Product { layout: Layout::Tn, batch: 80, m, n: 4, k: 1028, scale: 1.0, accumulate: false };
+        let [a, b, c] = [m * 1028, 1028 * 4, m * 4].map(|len| rec.scratch("x", [80, len]));
+        product.record(&mut rec, a, b, None, c);
+        rec.to_string()
+    };
+    let [few, many] = [132, 200].map(record);
+    assert_eq!([few, many], [132, 200].map(record), "a choice was overwritten");
+    let choices = tune.choices();
+    assert_eq!(choices.keys().filter(|key| key.contains("tiles_split")).count(), 1, "{choices:?}");
+    assert_eq!(choices.len(), 2, "{choices:?}");
+}
