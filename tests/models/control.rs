@@ -29,7 +29,7 @@ fn the_end_comes_before_a_checkpoint_and_that_before_a_step() {
     assert_eq!(orders, [Order::Save, Order::Step, Order::Step]);
     // What was asked for while it was held is not caught up with later.
     control.step();
-    control.go_on();
+    control.resume();
     assert!(!control.is_paused());
     control.pause();
     assert_eq!(control.next_order(), None);
@@ -133,7 +133,7 @@ fn a_run_that_was_paused_stepped_and_saved_ends_as_if_it_had_not_been() {
     // A second one of the same step takes the first one's place.
     control.save();
     assert_eq!(run.next(), Done::Saved(path));
-    control.go_on();
+    control.resume();
     let summary = run.thread.join().unwrap().unwrap();
     assert!(!summary.interrupted);
     // At least the second and the third wait were pauses, which are not the run's time.

@@ -83,7 +83,7 @@ fn ticks_follow_the_control() {
     control.save();
     trainer.tick(&control, 10).unwrap();
     assert_eq!(trainer.position(), 1, "there is nowhere to save to, and that is no step");
-    control.go_on();
+    control.resume();
     trainer.tick(&control, 100).unwrap();
     // No more than the device has room for: a fifth would have to wait.
     assert_eq!((trainer.position(), trainer.under_way()), (5, 4));
@@ -92,7 +92,7 @@ fn ticks_follow_the_control() {
     assert!(!trainer.has_ended());
     trainer.tick(&control, 1).unwrap();
     assert!(trainer.has_ended() && trainer.position() == 5);
-    control.go_on();
+    control.resume();
     trainer.tick(&control, 10).unwrap();
     assert_eq!(trainer.position(), 5, "an end is for good");
     assert!(!dir.exists(), "it wrote files");

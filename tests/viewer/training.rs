@@ -200,7 +200,7 @@ fn frames_drive_a_run_that_was_begun_here() {
     until(&mut training, "one step", |t| t.history().steps() > held);
     assert_eq!((training.history().steps(), training.state()), (held + 1, State::Paused));
     assert_ne!(weights(&training), before);
-    training.control().go_on();
+    training.control().resume();
     until(&mut training, "the end", |t| t.state() == State::Finished);
     assert_eq!(training.history().steps(), 88);
     assert_eq!(training.history().held_out_loss.points().map(|[x, _]| x).collect::<Vec<_>>(), [44.0, 88.0]);

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::atomic_dir;
 use super::config::TrainConfig;
-use super::whole_folder;
 use crate::data::Position;
 use crate::error::{Error, Result};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
@@ -89,7 +89,7 @@ impl Checkpoints {
     pub fn open(dir: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let dir = dir.as_ref().to_path_buf();
         fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-        whole_folder::recover(&dir).map_err(Error::io("tidy", &dir))?;
+        atomic_dir::recover(&dir).map_err(Error::io("tidy", &dir))?;
         Ok(Self { dir, keep: keep.max(1) })
     }
 
@@ -100,7 +100,7 @@ impl Checkpoints {
         let name = format!("{PREFIX}{:06}", snapshot.state.step);
         let target = self.dir.join(&name);
         let written = contents(snapshot).and_then(|(metadata, state)| {
-            whole_folder::write(&self.dir, &name, |folder| {
+            atomic_dir::write(&self.dir, &name, |folder| {
                 folder.file(MODEL_FILE, |out| weights::write(out, &snapshot.weights, &metadata))?;
                 let moments = optimizer_tensors(snapshot);
                 folder.file(OPTIMIZER_FILE, |out| weights::write(out, &moments, &Metadata::new()))?;
@@ -119,7 +119,7 @@ impl Checkpoints {
     /// Makes `best/` a copy of a saved checkpoint (by hard links where the file system has them).
     pub fn promote_to_best(&self, checkpoint: &Path) -> Result<PathBuf> {
         let target = self.dir.join(BEST);
-        whole_folder::write(&self.dir, BEST, |folder| {
+        atomic_dir::write(&self.dir, BEST, |folder| {
             [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE]
                 .iter()
                 .try_for_each(|name| folder.link(name, &checkpoint.join(name)))

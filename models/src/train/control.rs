@@ -52,7 +52,7 @@ impl Control {
     }
 
     /// Lets a paused run go on.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.change(|wishes| {
             wishes.paused = false;
             wishes.steps = 0;

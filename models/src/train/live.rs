@@ -51,7 +51,7 @@ impl LiveTrainer {
                 // There is nothing to save to.
                 Some(Order::Save) => {}
                 Some(Order::Step) => {
-                    self.stepper.clock.go_on();
+                    self.stepper.clock.resume();
                     let batches = self.stepper.next_batches()?;
                     self.stepper.start(&batches)?;
                     if self.stepper.completed_epoch().is_some() {

@@ -1,5 +1,6 @@
 //! What a training run needs besides the model: its configuration, learning rate, metrics and checkpoints.
 
+mod atomic_dir;
 pub mod checkpoint;
 pub mod config;
 pub mod config_source;
@@ -14,7 +15,6 @@ mod stepper;
 pub mod tensorboard;
 #[cfg(not(target_arch = "wasm32"))]
 mod trainer;
-mod whole_folder;
 
 pub use checkpoint::{Checkpoint, Checkpoints, Snapshot, State};
 pub use config::TrainConfig;

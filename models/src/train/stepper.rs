@@ -256,7 +256,7 @@ impl Clock {
     }
 
     /// It ends.
-    pub(super) fn go_on(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.idle += self.held_since.take().map_or(Duration::ZERO, |since| since.elapsed());
     }
 

@@ -166,7 +166,7 @@ impl Trainer {
         self.settle(on_event)?;
         self.stepper.clock.hold();
         let order = control.wait();
-        self.stepper.clock.go_on();
+        self.stepper.clock.resume();
         Ok(order)
     }
 

@@ -36,7 +36,7 @@ fn controls(ui: &mut Ui, training: &mut Training) {
         ui.separator();
         if control.is_paused() && obeys {
             if button(ui, true, "Go on", "Let the run go on", no_run) {
-                (ordered, _) = (true, control.go_on());
+                (ordered, _) = (true, control.resume());
             }
         } else if button(ui, obeys, "Pause", "Hold the run after the step it is at; its numbers stay the same", no_run)
         {

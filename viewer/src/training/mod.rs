@@ -333,7 +333,7 @@ impl Training {
         if let Some(result) = self.said.result {
             return result;
         }
-        self.said.control.go_on();
+        self.said.control.resume();
         match (self.source, self.said.state) {
             (Source::Native(run), _) => run.wait(),
             (_, State::Failed(sentence)) => Err(lara_models::Error::Failed(sentence)),
