@@ -1,17 +1,19 @@
 // Global gradient norm and the factor min(1, max_norm / norm) that clips it.
-// squares  one invocation per 64 consecutive numbers of a chunk, 64 a workgroup; stores one partial sum each at `offset`
+// squares  one workgroup of 64 per 4,096 consecutive numbers of a chunk, spread over x and y; stores one partial sum at
+//          `offset`, or -1 if a number is not finite
 // finish   one workgroup of 64: norm = sqrt(sum of params.partials partial sums), factor
-// Write policy: stores. A norm that is not finite gives a factor of 0, so that no weight is spoilt before the host stops.
+// A number of 2^47 (1.4e14) or more in size counts as not finite: so no sum of up to 2^32 squares can overflow.
+// Write policy: stores. Where a number is not finite, the norm is params.not_finite and the factor 0, so that no weight is
+// spoilt before the host stops.
 
-#import index
+#import finite
+#import reduce
 
-struct Params { len: u32, offset: u32, partials: u32, max_norm: f32 }
+struct Params { len: u32, offset: u32, partials: u32, max_norm: f32, not_finite: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> grads: array<f32>;          // [len]
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;  // [partials]
 @group(0) @binding(4) var<storage, read_write> norm: array<f32>;     // [2] norm, factor
-
-var<workgroup> sums: array<f32, 64>;
 
 @compute @workgroup_size(64)
 fn squares(
@@ -19,38 +21,43 @@ fn squares(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let at = flat_index(workgroup, workgroups, 64u, local);
-    let begin = at * 64u;
+    let at = workgroup.x + workgroup.y * workgroups.x;
+    let begin = at * 4096u;
     if begin >= params.len {
         return;
     }
     var sum = 0.0;
-    for (var i = begin; i < min(begin + 64u, params.len); i++) {
-        sum += grads[i] * grads[i];
+    var spoilt = 0.0;
+    for (var i = begin + local; i < min(begin + 4096u, params.len); i += 64u) {
+        let g = grads[i];
+        sum += g * g;
+        spoilt = select(1.0, spoilt, is_finite_below(g, 47u));
     }
-    partial[params.offset + at] = sum;
+    sum = sum_of(sum, local);
+    spoilt = largest_of(spoilt, local);
+    if local == 0u {
+        partial[params.offset + at] = select(sum, -1.0, spoilt == 1.0);
+    }
 }
 
 @compute @workgroup_size(64)
 fn finish(@builtin(local_invocation_index) local: u32) {
     var sum = 0.0;
+    var spoilt = 0.0;
     for (var i = local; i < params.partials; i += 64u) {
-        sum += partial[i];
+        let part = partial[i];
+        sum += part;
+        spoilt = select(spoilt, 1.0, part < 0.0);
     }
-    sums[local] = sum;
-    workgroupBarrier();
+    sum = sum_of(sum, local);
+    spoilt = largest_of(spoilt, local);
     if local == 0u {
-        var total = 0.0;
-        for (var i = 0u; i < 64u; i++) {
-            total += sums[i];
-        }
-        let length = sqrt(total);
+        let length = sqrt(max(sum, 0.0));
         var factor = 1.0;
         if length > params.max_norm {
             factor = params.max_norm / length;
         }
-        norm[0] = length;
-        // NaN and overflow both fail this comparison.
-        norm[1] = select(0.0, factor, length <= 3.0e38);
+        norm[0] = select(length, params.not_finite, spoilt == 1.0);
+        norm[1] = select(factor, 0.0, spoilt == 1.0);
     }
 }

@@ -41,6 +41,8 @@ const COMMON: &[(&str, &str)] = &[
     ("philox", include_str!("common/philox.wgsl")),
     ("index", include_str!("common/index.wgsl")),
     ("erf", include_str!("common/erf.wgsl")),
+    ("finite", include_str!("common/finite.wgsl")),
+    ("reduce", include_str!("common/reduce.wgsl")),
     ("attend", include_str!("common/attend.wgsl")),
     ("attend_backward", include_str!("common/attend_backward.wgsl")),
 ];

@@ -19,6 +19,7 @@
 // Variant: CAUSAL=1
 
 #import index
+#import reduce
 
 const MASKED = -1e30;
 
@@ -37,34 +38,6 @@ struct Params { rows: u32, queries: u32, keys: u32, first: u32 }
 @group(0) @binding(3) var<storage, read> bias_quads: array<vec4<f32>>;        // [all rows / queries, keys / 4]
 @group(0) @binding(5) var<storage, read_write> scales: array<f32>;            // [rows]
 @group(0) @binding(6) var<storage, read_write> out_quads: array<vec4<f32>>;   // [all rows, channels / 4]
-
-var<workgroup> scratch: array<f32, 64>;
-
-fn largest_of(value: f32, local: u32) -> f32 {
-    workgroupBarrier();
-    scratch[local] = value;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if local < half {
-            scratch[local] = max(scratch[local], scratch[local + half]);
-        }
-        workgroupBarrier();
-    }
-    return scratch[0];
-}
-
-fn sum_of(value: f32, local: u32) -> f32 {
-    workgroupBarrier();
-    scratch[local] = value;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if local < half {
-            scratch[local] += scratch[local + half];
-        }
-        workgroupBarrier();
-    }
-    return scratch[0];
-}
 
 // Row `row` of the slab is row params.first + row of all rows; its keys' terms start here.
 fn bias_row(row: u32) -> u32 {

@@ -6,6 +6,7 @@
 // Write policy: y is stored in full.
 
 #import index
+#import reduce
 
 const SMALLEST = 1e-6;
 
@@ -13,8 +14,6 @@ struct Params { rows: u32, tokens: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;       // [rows, tokens], rows a multiple of tokens
 @group(0) @binding(3) var<storage, read_write> y: array<f32>; // [rows, tokens]
-
-var<workgroup> sums: array<f32, 64>;
 
 fn mixed(row: u32, m: u32, sum: f32) -> f32 {
     let own = select(0.0, 1.0, m == row % params.tokens);
@@ -38,15 +37,7 @@ fn forward(
     for (var m = local; m < params.tokens; m += 64u) {
         own += x[row * params.tokens + m];
     }
-    sums[local] = own;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if local < half {
-            sums[local] += sums[local + half];
-        }
-        workgroupBarrier();
-    }
-    let sum = 1.0 + sums[0];
+    let sum = 1.0 + sum_of(own, local);
     for (var m = local; m < params.tokens; m += 64u) {
         y[row * params.tokens + m] = mixed(row, m, sum);
     }

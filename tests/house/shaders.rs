@@ -138,3 +138,49 @@ fn every_file_is_registered() {
         unknown.map(|path| format!("{}: shaders/lib.rs does not name it", name(&path))).collect();
     assert_none("no shader lies about unused", &unknown);
 }
+
+/// What a line asks of IEEE arithmetic that fast math need not keep, if anything.
+fn leans_on_ieee(line: &str) -> Option<String> {
+    let code = line.split("//").next().unwrap_or_default();
+    let is_word = |c: char| c.is_alphanumeric() || "_.[]".contains(c);
+    for operator in ["==", "!="] {
+        let sides = code.match_indices(operator).map(|(at, _)| code.split_at(at));
+        for (left, right) in sides.map(|(left, right)| (left.trim_end(), right[operator.len()..].trim_start())) {
+            let left = left.rsplit(|c| !is_word(c)).next().unwrap_or_default();
+            let right = right.split(|c| !is_word(c)).next().unwrap_or_default();
+            if left == right && !left.is_empty() {
+                return Some(format!("compares {left} with itself"));
+            }
+        }
+    }
+    let words = || code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'));
+    if let Some(number) = words().find(|w| w.trim_end_matches('f').parse().is_ok_and(|x: f64| x >= 1e37)) {
+        return Some(format!("{number} is as good as infinity"));
+    }
+    words().find(|word| ["isnan", "isinf", "isNan", "isInf", "0x7f800000u"].contains(word)).map(str::to_owned)
+}
+
+#[test]
+fn no_shader_leans_on_nan_or_infinity() {
+    let mut breaches = Vec::new();
+    let shaders = [files_below("shaders"), files_below("viewer")].concat();
+    for path in with_extension(shaders, &["wgsl"]) {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let found = text.lines().enumerate().filter_map(|(number, line)| Some((number, leans_on_ieee(line)?)));
+        breaches.extend(found.map(|(number, what)| format!("{}:{}: {what}", name(&path), number + 1)));
+    }
+    assert_none("fast math may assume that every number is finite: ask common/finite.wgsl", &breaches);
+}
+
+#[test]
+fn leaning_on_ieee_is_recognised() {
+    for line in
+        ["if x == x {", "y = select(0.0, y, a[i].x != a[i].x);", "length <= 3.0e38", "min(x, 3.4e38f)", "isInf(x)"]
+    {
+        assert!(leans_on_ieee(line).is_some(), "{line}");
+    }
+    for line in ["const MASKED: f32 = -1e30;", "if x == y.x {", "// x == x", "max(l, -1e30) == 2.0", "a != b && b != a"]
+    {
+        assert_eq!(leans_on_ieee(line), None, "{line}");
+    }
+}

@@ -31,10 +31,11 @@ fn expected(gradients: &[(&[usize], Vec<f64>)], max_norm: f64) -> [f64; 2] {
     [length, (max_norm / length).min(1.0)]
 }
 
-/// One number, around a partial sum (64), around a workgroup of them (4096), several chunks.
+/// One number, around a workgroup's width (64) and its partial sum (4096), more of those than a workgroup adds at once
+/// (64), several chunks.
 #[test]
 fn sums_over_all_chunks_and_clips() {
-    let shapes: [&[&[usize]]; 8] = [
+    let shapes: [&[&[usize]]; 9] = [
         &[&[1]],
         &[&[63]],
         &[&[64]],
@@ -43,6 +44,7 @@ fn sums_over_all_chunks_and_clips() {
         &[&[64, 64]],
         &[&[4097], &[7, 13], &[1], &[129, 65]],
         &[&[300, 401], &[17]],
+        &[&[600, 701]],
     ];
     for shapes in shapes {
         let of = |(i, shape): (usize, &&'static [usize])| (*shape, random(i as u32, shape.iter().product()));
@@ -71,8 +73,21 @@ fn a_norm_that_is_not_finite_gives_a_factor_of_zero() {
         for max_norm in [1.0, f32::INFINITY] {
             let mut gradient = random(1, 200);
             gradient[131] = bad;
-            let factor = norm_of(&[(&[200], gradient)], max_norm)[1];
+            let [norm, factor] = norm_of(&[(&[200], gradient)], max_norm);
             assert_eq!(factor, 0.0, "a gradient of {bad} clipped to {max_norm} is scaled by {factor}");
+            assert!(!norm.is_finite(), "a gradient of {bad} has a norm of {norm}, and nothing stops the run");
         }
     }
+}
+
+#[test]
+fn numbers_count_as_finite_up_to_a_size_whose_squares_cannot_overflow() {
+    let last = f32::from_bits(2f32.powi(47).to_bits() - 1);
+    let norm_with = |value: f32| norm_of(&[(&[3], vec![0.0, f64::from(value), 0.0])], 1.0);
+    for value in [last, -last] {
+        let [norm, factor] = norm_with(value);
+        assert!((norm / f64::from(last) - 1.0).abs() < 1e-6, "{norm}");
+        assert!((factor * f64::from(last) - 1.0).abs() < 1e-6, "{factor}");
+    }
+    assert_eq!(norm_with(2f32.powi(47))[1], 0.0);
 }

@@ -4,10 +4,13 @@ use lara_shaders::GRAD_NORM;
 
 use crate::{Parameters, Place, Recorder, Role, Tensor};
 
+/// Numbers of a partial sum.
+const PART: usize = 4096;
+
 /// Records norm `[2]`: the Euclidean norm of all parameter gradients and the factor that clips it to `max_norm`
-/// (infinite for no clipping).
+/// (infinite for no clipping). If a gradient is not finite, or 2^47 or more in size, the norm is NaN and the factor 0.
 pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> Tensor {
-    let counts: Vec<usize> = parameters.chunk_lens().map(|len| len.div_ceil(64)).collect();
+    let counts: Vec<usize> = parameters.chunk_lens().map(|len| len.div_ceil(PART)).collect();
     let total = counts.iter().sum();
     let partial = rec.scratch("squared gradients", [total]);
     let norm = rec.pinned("gradient norm", [2]);
@@ -22,7 +25,8 @@ pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> 
             .uint("offset", offset)
             .uint("partials", total)
             .float("max_norm", max_norm)
-            .dispatch_items(counts[index], 64);
+            .float("not_finite", f32::NAN)
+            .dispatch_items(counts[index], 1);
         offset += counts[index];
     }
     rec.step(&GRAD_NORM, "finish")
@@ -32,6 +36,7 @@ pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> 
         .uint("offset", 0)
         .uint("partials", total)
         .float("max_norm", max_norm)
+        .float("not_finite", f32::NAN)
         .dispatch([1, 1, 1]);
     norm
 }
