@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lara_explain::export::compute::{Asked, Heads, Pick, Rolling, Selection, gradients, rollouts, rows};
+use lara_explain::export::{Format, Picture, Sheet, Style, folder_names, write};
+use lara_explain::{Colormap, Factor, Inspector, Kind, Map, Matrices, Relevance, Subject};
 use lara_models::{softmax, top};
 use lara_runtime::attention::{MechanismKind, ProposalGen};
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
-use lara_viewer::export::compute::{Asked, Heads, Kind, Pick, Rolling, Selection, gradients, rollouts, rows};
-use lara_viewer::export::{Format, Picture, Sheet, Style, folder_names, write};
-use lara_viewer::inspect::{Factor, Inspector, Matrices, Relevance, Subject};
-use lara_viewer::{Colormap, Map};
 use pollster::block_on;
 use serde::Serialize;
 

@@ -47,6 +47,12 @@ impl From<lara_runtime::Error> for Failure {
     }
 }
 
+impl From<lara_explain::Error> for Failure {
+    fn from(error: lara_explain::Error) -> Self {
+        Failure { bad_input: error.is_bad_input(), message: error.to_string() }
+    }
+}
+
 impl From<lara_viewer::Error> for Failure {
     fn from(error: lara_viewer::Error) -> Self {
         Failure { bad_input: error.is_bad_input(), message: error.to_string() }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lara_explain::Subject;
 use lara_models::Predictor;
 use lara_models::data::{Augment, ImageShape, picture};
 use lara_models::random::{Draws, Purpose};
@@ -9,7 +10,6 @@ use lara_models::train::checkpoint::TrainedModel;
 use lara_models::train::config::DatasetKind;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role, Tune};
-use lara_viewer::inspect::Subject;
 
 use crate::fail::{Failure, Outcome};
 

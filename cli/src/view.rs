@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use lara_explain::Subject;
 use lara_runtime::GpuOptions;
-use lara_viewer::inspect::Subject;
 use lara_viewer::pictures::Gallery;
 use lara_viewer::{Error, Launch};
 
@@ -58,7 +58,7 @@ fn subject(options: &Options) -> Outcome<Subject> {
 fn gallery(options: &Options, subject: &Subject) -> Outcome<Gallery> {
     let shape = subject.image_shape();
     if let Some(path) = &options.images {
-        return Ok(Gallery::open(path, shape, lara_viewer::crop_pct(subject))?);
+        return Ok(Gallery::open(path, shape, subject.crop_pct())?);
     }
     let digits = Gallery::digits(DIGITS)?;
     Ok(if digits.shape == shape { digits } else { Gallery::empty(shape) })

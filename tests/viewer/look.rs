@@ -1,8 +1,7 @@
 //! The page that opens first: image, heads, layers, prediction.
 
 use egui_kittest::kittest::Queryable;
-use lara_viewer::Query;
-use lara_viewer::inspect::Head;
+use lara_explain::{Head, Query};
 use lara_viewer::settings::Settings;
 
 use crate::window::{app, open, picture, snapshot};

@@ -1,9 +1,6 @@
-//! Tests of the viewer: what it computes and exports, and its window on the test adapter.
+//! Tests of the viewer: its window on the test adapter.
 
 mod compare;
-mod compute;
-mod export;
-mod inspector;
 mod look;
 mod paint;
 mod rollout;

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use egui::{TextureHandle, TextureOptions, Ui};
+use lara_explain::{Inspector, Query, Subject, Weights};
 use lara_models::softmax;
 use lara_runtime::{Gpu, Tune};
 
 use crate::error::Result;
-use crate::inspect::{Inspector, Subject, Weights};
 use crate::job::{Job, Repaint};
-use crate::maps::Query;
 use crate::messages::Messages;
 use crate::paint::Painter;
 use crate::panes;
@@ -208,7 +207,7 @@ impl App {
 
     /// How far each compared mechanism is from exact softmax, for the row in front; those that are not known yet are left
     /// out.
-    pub fn compared(&self) -> Vec<crate::inspect::Distances> {
+    pub fn compared(&self) -> Vec<lara_explain::Distances> {
         self.compare.distances(self.settings.head)
     }
 
@@ -322,7 +321,7 @@ impl App {
         for file in ui.input(|input| input.raw.dropped_files.clone()) {
             let name = file.path().display().to_string();
             let read = move || async move {
-                let bytes = file.bytes_async().await.map_err(crate::Error::BadInput)?;
+                let bytes = file.bytes_async().await.map_err(crate::Error::bad_input)?;
                 Ok((name, bytes))
             };
             self.drops.push(Job::spawn(self.repaint.clone(), read));
@@ -342,9 +341,9 @@ impl App {
     /// Opens a model (safetensors) or an image, told by the name.
     pub fn open_bytes(&mut self, name: &str, bytes: Vec<u8>) {
         if name.to_lowercase().ends_with(".safetensors") {
-            return self.open(Subject::from_bytes(name, bytes));
+            return self.open(Subject::from_bytes(name, bytes).map_err(Into::into));
         }
-        let crop = panes::crop_pct(&self.subject);
+        let crop = self.subject.crop_pct();
         let added = self.gallery.add(name, &bytes, crop);
         if let Some(index) = self.messages.keep(added) {
             self.choose(index);
@@ -356,9 +355,9 @@ impl App {
     pub fn open_path(&mut self, path: &std::path::Path) {
         let is_model = path.extension().is_some_and(|e| e == "safetensors");
         if is_model || (path.is_dir() && Subject::open(path).is_ok()) {
-            return self.open(Subject::open(path));
+            return self.open(Subject::open(path).map_err(Into::into));
         }
-        let crop = panes::crop_pct(&self.subject);
+        let crop = self.subject.crop_pct();
         let opened = Gallery::open(path, self.gallery.shape, crop);
         let single = opened.as_ref().is_ok_and(|gallery| gallery.entries.len() == 1);
         match opened {

@@ -1,8 +1,5 @@
 //! What can go wrong in the viewer. Every message is a sentence with names, numbers and what to do.
 
-use std::io;
-use std::path::PathBuf;
-
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -10,42 +7,37 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
-    #[error("cannot {what} {}: {source}; choose a folder that can be written to and has room", path.display())]
-    Io {
-        /// What was tried, as a verb: `write`, `create the folder`.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Numbers or settings that do not go together.
-    #[error("{0}")]
-    BadInput(String),
-    /// The model could not be read or does not fit.
+    /// Looking at a model, reading a file, or the adapter failed.
     #[error(transparent)]
-    Model(#[from] lara_models::Error),
-    /// The adapter failed or allows too little.
-    #[error(transparent)]
-    Gpu(#[from] lara_runtime::Error),
+    Explain(#[from] lara_explain::Error),
     /// No window could be opened.
     #[error("{0}")]
     Window(String),
 }
 
 impl Error {
+    /// Numbers or settings that do not go together.
+    pub(crate) fn bad_input(sentence: impl Into<String>) -> Self {
+        Error::Explain(lara_explain::Error::BadInput(sentence.into()))
+    }
+
     /// True if the user can mend it (exit code 2), false if something failed underneath (exit code 1).
     pub fn is_bad_input(&self) -> bool {
         match self {
-            Error::BadInput(_) => true,
             Error::Window(_) => false,
-            // The folder is the user's choice; a full disk is not.
-            Error::Io { source, .. } => source.kind() != io::ErrorKind::StorageFull,
-            Error::Model(error) => error.is_bad_input(),
-            Error::Gpu(error) => {
-                matches!(error, lara_runtime::Error::NoAdapter { .. } | lara_runtime::Error::TooLarge { .. })
-            }
+            Error::Explain(error) => error.is_bad_input(),
         }
+    }
+}
+
+impl From<lara_models::Error> for Error {
+    fn from(error: lara_models::Error) -> Self {
+        Error::Explain(error.into())
+    }
+}
+
+impl From<lara_runtime::Error> for Error {
+    fn from(error: lara_runtime::Error) -> Self {
+        Error::Explain(error.into())
     }
 }

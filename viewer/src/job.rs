@@ -17,11 +17,15 @@ impl<T: Send + 'static> Job<T> {
     /// Starts the future that `work` makes (in the thread that will wait for it, so it may hold what must stay in one
     /// thread) and asks for a frame when it is done.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn spawn<F: Future<Output = Result<T>>>(repaint: Repaint, work: impl FnOnce() -> F + Send + 'static) -> Self {
+    pub fn spawn<F, E>(repaint: Repaint, work: impl FnOnce() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<Error>,
+    {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             // Nobody waits for the result of a job that was dropped.
-            let _ = sender.send(pollster::block_on(work()));
+            let _ = sender.send(pollster::block_on(work()).map_err(Into::into));
             repaint();
         });
         Job { receiver }
@@ -29,14 +33,15 @@ impl<T: Send + 'static> Job<T> {
 
     /// Starts the future that `work` makes and asks for a frame when it is done.
     #[cfg(target_arch = "wasm32")]
-    pub fn spawn<F: Future<Output = Result<T>> + 'static>(
-        repaint: Repaint,
-        work: impl FnOnce() -> F + 'static,
-    ) -> Self {
+    pub fn spawn<F, E>(repaint: Repaint, work: impl FnOnce() -> F + 'static) -> Self
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        E: Into<Error>,
+    {
         let (sender, receiver) = channel();
         let work = work();
         wasm_bindgen_futures::spawn_local(async move {
-            let _ = sender.send(work.await);
+            let _ = sender.send(work.await.map_err(Into::into));
             repaint();
         });
         Job { receiver }
@@ -47,7 +52,7 @@ impl<T: Send + 'static> Job<T> {
         match self.receiver.try_recv() {
             Ok(result) => Some(result),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(Error::BadInput("a task ended without a result".into()))),
+            Err(TryRecvError::Disconnected) => Some(Err(Error::bad_input("a task ended without a result"))),
         }
     }
 }

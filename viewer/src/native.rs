@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eframe::egui_wgpu::WgpuConfiguration;
+use lara_explain::Subject;
 use lara_models::data::{self, Split};
 use lara_models::train::{Control, Summary, Trainer};
 use lara_runtime::{Gpu, GpuOptions, Tune};
 
 use crate::app::{App, Launch};
 use crate::error::{Error, Result};
-use crate::inspect::Subject;
 use crate::pictures::Gallery;
 use crate::settings::{Page, Settings};
 use crate::training::{Listener, Training};
@@ -35,7 +35,7 @@ pub fn view(options: &GpuOptions, launch: &mut dyn FnMut(&Gpu) -> Result<Launch>
         let opened = open(&options, &notes, launch);
         let (gpu, closed) = match (opened, others.pop()) {
             (Ok(opened), _) => opened,
-            (Err(Error::Window(_) | Error::Gpu(_)), Some(next)) => {
+            (Err(Error::Window(_) | Error::Explain(lara_explain::Error::Gpu(_))), Some(next)) => {
                 options = GpuOptions { adapter: Some(next), low_power: false };
                 continue;
             }
@@ -100,7 +100,7 @@ pub fn view_training(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: View) -> Re
         let mut training = Training::new(&device, &tune, Arc::new(move || waker.request_repaint()));
         let gallery = held_out(&trainer)?;
         training.attach(trainer, &control, listener)?;
-        let model = training.take_model().ok_or_else(|| Error::BadInput("a run without a model".into()))?;
+        let model = training.take_model().ok_or_else(|| Error::bad_input("a run without a model"))?;
         Ok(Launch { subject: Subject::live(model), gallery, training: Some(training), notes: Vec::new(), tune: None })
     });
     let closed = window(gpu, Some(interrupted), create);

@@ -83,7 +83,7 @@ impl Gallery {
             gallery.add(&name, &bytes, crop_pct)?;
         }
         if gallery.entries.is_empty() {
-            return Err(Error::BadInput(format!("{} holds no PNG or JPEG file", path.display())));
+            return Err(Error::bad_input(format!("{} holds no PNG or JPEG file", path.display())));
         }
         Ok(gallery)
     }
@@ -121,5 +121,5 @@ fn pictures_in(folder: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
 
 #[cfg(not(target_arch = "wasm32"))]
 fn unreadable(path: &std::path::Path, source: std::io::Error) -> Error {
-    Error::Model(lara_models::Error::Io { action: "read", path: path.to_path_buf(), source })
+    lara_models::Error::Io { action: "read", path: path.to_path_buf(), source }.into()
 }

@@ -1,10 +1,7 @@
 //! What a user has chosen and finds again at the next start.
 
+use lara_explain::{Colormap, Head, Query};
 use serde::{Deserialize, Serialize};
-
-use crate::colormap::Colormap;
-use crate::inspect::Head;
-use crate::maps::Query;
 
 /// Which page is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

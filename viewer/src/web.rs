@@ -47,13 +47,13 @@ mod page {
     use std::time::Duration;
 
     use eframe::egui_wgpu::WgpuConfiguration;
+    use lara_explain::Subject;
     use lara_runtime::attention::MechanismKind;
     use lara_runtime::{Gpu, GpuOptions};
     use wasm_bindgen::prelude::*;
     use web_sys::js_sys::{Array, Function, JSON, Reflect, Uint8Array};
 
     use super::Options;
-    use crate::inspect::Subject;
     use crate::pictures::Gallery;
     use crate::settings::Settings;
     use crate::{App, Launch, Status};

@@ -2,7 +2,7 @@
 //   colour = scale[t],  t = value / high (linear) or 1 + log10(value / high) / 3 (three decades);
 //   differences: t = (1 + (value - other) / high) / 2, white where the two agree.
 // A triangle that covers the viewport; the patch is found from the pixel's place inside `rect`.
-// high is params.high, or the second number of the pair at params.range in `ranges` if params.high is 0.
+// high is the second number of the pair at params.range in `ranges`.
 
 struct Params {
     rect: vec4<f32>,   // left, top, width, height in pixels
@@ -11,13 +11,13 @@ struct Params {
     at: u32,           // first patch in `values`
     other_at: u32,     // first patch in `others`
     range: u32,        // index of a (smallest, largest) pair in `ranges`
-    high: f32,         // value of the upper end of the scale; 0: take it from `ranges`
     opacity: f32,
-    gain: f32,         // factor of the values (a deviation may be shown stronger)
     is_log: u32,
     is_difference: u32,
     is_linear: u32,    // whether the target wants linear light instead of sRGB values
-    pad: u32,
+    pad_a: u32,
+    pad_b: u32,
+    pad_c: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -38,14 +38,10 @@ fn to_linear(c: vec3<f32>) -> vec3<f32> {
 }
 
 fn position_on_scale(patch_index: u32) -> f32 {
-    var high = params.high;
-    if high == 0.0 {
-        high = ranges[params.range * 2u + 1u];
-    }
-    high = max(high, 1e-30);
-    let value = params.gain * values[params.at + patch_index];
+    let high = max(ranges[params.range * 2u + 1u], 1e-30);
+    let value = values[params.at + patch_index];
     if params.is_difference == 1u {
-        return 0.5 + 0.5 * (value - params.gain * others[params.other_at + patch_index]) / high;
+        return 0.5 + 0.5 * (value - others[params.other_at + patch_index]) / high;
     }
     if params.is_log == 1u {
         return 1.0 + log(max(value / high, 1e-30)) / 6.9077553;

@@ -6,9 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use eframe::egui_wgpu::{self, CallbackResources, CallbackTrait, ScreenDescriptor};
 use egui::{PaintCallbackInfo, Rect, Shape};
+use lara_explain::{Colormap, MapSource, ScaleEnd};
 use lara_runtime::Gpu;
-
-use crate::colormap::Colormap;
 
 /// The shader that paints a map: entry points `cover` and `colour`.
 pub const SHADER: &str = include_str!("map.wgsl");
@@ -18,30 +17,6 @@ const STRIDE: u64 = 256;
 /// Maps that may be painted in one frame.
 const SLOTS: u32 = 2048;
 
-/// What a map is drawn from: a tensor's buffer, and where in it the patches begin.
-#[derive(Clone, Debug)]
-pub struct MapSource {
-    /// The tensor's buffer.
-    pub buffer: wgpu::Buffer,
-    /// Index of the first patch's value.
-    pub at: usize,
-}
-
-/// Where the upper end of the colour scale comes from.
-#[derive(Clone, Debug)]
-pub enum Scale {
-    /// This value.
-    High(f32),
-    /// The largest value, second of the pair number `index` in a buffer of (smallest, largest) pairs: nothing has to be read
-    /// back to paint.
-    Range {
-        /// The buffer of pairs.
-        buffer: wgpu::Buffer,
-        /// Which pair.
-        index: usize,
-    },
-}
-
 /// One map to paint.
 #[derive(Clone, Debug)]
 pub struct MapPaint {
@@ -50,9 +25,7 @@ pub struct MapPaint {
     /// What is subtracted from them, for a difference.
     pub minus: Option<MapSource>,
     /// The upper end of the scale.
-    pub scale: Scale,
-    /// Factor of the values.
-    pub gain: f32,
+    pub scale: ScaleEnd,
     /// Rows and columns of patches.
     pub grid: [usize; 2],
     /// Colours.
@@ -87,13 +60,11 @@ struct Params {
     at: u32,
     other_at: u32,
     range: u32,
-    high: f32,
     opacity: f32,
-    gain: f32,
     is_log: u32,
     is_difference: u32,
     is_linear: u32,
-    pad: u32,
+    pad: [u32; 3],
 }
 
 impl Painter {
@@ -189,10 +160,6 @@ struct Callback {
 impl Callback {
     fn params(&self, pixels_per_point: f32) -> Params {
         let map = &self.map;
-        let (range, high) = match map.scale {
-            Scale::High(high) => (0, high.max(f32::MIN_POSITIVE)),
-            Scale::Range { index, .. } => (index, 0.0),
-        };
         let [left, top] = [self.rect.min.x, self.rect.min.y].map(|x| x * pixels_per_point);
         let [width, height] = [self.rect.width(), self.rect.height()].map(|x| (x * pixels_per_point).max(1.0));
         Params {
@@ -201,24 +168,18 @@ impl Callback {
             columns: map.grid[1].max(1) as u32,
             at: map.values.at as u32,
             other_at: map.minus.as_ref().map_or(map.values.at, |m| m.at) as u32,
-            range: range as u32,
-            high,
+            range: map.scale.index as u32,
             opacity: map.opacity.clamp(0.0, 1.0),
-            gain: map.gain,
             is_log: u32::from(map.log_scale),
             is_difference: u32::from(map.minus.is_some()),
             is_linear: u32::from(self.shared.is_linear),
-            pad: 0,
+            pad: [0; 3],
         }
     }
 
     fn bind_group(&self, device: &wgpu::Device) -> wgpu::BindGroup {
         let (shared, map) = (&*self.shared, &self.map);
         let others = map.minus.as_ref().map_or(&map.values.buffer, |m| &m.buffer);
-        let ranges = match &map.scale {
-            Scale::Range { buffer, .. } => buffer,
-            Scale::High(_) => &map.values.buffer,
-        };
         let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
         let params = wgpu::BufferBinding {
             buffer: &shared.uniforms,
@@ -232,7 +193,7 @@ impl Callback {
                 entry(0, wgpu::BindingResource::Buffer(params)),
                 entry(1, map.values.buffer.as_entire_binding()),
                 entry(2, others.as_entire_binding()),
-                entry(3, ranges.as_entire_binding()),
+                entry(3, map.scale.buffer.as_entire_binding()),
                 entry(4, shared.scales[&map.colormap].as_entire_binding()),
             ],
         })

@@ -1,18 +1,18 @@
 //! The same weights and the same image through several mechanisms, side by side, and how far each is from exact softmax.
 
 use egui::{Color32, ComboBox, Pos2, Rect, ScrollArea, Sense, Slider, Ui, Vec2, WidgetInfo};
+use lara_explain::{
+    Colormap, Comparison, Distances, Head, Inspector, Map, Query, ScaleEnd, attention_for, with_attention,
+};
 use lara_runtime::attention::{AttentionConfig, MechanismKind};
 
 use super::image::{mark_query, point};
 use super::legend::{self, Ends, number};
 use super::mechanism;
 use crate::app::{App, Stage};
-use crate::colormap::Colormap;
 use crate::error::Result;
-use crate::inspect::{Contestant, Distances, Head, Inspector, attention_for, with_attention};
 use crate::job::Job;
-use crate::maps::{Map, Query};
-use crate::paint::{MapPaint, Scale};
+use crate::paint::MapPaint;
 
 /// Most mechanisms at once.
 const MOST: usize = 4;
@@ -30,7 +30,7 @@ enum View {
 
 struct Column {
     attention: AttentionConfig,
-    stage: Stage<Contestant>,
+    stage: Stage<Comparison>,
     forward_ms: Option<f64>,
     /// Samples in the deviation.
     samples: usize,
@@ -81,7 +81,7 @@ impl Compare {
     /// Distances of the columns' rows in front.
     pub(crate) fn distances(&self, head: Head) -> Vec<Distances> {
         let of = |column: &Column| match &column.stage {
-            Stage::Ready(contestant) => contestant.distances(head, 0),
+            Stage::Ready(comparison) => comparison.distances(head, 0),
             _ => None,
         };
         self.columns.iter().filter_map(of).collect()
@@ -92,11 +92,11 @@ impl Compare {
         &self,
         layer: usize,
         heads: &[Head],
-    ) -> Vec<impl Future<Output = Result<Vec<Map>>> + use<>> {
+    ) -> Vec<impl Future<Output = lara_explain::Result<Vec<Map>>> + use<>> {
         let of = |column: &Column| match &column.stage {
-            Stage::Ready(contestant) => {
+            Stage::Ready(comparison) => {
                 let name = column.attention.mechanism.name();
-                Some(contestant.settled.read_maps(name, &[layer], heads))
+                Some(comparison.settled.read_maps(name, &[layer], heads))
             }
             _ => None,
         };
@@ -109,7 +109,7 @@ impl Compare {
         let unfinished = |column: &Column| match &column.stage {
             Stage::Empty => false,
             Stage::Coming(_) => true,
-            Stage::Ready(contestant) => contestant.is_waiting() || column.samples < redraws,
+            Stage::Ready(comparison) => comparison.is_waiting() || column.samples < redraws,
         };
         self.columns.is_empty() || self.reference.is_coming() || self.columns.iter().any(unfinished)
     }
@@ -155,9 +155,9 @@ fn add(app: &mut App, attention: AttentionConfig) {
     app.compare.columns.push(Column { attention, stage, forward_ms: None, samples: 0, is_stale: true });
 }
 
-fn compile(app: &App, attention: &AttentionConfig) -> Stage<Contestant> {
+fn compile(app: &App, attention: &AttentionConfig) -> Stage<Comparison> {
     let (gpu, tune, subject, attention) = (app.gpu.clone(), app.tune.clone(), app.subject.clone(), attention.clone());
-    let work = move || async move { Contestant::new(&gpu, &tune, &subject, &attention).await };
+    let work = move || async move { Comparison::new(&gpu, &tune, &subject, &attention).await };
     Stage::Coming(Job::spawn(app.repaint.clone(), work))
 }
 
@@ -207,27 +207,27 @@ impl Column {
         (draw, redraws): (u32, Option<usize>),
     ) -> Result<bool> {
         let settled = self.stage.settle()?;
-        let Some(contestant) = self.stage.ready() else { return Ok(false) };
+        let Some(comparison) = self.stage.ready() else { return Ok(false) };
         let rerun = settled || is_new || self.is_stale;
         // The first runs of a fresh plan warm the device up; the time that is shown is the last one's.
         for _ in 0..if settled { 3 } else { usize::from(rerun) } {
-            contestant.settled.run(image, draw)?;
+            comparison.settled.run(image, draw)?;
             self.is_stale = false;
         }
         if rerun || moved {
-            contestant.look(queries, layer, reference)?;
+            comparison.look(queries, layer, reference)?;
             self.samples = 0;
         }
         let wanted = redraws.unwrap_or(0);
         if wanted > 0 && self.samples == 0 {
-            contestant.noisy.look(queries, &[], None)?;
+            comparison.noisy.look(queries, &[], None)?;
         }
         for _ in 0..DRAWS_A_FRAME.min(wanted.saturating_sub(self.samples)) {
-            contestant.noisy.redraw(image, layer, draw.wrapping_mul(65_537), self.samples as u32)?;
+            comparison.noisy.redraw(image, layer, draw.wrapping_mul(65_537), self.samples as u32)?;
             self.samples += 1;
         }
-        self.forward_ms = contestant.receive(gpu)?.or(self.forward_ms);
-        Ok(contestant.is_waiting() || self.samples < wanted)
+        self.forward_ms = comparison.receive(gpu)?.or(self.forward_ms);
+        Ok(comparison.is_waiting() || self.samples < wanted)
     }
 }
 
@@ -316,29 +316,28 @@ fn change(app: &mut App, index: usize, attention: AttentionConfig) {
 /// The map of a column.
 fn paint(app: &App, index: usize, rect: Rect) -> Option<egui::Shape> {
     let (settings, compare) = (&app.settings, &app.compare);
-    let Stage::Ready(contestant) = &compare.columns.get(index)?.stage else { return None };
+    let Stage::Ready(comparison) = &compare.columns.get(index)?.stage else { return None };
     let (layer, head) = (settings.layer, settings.head);
-    let own = contestant.settled.source(layer, head, 0)?;
+    let own = comparison.settled.source(layer, head, 0)?;
     let map = |values, minus, scale, colormap| MapPaint {
         values,
         minus,
         scale,
-        gain: 1.0,
-        grid: contestant.settled.sizes().grid,
+        grid: comparison.settled.sizes().grid,
         colormap,
         // White means agreement only if nothing shines through.
         opacity: if compare.view == View::Difference { 1.0 } else { settings.opacity },
         log_scale: settings.log_scale && compare.view == View::Attention,
     };
     let map = match compare.view {
-        View::Attention => map(own, None, contestant.settled.scale(layer, head, 0)?, settings.colormap),
+        View::Attention => map(own, None, comparison.settled.scale(layer, head, 0)?, settings.colormap),
         View::Difference => {
             let Stage::Ready(reference) = &compare.reference else { return None };
             let exact = reference.source(layer, head, 0)?;
             map(own, Some(exact), reference.scale(layer, head, 0)?, Colormap::Diverging)
         }
         View::Deviation => {
-            let (values, _) = contestant.noisy.deviation(layer, head, 0)?;
+            let (values, _) = comparison.noisy.deviation(layer, head, 0)?;
             map(values, None, deviation_scale(app, layer)?, settings.colormap)
         }
     };
@@ -346,7 +345,7 @@ fn paint(app: &App, index: usize, rect: Rect) -> Option<egui::Shape> {
 }
 
 /// Deviations are shown against the largest exact weight, the same for all columns.
-fn deviation_scale(app: &App, layer: usize) -> Option<Scale> {
+fn deviation_scale(app: &App, layer: usize) -> Option<ScaleEnd> {
     let Stage::Ready(reference) = &app.compare.reference else { return None };
     reference.scale(layer, app.settings.head, 0)
 }
@@ -355,7 +354,7 @@ fn numbers(app: &App, ui: &mut Ui, index: usize, side: f32) {
     let column = &app.compare.columns[index];
     let head = app.settings.head;
     let distances = match &column.stage {
-        Stage::Ready(contestant) => contestant.distances(head, 0),
+        Stage::Ready(comparison) => comparison.distances(head, 0),
         _ => None,
     };
     match app.compare.view {

@@ -1,11 +1,11 @@
 //! The dialog that saves maps, and the one that opens files.
 
 use egui::{ComboBox, Ui, Window};
+use lara_explain::Head;
+use lara_explain::export::{File, Format, Picture, Sheet, Style, files};
 
 use crate::app::{App, Stage};
 use crate::error::{Error, Result};
-use crate::export::{File, Format, Picture, Sheet, Style, files};
-use crate::inspect::Head;
 use crate::job::Job;
 use crate::messages::Level;
 
@@ -93,7 +93,9 @@ fn place(app: &mut App, ui: &mut Ui) {
         let name = ui.label("folder");
         ui.add(egui::TextEdit::singleline(&mut app.export.folder).desired_width(150.0)).labelled_by(name.id);
         if ui.button("Choose…").clicked() {
-            let pick = || async { Ok(rfd::AsyncFileDialog::new().pick_folder().await.map(|f| f.path().to_path_buf())) };
+            let pick = || async {
+                Ok::<_, Error>(rfd::AsyncFileDialog::new().pick_folder().await.map(|f| f.path().to_path_buf()))
+            };
             app.export.chosen = Stage::Coming(Job::spawn(app.repaint.clone(), pick));
         }
     });
@@ -192,9 +194,9 @@ fn take_dialogs(app: &mut App) {
 #[cfg(not(target_arch = "wasm32"))]
 fn save(folder: &str, files: &[File]) -> Result<String> {
     if folder.trim().is_empty() {
-        return Err(Error::BadInput("name the folder that the maps are saved to".into()));
+        return Err(Error::bad_input("name the folder that the maps are saved to"));
     }
-    crate::export::write_files(files, folder)?;
+    lara_explain::export::write_files(files, folder)?;
     Ok(format!("saved {} files to {folder}", files.len()))
 }
 
@@ -202,7 +204,7 @@ fn save(folder: &str, files: &[File]) -> Result<String> {
 #[cfg(target_arch = "wasm32")]
 fn save(_: &str, files: &[File]) -> Result<String> {
     for file in files {
-        crate::web::download(&file.name, &file.bytes).map_err(Error::BadInput)?;
+        crate::web::download(&file.name, &file.bytes).map_err(Error::bad_input)?;
     }
     Ok(format!("downloaded {} files", files.len()))
 }
@@ -214,7 +216,7 @@ pub(crate) fn pick_file(app: &mut App) {
         let dialog = rfd::AsyncFileDialog::new()
             .add_filter("checkpoints and images", &["safetensors", "png", "jpg", "jpeg"])
             .set_title("Open a checkpoint or an image");
-        Ok(dialog.pick_file().await.map(|file| file.path().to_path_buf()))
+        Ok::<_, Error>(dialog.pick_file().await.map(|file| file.path().to_path_buf()))
     };
     app.export.picked = Stage::Coming(Job::spawn(app.repaint.clone(), pick));
 }

@@ -1,10 +1,10 @@
 //! All heads of a layer, and all layers of a head: thumbnails that are maps of their own buffers. A click enlarges.
 
 use egui::{Color32, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo};
+use lara_explain::Head;
 
 use super::image::overlay;
 use crate::app::App;
-use crate::inspect::Head;
 
 /// Draws both grids.
 pub(crate) fn show(app: &mut App, ui: &mut Ui) {

@@ -1,12 +1,11 @@
 //! The image with the attention of one query over it; pointer and keyboard choose the query.
 
 use egui::{Color32, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, vec2};
+use lara_explain::{Head, Query, Sizes};
 
 use super::MOST_PINS;
 use super::legend::{self, Ends, number};
 use crate::app::App;
-use crate::inspect::{Head, Sizes};
-use crate::maps::Query;
 use crate::paint::MapPaint;
 
 /// Colours of the outlines of pinned queries, readable on every scale.
@@ -120,7 +119,6 @@ pub(crate) fn overlay(
         values: inspector.source(layer, head, slot)?,
         minus: None,
         scale: inspector.scale(layer, head, slot)?,
-        gain: 1.0,
         grid: inspector.sizes().grid,
         colormap: app.settings.colormap,
         opacity,

@@ -1,8 +1,7 @@
 //! The colour scale with its numbers.
 
 use egui::{Color32, Mesh, Rect, Sense, Shape, Ui, vec2};
-
-use crate::colormap::{Colormap, LEVELS};
+use lara_explain::{Colormap, LEVELS};
 
 /// What the ends of the scale stand for.
 #[derive(Clone, Copy, Debug)]

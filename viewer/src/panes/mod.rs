@@ -14,21 +14,13 @@ pub(crate) mod rollout;
 pub mod training;
 
 use egui::{Align, Key, Layout, Panel, ScrollArea, Ui};
-use lara_models::train::config::DatasetKind;
+use lara_explain::{Head, Query};
 
 use crate::app::App;
-use crate::inspect::{Head, Subject};
-use crate::maps::Query;
 use crate::settings::Page;
 
 /// Pins at most: the slots but one.
-pub(crate) const MOST_PINS: usize = crate::inspect::SLOTS - 1;
-
-/// How much of a picture is kept: as the images that were trained on, those of digits and MNIST fill their frames.
-pub fn crop_pct(subject: &Subject) -> f64 {
-    let data = &subject.config.data;
-    if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 }
-}
+pub(crate) const MOST_PINS: usize = lara_explain::SLOTS - 1;
 
 /// Every pane in its place.
 pub(crate) fn layout(app: &mut App, ui: &mut Ui) {
@@ -64,7 +56,7 @@ pub(crate) fn layout(app: &mut App, ui: &mut Ui) {
 /// Beside a run's curves: the attention of an image that stays the same while the weights change.
 fn live(app: &mut App, ui: &mut Ui) {
     ui.add_space(2.0);
-    let is_live = matches!(app.subject.weights, crate::inspect::Weights::Live(_));
+    let is_live = matches!(app.subject.weights, lara_explain::Weights::Live(_));
     ui.strong(if is_live { "Attention as it is learnt" } else { "Attention of the open model" });
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         image::show(app, ui, ui.available_width());

@@ -1,12 +1,10 @@
 //! What is shown and how: query, layer, head, colours.
 
 use egui::{Slider, Ui};
+use lara_explain::{Colormap, Head, Query};
 
 use super::MOST_PINS;
 use crate::app::App;
-use crate::colormap::Colormap;
-use crate::inspect::Head;
-use crate::maps::Query;
 
 /// Draws the controls.
 pub(crate) fn show(app: &mut App, ui: &mut Ui) {

@@ -7,6 +7,8 @@ use lara_runtime::profile::{Timing, profile};
 use lara_runtime::{AdapterReport, Gpu};
 
 use crate::app::{App, Stage};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::error::Error;
 use crate::job::Job;
 
 /// What has been measured and listed.
@@ -62,7 +64,7 @@ fn adapter(app: &mut App, ui: &mut Ui) {
 #[cfg(not(target_arch = "wasm32"))]
 fn adapters(app: &mut App, ui: &mut Ui) {
     if let Stage::Empty = app.performance.adapters {
-        let list = || async { Ok(Gpu::list().await) };
+        let list = || async { Ok::<_, Error>(Gpu::list().await) };
         app.performance.adapters = Stage::Coming(Job::spawn(app.repaint.clone(), list));
     }
     let settled = app.performance.adapters.settle();
@@ -115,7 +117,7 @@ fn dispatches(app: &mut App, ui: &mut Ui) {
     }
     if let (true, Some(inspector)) = (measure.clicked(), app.inspector()) {
         let (gpu, plan) = (app.gpu.clone(), inspector.plan().clone());
-        let work = move || async move { Ok(profile(&gpu, &plan).await?) };
+        let work = move || async move { profile(&gpu, &plan).await };
         app.performance.timings = Stage::Coming(Job::spawn(app.repaint.clone(), work));
     }
     let Some(timings) = app.performance.timings.ready() else { return };

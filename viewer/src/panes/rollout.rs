@@ -1,6 +1,7 @@
 //! Attention through all layers: rollout, and attention weighted with the gradient of a class.
 
 use egui::{Color32, ComboBox, Pos2, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
+use lara_explain::{Factor, Inspector, MOST_TOKENS, MapSource, Matrices, Query, Relevance, ScaleEnd, Sizes, Subject};
 use lara_models::top;
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
@@ -9,10 +10,8 @@ use super::image::{mark_query, point};
 use super::legend::{self, Ends, number};
 use crate::app::{App, Stage};
 use crate::error::Result;
-use crate::inspect::{Factor, Inspector, MOST_TOKENS, Matrices, Relevance, Sizes, Subject};
 use crate::job::Job;
-use crate::maps::Query;
-use crate::paint::{MapPaint, MapSource, Scale};
+use crate::paint::MapPaint;
 
 const FUSIONS: [(&str, Fusion); 3] = [("mean", Fusion::Mean), ("max", Fusion::Max), ("min", Fusion::Min)];
 
@@ -45,7 +44,7 @@ enum Engine {
 }
 
 impl Engine {
-    async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, need: Need) -> Result<Option<Self>> {
+    async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, need: Need) -> lara_explain::Result<Option<Self>> {
         Ok(match need {
             Need::Matrices(factor, fusion) => {
                 Some(Engine::Matrices(Box::new(Matrices::new(gpu, tune, subject, factor, fusion).await?)))
@@ -59,7 +58,7 @@ impl Engine {
         })
     }
 
-    fn run(&mut self, input: &[f32], class: usize) -> Result<()> {
+    fn run(&mut self, input: &[f32], class: usize) -> lara_explain::Result<()> {
         match self {
             Engine::Matrices(matrices) => matrices.run(input, class),
             Engine::Linear(inspector) => inspector.run(input, 0),
@@ -67,7 +66,7 @@ impl Engine {
         }
     }
 
-    fn look(&mut self, queries: &[Query], discard: f32) -> Result<()> {
+    fn look(&mut self, queries: &[Query], discard: f32) -> lara_explain::Result<()> {
         match self {
             Engine::Matrices(matrices) => matrices.look(queries, discard),
             Engine::Linear(inspector) => inspector.roll_out(queries).map(|_| ()),
@@ -84,7 +83,7 @@ impl Engine {
     }
 
     /// The largest number of the rollout in front, if it has just come back.
-    fn largest(&mut self) -> Result<Option<f32>> {
+    fn largest(&mut self) -> lara_explain::Result<Option<f32>> {
         let prefix = self.sizes().prefix;
         let largest = |row: &[f32]| row.iter().skip(prefix).copied().fold(0.0, f32::max);
         Ok(match self {
@@ -103,7 +102,7 @@ impl Engine {
     }
 
     /// Where the rollout in front lies, and its scale.
-    fn rollout(&self) -> Option<(MapSource, Scale)> {
+    fn rollout(&self) -> Option<(MapSource, ScaleEnd)> {
         match self {
             Engine::Matrices(matrices) => matrices.rollout(0),
             Engine::Linear(inspector) => inspector.rolled(0),
@@ -325,8 +324,8 @@ fn layers(app: &mut App, ui: &mut Ui) {
     let columns = sizes.layers.min(3);
     let side = (ui.available_width() / columns as f32 - 12.0).clamp(110.0, 300.0);
     let row = match app.settings.head {
-        crate::inspect::Head::Mean => sizes.heads,
-        crate::inspect::Head::One(head) => head,
+        lara_explain::Head::Mean => sizes.heads,
+        lara_explain::Head::One(head) => head,
     };
     let all: Vec<usize> = (0..sizes.layers).collect();
     for chunk in all.chunks(columns) {
@@ -364,14 +363,13 @@ fn picture(app: &mut App, ui: &Ui, rect: Rect) {
     }
 }
 
-fn overlay(app: &App, rect: Rect, values: MapSource, scale: Scale, opacity: f32) -> egui::Shape {
+fn overlay(app: &App, rect: Rect, values: MapSource, scale: ScaleEnd, opacity: f32) -> egui::Shape {
     let grid = app.inspector().map_or([1, 1], |inspector| inspector.sizes().grid);
     let settings = &app.settings;
     let map = MapPaint {
         values,
         minus: None,
         scale,
-        gain: 1.0,
         grid,
         colormap: settings.colormap,
         opacity,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lara_explain::LiveModel;
 use lara_models::train::{Control, Evaluation, LiveTrainer, TrainConfig};
 use lara_runtime::{Gpu, Tune};
 use web_time::Instant;
 
-use super::{Message, Model};
+use super::Message;
 use crate::error::Result;
 use crate::job::{Job, Repaint};
 
@@ -34,7 +35,7 @@ impl LiveRun {
     /// Begins to prepare a run.
     pub(super) fn start(gpu: &Gpu, tune: &Tune, config: TrainConfig, control: &Control, repaint: Repaint) -> Self {
         let (gpu, tune) = (gpu.clone(), tune.clone());
-        let prepare = move || async move { Ok(LiveTrainer::new(&gpu, &tune, &config).await?) };
+        let prepare = move || async move { LiveTrainer::new(&gpu, &tune, &config).await };
         LiveRun {
             stage: Stage::Preparing(Job::spawn(repaint.clone(), prepare)),
             control: control.clone(),
@@ -63,7 +64,7 @@ impl LiveRun {
                 None => Ok(Stage::Preparing(job)),
                 Some(trainer) => {
                     self.held_out = trainer.held_out();
-                    let model = Model {
+                    let model = LiveModel {
                         config: trainer.config().clone(),
                         classes: trainer.classes().to_vec(),
                         parameters: trainer.session().parameters.clone(),
@@ -97,7 +98,7 @@ impl LiveRun {
             evaluated.store(0, Ordering::Relaxed);
             let evaluate = move || async move {
                 let evaluation = trainer.evaluate(|done| evaluated.store(done, Ordering::Relaxed)).await?;
-                Ok((trainer, evaluation))
+                Ok::<_, lara_models::Error>((trainer, evaluation))
             };
             return Ok(Stage::Evaluating(Job::spawn(self.repaint.clone(), evaluate)));
         }

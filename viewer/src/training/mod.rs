@@ -10,6 +10,7 @@ mod native;
 
 use std::path::PathBuf;
 
+use lara_explain::LiveModel;
 use lara_models::train::{Control, Evaluation, Progress, TrainConfig};
 use lara_runtime::attention::MechanismKind;
 use lara_runtime::{Gpu, Parameters, Tune};
@@ -61,20 +62,9 @@ impl State {
     }
 }
 
-/// The model of a run in progress.
-#[derive(Clone, Debug)]
-pub struct Model {
-    /// Its configuration.
-    pub config: TrainConfig,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-    /// Its weights: buffers that every step changes.
-    pub parameters: Parameters,
-}
-
 /// What a run says.
 enum Message {
-    Ready(Box<Model>, u64),
+    Ready(Box<LiveModel>, u64),
     Step(Progress),
     Evaluating {
         done: usize,
@@ -123,7 +113,7 @@ struct Said {
     control: Control,
     history: History,
     total_steps: u64,
-    model: Option<Model>,
+    model: Option<LiveModel>,
     is_new: bool,
     saved: Option<PathBuf>,
     #[cfg(not(target_arch = "wasm32"))]
@@ -145,7 +135,7 @@ impl Said {
         }
     }
 
-    fn ready(&mut self, model: Model, total_steps: u64) {
+    fn ready(&mut self, model: LiveModel, total_steps: u64) {
         self.state = State::Running;
         self.total_steps = total_steps;
         (self.model, self.is_new) = (Some(model), true);
@@ -212,7 +202,7 @@ impl Training {
         control: &Control,
         listener: Listener,
     ) -> Result<()> {
-        let model = Model {
+        let model = LiveModel {
             config: trainer.config().clone(),
             classes: trainer.classes().to_vec(),
             parameters: trainer.session().parameters.clone(),
@@ -290,12 +280,12 @@ impl Training {
     }
 
     /// The model, once it is prepared. It stays after the run's end, with the last weights.
-    pub fn model(&self) -> Option<&Model> {
+    pub fn model(&self) -> Option<&LiveModel> {
         self.said.model.as_ref()
     }
 
     /// The model, once for every run: for whoever opens what is new.
-    pub fn take_model(&mut self) -> Option<Model> {
+    pub fn take_model(&mut self) -> Option<LiveModel> {
         std::mem::take(&mut self.said.is_new).then(|| self.said.model.clone()).flatten()
     }
 

@@ -1,6 +1,10 @@
 //! One attention map on the CPU, with everything that is needed to label it: what exports and tests work with.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// Whose attention a map shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,13 +29,52 @@ impl Query {
     }
 }
 
+/// What a map shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Rows of a block's implied attention matrix.
+    #[default]
+    Attention,
+    /// Attention multiplied through all blocks.
+    Rollout,
+    /// A block's attention times its gradient for a class, over all queries.
+    Gradient,
+}
+
+impl Kind {
+    /// Name in titles and files: `attention`, `rollout`, `gradient-weighted`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Attention => "attention",
+            Kind::Rollout => "rollout",
+            Kind::Gradient => "gradient-weighted",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Error;
+
+    /// `attention`, `rollout` or `gradient`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "attention" => Ok(Kind::Attention),
+            "rollout" => Ok(Kind::Rollout),
+            "gradient" => Ok(Kind::Gradient),
+            _ => Err(Error::BadInput(format!(
+                "`{text}` is not a kind of map; there are attention, rollout and gradient"
+            ))),
+        }
+    }
+}
+
 /// A row of an attention matrix, implied or explicit, or a rollout: one number a token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     /// `softmax`, `lara` …, with settings where several of one kind are shown (`lara, 16 landmarks`).
     pub mechanism: String,
-    /// What was computed: `attention`, `rollout`, `gradient-weighted`, `difference`, `deviation`.
-    pub kind: String,
+    /// What was computed.
+    pub kind: Kind,
     /// Block, from 0; absent for a rollout.
     pub layer: Option<usize>,
     /// Head, from 0; absent for a fusion of all.
@@ -62,8 +105,8 @@ impl Map {
     /// `softmax · layer 2 · head 1 · patch (3, 4)`
     pub fn title(&self) -> String {
         let mut parts = vec![self.mechanism.clone()];
-        if self.kind != "attention" {
-            parts.push(self.kind.clone());
+        if self.kind != Kind::Attention {
+            parts.push(self.kind.name().to_owned());
         }
         parts.extend(self.layer.map(|l| format!("layer {l}")));
         parts.push(self.head.map_or_else(|| "all heads".into(), |h| format!("head {h}")));

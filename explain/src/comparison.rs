@@ -5,9 +5,11 @@ use lara_runtime::attention::{AttentionConfig, MechanismKind, ProposalGen};
 use lara_runtime::maps::map_distance;
 use lara_runtime::{Gpu, Parameters, Plan, Recorder, Ring, Tensor, Tune};
 
-use super::{Head, Inspector, Subject};
 use crate::error::Result;
-use crate::maps::Query;
+use crate::inspector::Inspector;
+use crate::map::Query;
+use crate::sizes::Head;
+use crate::subject::Subject;
 
 /// How far a row is from exact softmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,12 +25,12 @@ pub struct Distances {
 }
 
 /// A mechanism in the comparison.
-pub struct Contestant {
+pub struct Comparison {
     /// As it is evaluated.
     pub settled: Inspector,
     /// With the noise of training and fresh projections, for deviations.
     pub noisy: Inspector,
-    comparison: Plan,
+    plan: Plan,
     maps: Tensor,
     reference: Tensor,
     distance: Tensor,
@@ -36,7 +38,7 @@ pub struct Contestant {
     distances: Vec<f32>,
 }
 
-impl Contestant {
+impl Comparison {
     /// Compiles the subject with another attention.
     ///
     /// # Errors
@@ -52,9 +54,9 @@ impl Contestant {
         let (maps, reference) = (rec.pinned("maps", shape), rec.pinned("reference", shape));
         let distance = map_distance(&mut rec, maps, reference);
         rec.pin(distance);
-        let comparison = Plan::compile(gpu, rec, &Parameters::new(gpu)).await?;
+        let plan = Plan::compile(gpu, rec, &Parameters::new(gpu)).await?;
         let ring = Ring::new(gpu, 2, distance.len());
-        Ok(Contestant { settled, noisy, comparison, maps, reference, distance, ring, distances: Vec::new() })
+        Ok(Comparison { settled, noisy, plan, maps, reference, distance, ring, distances: Vec::new() })
     }
 
     /// Works out the rows and compares them with those of `reference`, which has looked at the same queries before.
@@ -64,9 +66,9 @@ impl Contestant {
     pub fn look(&mut self, queries: &[Query], layer: usize, reference: &Inspector) -> Result<()> {
         self.settled.look(queries, &[layer], None)?;
         let (Some(own), Some(exact)) = (self.settled.rows(layer), reference.rows(layer)) else { return Ok(()) };
-        let (plan, comparison) = (self.settled.plan().clone(), &self.comparison);
-        let run = comparison.run().copy((&plan, own), self.maps).copy((reference.plan(), exact), self.reference);
-        run.steps().send(&mut self.ring, &[(comparison, self.distance)], layer as u64).submit()?;
+        let run = self.plan.run();
+        let run = run.copy((self.settled.plan(), own), self.maps).copy((reference.plan(), exact), self.reference);
+        run.steps().send(&mut self.ring, &[(&self.plan, self.distance)], layer as u64).submit()?;
         Ok(())
     }
 

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::colormap::Colormap;
 use crate::error::Result;
 use crate::export::layout::{Area, Layout, Line};
 use crate::export::scale::number;
 use crate::export::{Picture, Scale, Sheet, png};
-use crate::{Colormap, Map};
+use crate::map::Map;
 
 /// Stops of the colour bar's gradient.
 const STOPS: u8 = 32;

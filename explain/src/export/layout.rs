@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::export::scale::number;
 use crate::export::text::Face;
 use crate::export::{MOST_PIXELS, Scale, Sheet, bad};
-use crate::{Map, Query};
+use crate::map::{Map, Query};
 
 /// The longer side of the picture has at least so many pixels.
 pub const SIDE: usize = 512;

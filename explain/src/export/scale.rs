@@ -1,7 +1,8 @@
 //! From values to places on a colour scale, and the numbers beside it.
 
+use crate::colormap::Colormap;
 use crate::export::Style;
-use crate::{Colormap, Map};
+use crate::map::Map;
 
 /// The colour of values that are no numbers (NaN, infinity), and of tokens that have none.
 pub(super) const NO_NUMBER: [u8; 3] = [128; 3];

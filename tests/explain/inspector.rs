@@ -1,12 +1,11 @@
 //! What the viewer shows is the implied matrix, and it takes no matrix to show it.
 
+use lara_explain::{Head, Inspector, Query, Subject, Weights};
 use lara_models::Predictor;
 use lara_models::train::TrainConfig;
 use lara_runtime::{Parameters, Role, Tune};
-use lara_viewer::Query;
-use lara_viewer::inspect::{Head, Inspector, Subject, Weights};
 
-use crate::window::gpu;
+use crate::gpu;
 
 fn tune() -> Tune {
     Tune::fixed(&[])
@@ -39,7 +38,7 @@ pub(crate) fn fresh(sets: &[&str]) -> Subject {
     Subject { name: "fresh".into(), config, classes: vec![], weights }
 }
 
-fn rows(subject: &Subject, image: &[f32], queries: &[Query]) -> Vec<lara_viewer::Map> {
+fn rows(subject: &Subject, image: &[f32], queries: &[Query]) -> Vec<lara_explain::Map> {
     let mut inspector = inspector(subject, false);
     inspector.run(image, 0).expect("it runs");
     let layers: Vec<usize> = (0..inspector.sizes().layers).collect();

@@ -17,8 +17,9 @@ mod write;
 
 use serde::Serialize;
 
+use crate::colormap::Colormap;
 use crate::error::{Error, Result};
-use crate::{Colormap, Map, Query};
+use crate::map::{Map, Query};
 
 pub use names::{file_stems, folder_names, tensor_names};
 pub use scale::Scale;
@@ -268,7 +269,7 @@ struct Label<'a> {
     name: String,
     title: String,
     mechanism: &'a str,
-    kind: &'a str,
+    kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     layer: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,7 +287,7 @@ fn labels(maps: &[Map]) -> Vec<Label<'_>> {
             name,
             title: map.title(),
             mechanism: &map.mechanism,
-            kind: &map.kind,
+            kind: map.kind.name(),
             layer: map.layer,
             head: map.head,
             query: map.query,

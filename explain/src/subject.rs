@@ -5,14 +5,14 @@ use std::sync::Arc;
 use lara_models::data::{Augment, ImageShape};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::TrainedModel;
+use lara_models::train::config::DatasetKind;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role};
 
 use crate::error::{Error, Result};
-use crate::training::Model;
 
-/// The checkpoint that comes with the program; viewer/data/README.md says how it was trained.
-static BUNDLED: &[u8] = include_bytes!("../../data/digits.safetensors");
+/// The checkpoint that comes with the program; explain/data/README.md says how it was trained.
+static BUNDLED: &[u8] = include_bytes!("../data/digits.safetensors");
 
 /// Where weights come from.
 #[derive(Clone)]
@@ -21,6 +21,17 @@ pub enum Weights {
     Stored(Arc<TrainedModel>),
     /// Those of a run in progress: the same buffers, so that every step shows.
     Live(Arc<Parameters>),
+}
+
+/// The model of a run in progress.
+#[derive(Clone, Debug)]
+pub struct LiveModel {
+    /// Its configuration.
+    pub config: TrainConfig,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Its weights: buffers that every step changes.
+    pub parameters: Parameters,
 }
 
 /// A model to look at.
@@ -79,7 +90,7 @@ impl Subject {
     }
 
     /// The model of a run in progress.
-    pub fn live(model: Model) -> Self {
+    pub fn live(model: LiveModel) -> Self {
         let weights = Weights::Live(Arc::new(model.parameters));
         Subject { name: "the run in progress".into(), config: model.config, classes: model.classes, weights }
     }
@@ -88,6 +99,12 @@ impl Subject {
     pub fn image_shape(&self) -> ImageShape {
         let model = &self.config.model;
         ImageShape { channels: model.in_chans, height: model.image_size, width: model.image_size }
+    }
+
+    /// How much of a picture is kept: as the images that were trained on, those of digits and MNIST fill their frames.
+    pub fn crop_pct(&self) -> f64 {
+        let data = &self.config.data;
+        if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 }
     }
 
     /// Pixels in 0..1 as the model wants them: normalised.
@@ -112,7 +129,7 @@ impl Subject {
     }
 
     /// Parameters to record a model over: new ones for a file's weights, the run's own for live ones.
-    pub(super) fn parameters(&self, gpu: &Gpu) -> Parameters {
+    pub(crate) fn parameters(&self, gpu: &Gpu) -> Parameters {
         match &self.weights {
             Weights::Stored(_) => Parameters::new(gpu),
             Weights::Live(parameters) => (**parameters).clone(),
@@ -121,7 +138,7 @@ impl Subject {
 
     /// Uploads a file's weights into parameters that were recorded and allocated for `config`. Under another attention
     /// than the file's own, weights that it has no use for are expected and not worth a warning.
-    pub(super) fn upload(&self, gpu: &Gpu, config: &TrainConfig, parameters: &Parameters) -> Result<()> {
+    pub(crate) fn upload(&self, gpu: &Gpu, config: &TrainConfig, parameters: &Parameters) -> Result<()> {
         let Weights::Stored(trained) = &self.weights else { return Ok(()) };
         let wanted = names_and_shapes(parameters);
         let weights = match config.attention == self.config.attention {

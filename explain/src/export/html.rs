@@ -6,11 +6,12 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::colormap::Colormap;
 use crate::error::{Error, Result};
 use crate::export::layout::prefix_text;
 use crate::export::svg::{data_uri, escape};
 use crate::export::{Sheet, labels};
-use crate::{Colormap, Map, Query};
+use crate::map::{Map, Query};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");

@@ -10,9 +10,10 @@ use lara_models::{Attended, Vit};
 use lara_runtime::maps::{map_range, relevance};
 use lara_runtime::{Gpu, Header, Mode, Plan, Role, Tape, Tensor, Tune};
 
-use super::{Sizes, Subject};
 use crate::error::{Error, Result};
-use crate::paint::{MapSource, Scale};
+use crate::sizes::Sizes;
+use crate::source::{MapSource, ScaleEnd};
+use crate::subject::Subject;
 
 /// A compiled model with the gradient of a class.
 pub struct Relevance {
@@ -77,14 +78,14 @@ impl Relevance {
     }
 
     /// Where the gradient-weighted attention of a layer's head (the mean behind the last) lies, and its scale.
-    pub fn source(&self, layer: usize, row: usize) -> Option<(MapSource, Scale)> {
+    pub fn source(&self, layer: usize, row: usize) -> Option<(MapSource, ScaleEnd)> {
         let &(values, range) = self.layers.get(layer)?;
         if row > self.sizes.heads {
             return None;
         }
         let at = row * self.sizes.tokens() + self.sizes.prefix;
         let source = MapSource { buffer: self.plan.buffer(values)?.clone(), at };
-        Some((source, Scale::Range { buffer: self.plan.buffer(range)?.clone(), index: row }))
+        Some((source, ScaleEnd { buffer: self.plan.buffer(range)?.clone(), index: row }))
     }
 
     /// Reads [heads + 1, tokens] of every layer, the mean behind the heads: for tests and files.
@@ -111,7 +112,7 @@ fn record(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tenso
 }
 
 /// The gradient of the logits that asks for a class, [1, classes].
-pub(super) fn one_hot(config: &TrainConfig, class: usize) -> Result<Vec<f32>> {
+pub(crate) fn one_hot(config: &TrainConfig, class: usize) -> Result<Vec<f32>> {
     let classes = config.model.num_classes;
     if class >= classes {
         return Err(Error::BadInput(format!("there is no class {class}; the model has {classes}, counted from 0")));
@@ -122,7 +123,7 @@ pub(super) fn one_hot(config: &TrainConfig, class: usize) -> Result<Vec<f32>> {
 }
 
 /// The header of a run as in evaluation.
-pub(super) fn header(config: &TrainConfig) -> Header {
+pub(crate) fn header(config: &TrainConfig) -> Header {
     let seed = config.train.seed;
     Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() }
 }

@@ -5,12 +5,6 @@
 //! vector-Jacobian product gives a row for every head, as many rows as a head has channels, in the time and memory of
 //! the mechanism's backward pass.
 
-mod contest;
-mod matrices;
-mod relevance;
-mod roll_out;
-mod weights;
-
 use std::sync::Arc;
 
 use lara_models::train::TrainConfig;
@@ -19,29 +13,12 @@ use lara_runtime::maps::{collect_rows, map_range, moments, select_rows};
 use lara_runtime::profile::Stopwatch;
 use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
 
-pub use contest::{Contestant, Distances, attention_for, with_attention};
-pub use matrices::{Factor, MOST_TOKENS, Matrices};
-pub use relevance::Relevance;
-pub use weights::{Subject, Weights};
-
 use crate::error::Result;
-use crate::maps::{Map, Query};
-use crate::paint::{MapSource, Scale};
-use roll_out::Rolling;
-
-/// Most rows that are worked out at once: the hovered query and the pinned ones.
-pub const SLOTS: usize = 8;
-
-/// One head, or the mean over all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Head {
-    /// Mean over the heads.
-    #[default]
-    Mean,
-    /// One of them, from 0.
-    One(usize),
-}
+use crate::map::{Kind, Map, Query};
+use crate::rolling::Rolling;
+use crate::sizes::{Head, Sizes};
+use crate::source::{MapSource, ScaleEnd};
+use crate::subject::Subject;
 
 /// What a block shows.
 #[derive(Clone, Copy, Debug)]
@@ -65,52 +42,6 @@ struct Spread {
     deviation: Tensor,
     /// [slots, heads + 1, 2].
     range: Tensor,
-}
-
-/// Sizes of the model under inspection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Rows and columns of patches.
-    pub grid: [usize; 2],
-    /// Tokens in front of them: 1 with a class token.
-    pub prefix: usize,
-    /// Heads of a block.
-    pub heads: usize,
-    /// Blocks.
-    pub layers: usize,
-    /// Rows that can be worked out at once.
-    pub slots: usize,
-}
-
-impl Sizes {
-    /// All tokens.
-    pub fn tokens(&self) -> usize {
-        self.prefix + self.grid[0] * self.grid[1]
-    }
-
-    pub(crate) fn of(config: &TrainConfig) -> Self {
-        let model = &config.model;
-        let side = model.grid_size();
-        Sizes {
-            grid: [side, side],
-            prefix: usize::from(model.class_token),
-            heads: model.num_heads,
-            layers: model.depth,
-            slots: SLOTS.min(model.embed_dim / model.num_heads),
-        }
-    }
-
-    /// The weights of the outputs whose mean row a query stands for; None for a query that is not there.
-    pub fn selection(&self, query: Query) -> Option<Vec<f32>> {
-        let mut row = vec![0.0; self.tokens()];
-        match query {
-            Query::Class if self.prefix > 0 => row[0] = 1.0,
-            Query::Mean => row.fill(1.0 / self.tokens() as f32),
-            Query::Patch(at) if at < self.grid[0] * self.grid[1] => row[self.prefix + at] = 1.0,
-            _ => return None,
-        }
-        Some(row)
-    }
 }
 
 /// Numbers that came back since the last look; nothing of it is needed to paint.
@@ -165,7 +96,8 @@ impl Inspector {
         };
         let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
         tape.rec.pin(logits);
-        let rolling = Rolling::record(&mut tape, select, &layers, sizes);
+        let rows: Vec<Tensor> = layers.iter().map(|layer| layer.rows).collect();
+        let rolling = Rolling::record(&mut tape, select, &rows, sizes.prefix);
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]);
         let plan = Plan::compile(gpu, recording, &parameters).await?;
@@ -218,7 +150,7 @@ impl Inspector {
         Ok(())
     }
 
-    /// Works out the rows of `queries` (the first [`SLOTS`] of them) in these blocks, and sends those of `report` back for
+    /// Works out the rows of `queries` (the first [`crate::SLOTS`] of them) in these blocks, and sends those of `report` back for
     /// labels. Returns the slots that are filled.
     ///
     /// # Errors
@@ -266,11 +198,11 @@ impl Inspector {
     }
 
     /// Where the deviation of a row over redraws lies, and its scale.
-    pub fn deviation(&self, layer: usize, head: Head, slot: usize) -> Option<(MapSource, Scale)> {
+    pub fn deviation(&self, layer: usize, head: Head, slot: usize) -> Option<(MapSource, ScaleEnd)> {
         let (spread, row) = (self.layers.get(layer)?.spread?, self.row(head, slot)?);
         let at = row * self.sizes.tokens() + self.sizes.prefix;
         let source = MapSource { buffer: self.plan.buffer(spread.deviation)?.clone(), at };
-        Some((source, Scale::Range { buffer: self.plan.buffer(spread.range)?.clone(), index: row }))
+        Some((source, ScaleEnd { buffer: self.plan.buffer(spread.range)?.clone(), index: row }))
     }
 
     /// The queries of the slots, as [`Inspector::look`] was given them.
@@ -286,9 +218,9 @@ impl Inspector {
     }
 
     /// The scale of that row: up to its own largest weight.
-    pub fn scale(&self, layer: usize, head: Head, slot: usize) -> Option<Scale> {
+    pub fn scale(&self, layer: usize, head: Head, slot: usize) -> Option<ScaleEnd> {
         let (layer, index) = (self.layers.get(layer)?, self.row(head, slot)?);
-        Some(Scale::Range { buffer: self.plan.buffer(layer.range)?.clone(), index })
+        Some(ScaleEnd { buffer: self.plan.buffer(layer.range)?.clone(), index })
     }
 
     /// The tensor of a block's rows, for a plan that copies it.
@@ -304,6 +236,42 @@ impl Inspector {
             Head::One(_) => return None,
         };
         (slot < self.sizes.slots).then_some(slot * (self.sizes.heads + 1) + head)
+    }
+
+    /// Works out the rollout rows of `queries` (the first [`crate::SLOTS`] of them): heads averaged, nothing discarded,
+    /// all layers in one submit. The first one comes back for labels. Returns the slots that are filled.
+    ///
+    /// The layers' own rows are overwritten; whoever shows them looks again.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn roll_out(&mut self, queries: &[Query]) -> Result<usize> {
+        let select = self.select_for(queries);
+        let plan = self.plan.clone();
+        let mut run = plan.run().write(self.select, &select);
+        for (layer, &rolls_on) in self.layers.iter().zip(&self.rolling.asides).rev() {
+            run = run.aside(layer.aside).aside(rolls_on);
+        }
+        let run = run.copy((&plan, self.select), self.rolling.rolled).aside(self.rolling.finish);
+        run.send(&mut self.rolled_ring, &[(&plan, self.rolling.rolled)], 0).submit()?;
+        Ok(self.queries.len())
+    }
+
+    /// Where a slot's rollout lies, and its scale.
+    pub fn rolled(&self, slot: usize) -> Option<(MapSource, ScaleEnd)> {
+        if slot >= self.sizes.slots {
+            return None;
+        }
+        let Rolling { rolled, range, .. } = self.rolling;
+        let at = slot * self.sizes.tokens() + self.sizes.prefix;
+        let source = MapSource { buffer: self.plan.buffer(rolled)?.clone(), at };
+        Some((source, ScaleEnd { buffer: self.plan.buffer(range)?.clone(), index: slot }))
+    }
+
+    /// Reads the rollout rows [slots, tokens]: for tests and files.
+    pub fn read_rolled(&self) -> impl Future<Output = Result<Vec<f32>>> + use<> {
+        let (plan, rolled) = (self.plan.clone(), self.rolling.rolled);
+        async move { Ok(plan.read(rolled).await?) }
     }
 
     /// Whether something is still on its way back.
@@ -358,7 +326,7 @@ impl Inspector {
                         let row = rows.get(slot * (sizes.heads + 1) + at).filter(|_| at <= sizes.heads);
                         maps.extend(row.map(|values| Map {
                             mechanism: mechanism.clone(),
-                            kind: "attention".into(),
+                            kind: Kind::Attention,
                             layer: Some(layer),
                             head,
                             query,

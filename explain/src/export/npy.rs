@@ -1,7 +1,7 @@
 //! NumPy's array format, version 1.0: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
-use crate::Map;
 use crate::error::{Error, Result};
+use crate::map::Map;
 
 /// Magic number and version.
 const START: &[u8; 8] = b"\x93NUMPY\x01\x00";

@@ -11,11 +11,12 @@ use lara_runtime::maps::{Fusion, map_range, rollout, weigh};
 use lara_runtime::ops::{Layout, MatMul, Product};
 use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
 
-use super::relevance::{header, one_hot};
-use super::{Sizes, Subject};
 use crate::error::{Error, Result};
-use crate::maps::Query;
-use crate::paint::{MapSource, Scale};
+use crate::map::Query;
+use crate::relevance::{header, one_hot};
+use crate::sizes::Sizes;
+use crate::source::{MapSource, ScaleEnd};
+use crate::subject::Subject;
 
 /// Most tokens of an image whose matrices are worked out.
 pub const MOST_TOKENS: usize = 1024;
@@ -151,13 +152,13 @@ impl Matrices {
     }
 
     /// Where a slot's rollout lies, and its scale.
-    pub fn rollout(&self, slot: usize) -> Option<(MapSource, Scale)> {
+    pub fn rollout(&self, slot: usize) -> Option<(MapSource, ScaleEnd)> {
         if slot >= self.sizes.slots {
             return None;
         }
         let at = slot * self.sizes.tokens() + self.sizes.prefix;
         let source = MapSource { buffer: self.plan.buffer(self.rows)?.clone(), at };
-        Some((source, Scale::Range { buffer: self.plan.buffer(self.range)?.clone(), index: slot }))
+        Some((source, ScaleEnd { buffer: self.plan.buffer(self.range)?.clone(), index: slot }))
     }
 
     /// The first slot's row, for labels; it may be a frame old.

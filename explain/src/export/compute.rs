@@ -5,8 +5,11 @@ use std::str::FromStr;
 use lara_models::train::TrainConfig;
 
 use crate::error::{Error, Result};
-use crate::inspect::{Head, Inspector, Matrices, Relevance, Sizes};
-use crate::{Map, Query};
+use crate::inspector::Inspector;
+use crate::map::{Kind, Map, Query};
+use crate::matrices::Matrices;
+use crate::relevance::Relevance;
+use crate::sizes::{Head, Sizes};
 
 /// Blocks or heads, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,33 +143,6 @@ pub struct Selection {
     pub queries: Vec<Asked>,
 }
 
-/// What is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Rows of a block's implied attention matrix.
-    Attention,
-    /// Attention multiplied through all blocks.
-    Rollout,
-    /// A block's attention times its gradient for a class, over all queries.
-    Gradient,
-}
-
-impl FromStr for Kind {
-    type Err = Error;
-
-    /// `attention`, `rollout` or `gradient`.
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "attention" => Ok(Kind::Attention),
-            "rollout" => Ok(Kind::Rollout),
-            "gradient" => Ok(Kind::Gradient),
-            _ => Err(Error::BadInput(format!(
-                "`{text}` is not a kind of map; there are attention, rollout and gradient"
-            ))),
-        }
-    }
-}
-
 /// The selected rows of the inspector's last run, block by block, head by head, query by query, worked out as many
 /// queries at a time as the model has slots. The maps carry each block's mechanism, or `name` if one is given.
 ///
@@ -235,7 +211,7 @@ pub async fn rollouts(
         };
         maps.extend(some.iter().zip(values.chunks(sizes.tokens())).map(|(&query, values)| Map {
             mechanism: mechanism.clone(),
-            kind: "rollout".into(),
+            kind: Kind::Rollout,
             layer: None,
             head: None,
             query,
@@ -275,7 +251,7 @@ pub async fn gradients(
             let mean = |sum: &f32| sum / sizes.tokens() as f32;
             maps.extend(rows.get(at).map(|row| Map {
                 mechanism: mechanism.clone(),
-                kind: "gradient-weighted".into(),
+                kind: Kind::Gradient,
                 layer: Some(layer),
                 head,
                 query: Query::Mean,

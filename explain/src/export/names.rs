@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Map, Query};
+use crate::map::{Kind, Map, Query};
 
 /// Letters of the mechanism and of the kind that go into a name; file systems allow 255 in all.
 const LONGEST: usize = 48;
@@ -12,8 +12,8 @@ const LONGEST: usize = 48;
 pub fn file_stems(maps: &[Map]) -> Vec<String> {
     let stem = |map: &Map| {
         let mut parts = vec![slug(&map.mechanism)];
-        if map.kind != "attention" {
-            parts.push(slug(&map.kind));
+        if map.kind != Kind::Attention {
+            parts.push(map.kind.name().into());
         }
         parts.extend(map.layer.map(|layer| format!("layer{layer}")));
         parts.push(head(map));
@@ -27,8 +27,8 @@ pub fn file_stems(maps: &[Map]) -> Vec<String> {
 pub fn tensor_names(maps: &[Map]) -> Vec<String> {
     let name = |map: &Map| {
         let mut parts = vec![slug(&map.mechanism)];
-        if map.kind != "attention" {
-            parts.push(slug(&map.kind));
+        if map.kind != Kind::Attention {
+            parts.push(map.kind.name().into());
         }
         parts.extend(map.layer.map(|layer| format!("blocks.{layer}")));
         parts.push(head(map));

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use lara_explain::export::layout::{Area, Layout};
+use lara_explain::export::{
+    self, Format, Picture, Scale, Sheet, Style, files, html, npy, png, safetensors, svg, write,
+};
+use lara_explain::{Colormap, Error, Kind, Map, Query};
 use lara_models::random::{Draws, Purpose};
 use lara_models::weights::TensorFile;
-use lara_viewer::export::layout::{Area, Layout};
-use lara_viewer::export::{self, Format, Picture, Scale, Sheet, Style, files, html, npy, png, safetensors, svg, write};
-use lara_viewer::{Colormap, Error, Map, Query};
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 
@@ -15,7 +17,7 @@ use serde_json::Value;
 const BAD_NAME: &str = "a<b> & \"c\"/'d'\u{1}é日本.png";
 
 fn map(grid: [usize; 2], prefix: usize, query: Query, values: Vec<f32>) -> Map {
-    let (mechanism, kind) = ("lara".to_owned(), "attention".to_owned());
+    let (mechanism, kind) = ("lara".to_owned(), Kind::Attention);
     Map { mechanism, kind, layer: Some(2), head: Some(1), query, grid, prefix, values }
 }
 
@@ -190,7 +192,7 @@ fn npy_is_one_array_of_all_rows() {
 
 #[test]
 fn safetensors_have_a_name_and_labels_for_every_map() {
-    let twins = vec![six(), six(), Map { layer: None, head: None, kind: "rollout".into(), ..six() }];
+    let twins = vec![six(), six(), Map { layer: None, head: None, kind: Kind::Rollout, ..six() }];
     let mut sheet = sheet(twins);
     sheet.image_name = BAD_NAME.into();
     let file = TensorFile::from_bytes("maps.safetensors", safetensors::encode(&sheet).unwrap()).unwrap();
@@ -380,7 +382,7 @@ fn awkward_map(draws: &mut Draws, mechanism: &str) -> Map {
     );
     let values = (0..prefix + patches).map(|_| any(draws, pool)).collect();
     let (layer, head) = (any(draws, &[None, Some(0)]), any(draws, &[None, Some(11)]));
-    let kind = any(draws, &["attention", "difference", "\u{202e}<>"]).to_owned();
+    let kind = [Kind::Attention, Kind::Rollout, Kind::Gradient][draws.below(3) as usize];
     Map { mechanism: mechanism.to_owned(), kind, layer, head, query, grid, prefix, values }
 }
 

@@ -1,18 +1,17 @@
 //! Exported rows: which one, over which heads and queries they are averaged, in which order, and with which numbers.
 
+use lara_explain::export::compute::{Asked, Rolling, Selection, gradients, rollouts, rows};
+use lara_explain::{Factor, Inspector, Kind, Map, Matrices, Query, Relevance, Subject};
 use lara_runtime::Tune;
 use lara_runtime::maps::Fusion;
-use lara_viewer::export::compute::{Asked, Kind, Rolling, Selection, gradients, rollouts, rows};
-use lara_viewer::inspect::{Factor, Inspector, Matrices, Relevance, Subject};
-use lara_viewer::{Map, Query};
 use pollster::block_on;
 
+use crate::gpu;
 use crate::inspector::{fresh, inspector, matrices, random};
-use crate::window::gpu;
 
 const HEADS: usize = 2;
 
-fn text(error: lara_viewer::Error) -> String {
+fn text(error: lara_explain::Error) -> String {
     error.to_string()
 }
 
@@ -93,7 +92,7 @@ fn rows_are_those_of_the_matrices_in_their_order() {
                 }
             };
             assert_eq!((map.layer, map.head, map.query), (Some(layer), Some(head), expected));
-            assert_eq!((map.mechanism.as_str(), map.kind.as_str()), (mechanisms[layer], "attention"));
+            assert_eq!((map.mechanism.as_str(), map.kind), (mechanisms[layer], Kind::Attention));
             assert_eq!((map.prefix, map.grid), (prefix, [4, 4]));
             assert_near(map, &wanted(&matrices, map), 1e-5);
         }
@@ -149,7 +148,7 @@ fn rollouts_are_one_map_a_query() {
     let (mean, discarded) = (of(Fusion::Mean, 0.0), of(Fusion::Max, 0.5));
     assert_eq!((linear.len(), mean.len()), (12, 12));
     for ((linear, mean), discarded) in linear.iter().zip(&mean).zip(&discarded) {
-        assert_eq!((linear.kind.as_str(), linear.layer, linear.head), ("rollout", None, None));
+        assert_eq!((linear.kind, linear.layer, linear.head), (Kind::Rollout, None, None));
         assert_eq!((linear.mechanism.as_str(), mean.mechanism.as_str()), ("softmax+lara", "it"));
         assert_eq!((linear.query, linear.grid, linear.prefix), (mean.query, mean.grid, mean.prefix));
         assert_near(linear, &mean.values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), 1e-5);
@@ -174,7 +173,7 @@ fn gradient_weighted_maps_are_means_over_the_queries() {
     let places = [(1, Some(1)), (1, Some(0)), (0, Some(1)), (0, Some(0)), (1, None), (0, None)];
     assert_eq!(maps.len(), places.len());
     for (map, (layer, head)) in maps.iter().zip(places) {
-        assert_eq!((map.kind.as_str(), map.layer, map.head), ("gradient-weighted", Some(layer), head));
+        assert_eq!((map.kind, map.layer, map.head), (Kind::Gradient, Some(layer), head));
         assert_eq!((map.query, map.mechanism.as_str()), (Query::Mean, "softmax"));
         let row = &layers[layer][head.unwrap_or(HEADS) * 16..][..16];
         assert_near(map, &row.iter().map(|&x| f64::from(x) / 16.0).collect::<Vec<_>>(), 1e-7);

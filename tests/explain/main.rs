@@ -1,0 +1,13 @@
+//! Tests of what needs no window: rows of implied attention, rollout, relevance, and their export.
+
+mod compute;
+mod export;
+mod inspector;
+mod rollout;
+
+use lara_runtime::Gpu;
+
+/// The device of the tests.
+fn gpu() -> &'static Gpu {
+    lara_tests::adapter()
+}
