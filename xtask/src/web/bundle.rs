@@ -4,16 +4,16 @@ use std::path::Path;
 
 use wasm_bindgen_cli_support::Bindgen;
 
-use super::Toolchain;
+use super::compiler;
 use crate::Result;
 
 /// Where the pages lie.
 pub(crate) const FOLDER: &str = "target/web";
 
 /// Builds the viewer's page and, with `golden`, that of the golden cases.
-pub(crate) fn build(toolchain: &Toolchain, fast: bool, golden: bool) -> Result<()> {
+pub(crate) fn build(fast: bool, golden: bool) -> Result<()> {
     let profile = if fast { "web-test" } else { "web" };
-    let mut task = toolchain.build(profile).words("-p lara-viewer --lib");
+    let mut task = compiler::build(profile)?.words("-p lara-viewer --lib");
     if golden {
         task = task.words("-p lara-tests --bin golden");
     }
@@ -29,7 +29,7 @@ pub(crate) fn build(toolchain: &Toolchain, fast: bool, golden: bool) -> Result<(
         &[("lara_viewer", "index.html")]
     };
     for (program, page) in pages {
-        bind(&Toolchain::folder(profile).join(format!("{program}.wasm")), fast)?;
+        bind(&compiler::folder(profile).join(format!("{program}.wasm")), fast)?;
         let source = Path::new("viewer/web").join(page);
         std::fs::copy(&source, Path::new(FOLDER).join(page))
             .map_err(|e| format!("cannot copy {} to {FOLDER}: {e}", source.display()))?;

@@ -7,6 +7,8 @@ mod bundle;
 #[cfg(feature = "web")]
 mod check;
 #[cfg(feature = "web")]
+mod compiler;
+#[cfg(feature = "web")]
 mod serve;
 mod toolchain;
 
@@ -14,8 +16,6 @@ use clap::Args;
 
 use crate::Result;
 use crate::shell::{self, Task};
-
-pub(crate) use toolchain::Toolchain;
 
 /// Browsers whose DevTools protocol the test speaks.
 const BROWSERS: [&str; 5] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
@@ -50,7 +50,7 @@ pub(crate) struct Inside {
 /// Builds the page.
 pub(crate) fn run(options: &Options) -> Result<()> {
     // Whatever is missing is said, or installed, before minutes go by.
-    Toolchain::find_or_install()?;
+    toolchain::install_if_missing()?;
     let mut task = again()?.words("web-inside");
     if options.serve {
         task = task.args(["--serve".to_owned(), format!("--port={}", options.port)]);
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds the page and the golden cases, and runs them in a browser.
 pub(crate) fn test() -> Result<()> {
-    Toolchain::find_or_install()?;
+    toolchain::install_if_missing()?;
     find_browser().ok_or("no Chromium or Chrome was found on the path; on Debian: apt-get install chromium")?;
     again()?.words("web-inside --test --fast").run_unannounced()
 }
@@ -71,8 +71,9 @@ pub(crate) fn test() -> Result<()> {
 /// The stage of `cargo xtask test`, or why it cannot be run here: only what is there already is used.
 pub(crate) fn stage() -> Result<Task> {
     find_browser().ok_or("no Chromium or Chrome was found on the path")?;
-    Toolchain::find()
-        .ok_or("no toolchain for wasm32-unknown-unknown was found; `cargo xtask web` says how to get one")?;
+    if !toolchain::is_there() {
+        return Err("no toolchain for wasm32-unknown-unknown was found; `cargo xtask web` says how to get one".into());
+    }
     let us = std::env::current_exe().map_err(|e| format!("cannot tell where xtask itself is: {e}"))?;
     Ok(Task::new(us.to_string_lossy().trim_end_matches(" (deleted)")).words("test --web"))
 }
@@ -92,8 +93,7 @@ fn again() -> Result<Task> {
 /// See [`Inside`].
 #[cfg(feature = "web")]
 pub(crate) fn run_inside(inside: &Inside) -> Result<()> {
-    let toolchain = Toolchain::find().ok_or("no toolchain for wasm32-unknown-unknown was found")?;
-    bundle::build(&toolchain, inside.options.fast, inside.test)?;
+    bundle::build(inside.options.fast, inside.test)?;
     if inside.test {
         let browser = find_browser().ok_or("no Chromium or Chrome was found on the path")?;
         return check::run(&browser);
