@@ -12,6 +12,7 @@ mod export_maps;
 mod live;
 mod loader;
 mod metrics;
+mod picture;
 mod random;
 mod trainer;
 mod vit;

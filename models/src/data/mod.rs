@@ -6,6 +6,7 @@ pub mod folder;
 pub mod loader;
 pub mod mnist;
 pub mod picture;
+mod resample;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,17 +3,22 @@
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
-use image::imageops::{FilterType, crop_imm, resize};
-use image::{DynamicImage, ImageReader, Rgb, Rgba};
+use image::{DynamicImage, ImageDecoder, ImageReader, Rgb};
 
 use super::ImageShape;
+use super::resample::resample;
 use crate::error::{Error, Result};
+
+/// What a picture may take when it is decoded, bytes.
+const DECODED_MAX: u64 = 512 << 20;
 
 /// Reads a PNG or JPEG file as an image of `shape`: [C, H, W], values in 0..1, grey (ITU-R 601, as Pillow) for one
 /// channel or RGB for three. Transparent pixels are laid over black.
 ///
 /// Geometry as in timm's evaluation: the shorter side is resized to `size / crop_pct` (Catmull-Rom, which is Pillow's
 /// bicubic), then the centre is cut out. The format is told by the content, not by the name.
+///
+/// Only the centre is resized, so a picture of any shape takes the memory of its pixels and of its centre.
 pub fn load(path: impl AsRef<Path>, shape: ImageShape, crop_pct: f64) -> Result<Vec<f32>> {
     let path = path.as_ref();
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
@@ -67,46 +72,44 @@ pub fn save_png(path: impl AsRef<Path>, pixels: &[f32], shape: ImageShape) -> Re
     })
 }
 
-fn decode(path: &Path, bytes: impl BufRead + Seek) -> Result<image::RgbImage> {
+fn decode(path: &Path, bytes: impl BufRead + Seek) -> Result<DynamicImage> {
     let reader = ImageReader::new(bytes).with_guessed_format().map_err(Error::io("read", path))?;
     if reader.format().is_none() {
         return Err(Error::input(path, "is not an image of a known format; PNG and JPEG are read"));
     }
-    let picture =
-        reader.decode().map_err(|error| Error::input(path, format!("cannot be read as an image: {error}")))?;
-    if !picture.color().has_alpha() {
-        return Ok(picture.into_rgb8());
+    let damaged = |error| Error::input(path, format!("cannot be read as an image: {error}"));
+    let decoder = reader.into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(Error::input(path, format!("has {width}x{height} pixels: there is nothing to see")));
     }
-    Ok(over_black(&picture))
+    if decoder.total_bytes() > DECODED_MAX {
+        return Err(Error::input(
+            path,
+            format!(
+                "has {width}x{height} pixels, which are {} MiB when they are decoded; at most {} MiB are read, so make it smaller",
+                decoder.total_bytes().div_ceil(1 << 20),
+                DECODED_MAX >> 20
+            ),
+        ));
+    }
+    DynamicImage::from_decoder(decoder).map_err(damaged)
 }
 
-fn over_black(picture: &DynamicImage) -> image::RgbImage {
-    let rgba = picture.to_rgba8();
-    image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let Rgba([red, green, blue, alpha]) = *rgba.get_pixel(x, y);
-        let lay = |value: u8| ((u16::from(value) * u16::from(alpha) + 127) / 255) as u8;
-        Rgb([lay(red), lay(green), lay(blue)])
-    })
-}
-
-fn fit(picture: &image::RgbImage, shape: ImageShape, crop_pct: f64) -> image::RgbImage {
-    let (height, width) = (shape.height as u32, shape.width as u32);
+fn fit(picture: &DynamicImage, shape: ImageShape, crop_pct: f64) -> image::RgbImage {
+    let (height, width) = (shape.height as u64, shape.width as u64);
     // As torchvision does it: the shorter side becomes floor(size / crop_pct), the longer side keeps the aspect,
     // truncated.
-    let shorter = (f64::from(height.min(width)) / crop_pct).floor().max(1.0);
+    let shorter = (height.min(width) as f64 / crop_pct).floor().max(1.0);
     let (w, h) = (f64::from(picture.width()), f64::from(picture.height()));
     let scale = shorter / w.min(h);
-    let scaled = |side: f64| (if side == w.min(h) { shorter } else { side * scale }) as u32;
+    let scaled = |side: f64| (if side == w.min(h) { shorter } else { side * scale }) as u64;
     let (new_w, new_h) = (scaled(w).max(width), scaled(h).max(height));
-    let resized;
-    let picture = if (new_w, new_h) == picture.dimensions() {
-        picture
-    } else {
-        resized = resize(picture, new_w, new_h, FilterType::CatmullRom);
-        &resized
+    let centre = |outer: u64, inner: u64| {
+        let offset = ((outer - inner) as f64 / 2.0).round_ties_even() as u64;
+        offset..offset + inner
     };
-    let offset = |outer: u32, inner: u32| (f64::from(outer - inner) / 2.0).round_ties_even() as u32;
-    crop_imm(picture, offset(new_w, width), offset(new_h, height), width, height).to_image()
+    resample(picture, [new_w, new_h], [centre(new_w, width), centre(new_h, height)])
 }
 
 /// Pillow's integer weights: a grey pixel keeps its exact value.
