@@ -84,7 +84,11 @@ struct AdapterOptions {
 
 impl AdapterOptions {
     fn open(&self) -> Result<Gpu, fail::Failure> {
-        Ok(Gpu::open_blocking(&GpuOptions { adapter: self.adapter.clone(), low_power: self.low_power })?)
+        Ok(Gpu::open_blocking(&self.gpu_options())?)
+    }
+
+    fn gpu_options(&self) -> GpuOptions {
+        GpuOptions { adapter: self.adapter.clone(), low_power: self.low_power, ..GpuOptions::default() }
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lara_explain::Subject;
-use lara_runtime::GpuOptions;
 use lara_viewer::pictures::Gallery;
 use lara_viewer::{Error, Launch};
 
@@ -43,7 +42,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let subject = subject(options)?;
     let gallery = gallery(options, &subject)?;
-    let adapter = GpuOptions { adapter: options.adapter.adapter.clone(), low_power: options.adapter.low_power };
+    let adapter = options.adapter.gpu_options();
     let mut launch = |_: &lara_runtime::Gpu| -> Result<Launch, Error> {
         Ok(Launch { subject: subject.clone(), gallery: gallery.clone(), training: None, notes: Vec::new(), tune: None })
     };

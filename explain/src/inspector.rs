@@ -99,7 +99,7 @@ impl Inspector {
         let rows: Vec<Tensor> = layers.iter().map(|layer| layer.rows).collect();
         let rolling = Rolling::record(&mut tape, select, &rows, sizes.prefix);
         let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]);
+        parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         subject.upload(gpu, config, &parameters)?;
         Ok(Inspector {

@@ -96,7 +96,7 @@ impl Matrices {
             tape.rec.pin(range);
         });
         let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]);
+        parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         subject.upload(gpu, config, &parameters)?;
         Ok(Matrices {

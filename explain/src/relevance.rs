@@ -45,7 +45,7 @@ impl Relevance {
         tape.backward(&[(logits, seed)]);
         let layers = values.iter().filter_map(|&v| record(&mut tape, v, sizes)).collect();
         let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]);
+        parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         subject.upload(gpu, config, &parameters)?;
         Ok(Relevance { plan: Arc::new(plan), config: config.clone(), sizes, images, seed, layers })

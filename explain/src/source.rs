@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub struct MapSource {
     /// The tensor's buffer.
-    pub buffer: wgpu::Buffer,
+    pub buffer: lara_runtime::Buffer,
     /// Index of the first patch's value.
     pub at: usize,
 }
@@ -14,7 +14,7 @@ pub struct MapSource {
 #[derive(Clone, Debug)]
 pub struct ScaleEnd {
     /// The buffer of pairs.
-    pub buffer: wgpu::Buffer,
+    pub buffer: lara_runtime::Buffer,
     /// Which pair.
     pub index: usize,
 }

@@ -43,7 +43,7 @@ impl Predictor {
         tape.rec.pin(logits);
         maps.iter().for_each(|&map| tape.rec.pin(map));
         let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]);
+        parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, parameters).await?;
         Ok(Predictor { plan, images, logits, maps, batch, classes: model.num_classes })
     }

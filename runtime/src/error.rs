@@ -43,8 +43,18 @@ pub enum Error {
         lower: String,
     },
     /// The device has not enough memory.
-    #[error("the GPU has not enough memory for {0}; lower the batch size or the image size")]
-    OutOfMemory(String),
+    #[error("the GPU has not enough memory for {what}, {}: {}; lower the batch size, the image size or the number of tokens",
+            human_bytes(*.needed), beside(*.in_use, *.limit))]
+    OutOfMemory {
+        /// What it was for.
+        what: String,
+        /// Bytes that were asked for.
+        needed: u64,
+        /// Bytes that the runtime held already.
+        in_use: u64,
+        /// Bytes that it may hold, where a limit was set.
+        limit: Option<u64>,
+    },
     /// The driver rejected something the runtime built: a bug in the runtime or the driver.
     #[error("the GPU rejected {what}: {reason}")]
     Rejected {
@@ -53,6 +63,9 @@ pub enum Error {
         /// The driver's words.
         reason: String,
     },
+    /// A setting that no value of this kind may have.
+    #[error("{0}")]
+    Setting(String),
     /// A caller's shapes or options do not fit an operation.
     #[error("{0}")]
     Shape(String),
@@ -64,6 +77,21 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+}
+
+fn beside(in_use: u64, limit: Option<u64>) -> String {
+    let limit = limit.map_or_else(String::new, |limit| format!(", and the limit is {}", human_bytes(limit)));
+    format!("{} are in use{limit}", human_bytes(in_use))
+}
+
+/// `1.5 MiB`
+pub fn human_bytes(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() / 10).min(4);
+    if power == 0 {
+        return format!("{bytes} bytes");
+    }
+    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, units[power as usize])
 }
 
 /// Result of the runtime.

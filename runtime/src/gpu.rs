@@ -1,8 +1,10 @@
 //! The device: chosen adapter, limits, features, compiled pipelines, and what went wrong with it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::buffer::{Buffer, Meter};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, Signature};
 
@@ -13,6 +15,10 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Prefer the integrated GPU to the discrete one.
     pub low_power: bool,
+    /// Most bytes that the runtime may allocate on the device; beyond them it is out of memory.
+    pub memory_limit: Option<u64>,
+    /// Loses the device with this submit (the first is 1): for tests of what happens then.
+    pub lose_after: Option<u64>,
 }
 
 /// What a person wants to know about an adapter.
@@ -54,6 +60,11 @@ struct Shared {
     lanes: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     failure: Arc<Mutex<Option<Failure>>>,
+    meter: Arc<Meter>,
+    /// Staging memory that no run holds; a run takes a belt and brings it back.
+    belts: Mutex<Vec<wgpu::util::StagingBelt>>,
+    submits: AtomicU64,
+    lose_after: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -138,10 +149,12 @@ impl Gpu {
         adapters(&instance(), false).await.iter().enumerate().map(|(i, a)| describe(i, a)).collect()
     }
 
-    /// Opens an adapter. Honours `WGPU_BACKEND` and, when `options.adapter` is not given, `WGPU_ADAPTER_NAME`.
+    /// Opens an adapter. Honours `WGPU_BACKEND` and, where `options` leaves it open, `WGPU_ADAPTER_NAME`,
+    /// `LARA_MEMORY_LIMIT` (bytes, or with K, M or G behind) and `LARA_LOSE_DEVICE_AFTER` (submits).
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] if none matches, [`Error::NoDevice`] if the driver refuses.
+    /// [`Error::NoAdapter`] if none matches, [`Error::NoDevice`] if the driver refuses, [`Error::Setting`] for a variable
+    /// that is no number.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
         let instance = instance();
         let found = adapters(&instance, options.low_power).await;
@@ -151,7 +164,13 @@ impl Gpu {
         let index = choose(&found, wanted.as_deref(), options.low_power);
         let adapter = index.and_then(|i| Some((i, found.into_iter().nth(i)?)));
         let (index, adapter) = adapter.ok_or_else(|| no_adapter(wanted, &names))?;
-        Self::from_adapter(index, instance, adapter).await
+        let limits = Limits {
+            memory: options.memory_limit.map_or_else(|| number_from("LARA_MEMORY_LIMIT"), |given| Ok(Some(given)))?,
+            submits: options
+                .lose_after
+                .map_or_else(|| number_from("LARA_LOSE_DEVICE_AFTER"), |given| Ok(Some(given)))?,
+        };
+        Self::from_adapter(index, instance, adapter, limits).await
     }
 
     /// Opens an adapter on native systems, waiting for it.
@@ -163,7 +182,12 @@ impl Gpu {
         pollster::block_on(Self::open(options))
     }
 
-    async fn from_adapter(index: usize, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Result<Gpu> {
+    async fn from_adapter(
+        index: usize,
+        instance: wgpu::Instance,
+        adapter: wgpu::Adapter,
+        allowed: Limits,
+    ) -> Result<Gpu> {
         let report = describe(index, &adapter);
         let features = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, f| all | f.1) & adapter.features();
         let limits = adapter.limits();
@@ -193,9 +217,24 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
             lock(&uncaptured).get_or_insert(Failure::Error(e.to_string()));
         }));
-        let pipelines = Mutex::default();
-        let shared = Shared { instance, adapter, device, queue, report, limits, features, lanes, pipelines, failure };
-        Ok(Gpu { shared: Arc::new(shared) })
+        Ok(Gpu {
+            shared: Arc::new(Shared {
+                instance,
+                adapter,
+                device,
+                queue,
+                report,
+                limits,
+                features,
+                lanes,
+                pipelines: Mutex::default(),
+                failure,
+                meter: Arc::new(Meter::new(allowed.memory)),
+                belts: Mutex::default(),
+                submits: AtomicU64::new(0),
+                lose_after: allowed.submits,
+            }),
+        })
     }
 
     /// What was opened.
@@ -266,21 +305,79 @@ impl Gpu {
         }
     }
 
-    /// A zeroed buffer of at least `bytes`, rounded up to 16.
+    /// Reports a lost device alone: what else went wrong is for whoever caused it.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub(crate) fn refuse_if_lost(&self) -> Result<()> {
+        match &*lock(&self.shared.failure) {
+            Some(Failure::Lost(message)) => Err(Error::DeviceLost(message.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A zeroed buffer of at least `bytes`, rounded up to 16. Whether there is room for it is asked before, by
+    /// [`Gpu::reserve`], and told by an error scope after.
     #[expect(clippy::disallowed_methods, reason = "the one place that creates storage")]
-    pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Buffer {
         let size = bytes.next_multiple_of(16).max(16);
-        self.device().create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
             usage,
             mapped_at_creation: false,
-        })
+        });
+        Buffer::new(buffer, self.shared.meter.clone())
+    }
+
+    /// Bytes of all buffers of the runtime that live on this device, without staging memory.
+    pub fn memory_in_use(&self) -> u64 {
+        self.shared.meter.in_use()
+    }
+
+    /// Whether `needed` more bytes stay within the limit that was set, if one was.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] that says what for and how much is in use.
+    pub(crate) fn reserve(&self, what: &str, needed: u64) -> Result<()> {
+        self.shared.meter.reserve(what, needed)
+    }
+
+    /// The error for `needed` bytes that the driver did not give.
+    pub(crate) fn shortage(&self, what: &str, needed: u64) -> Error {
+        self.shared.meter.shortage(what, needed)
+    }
+
+    /// Staging memory for the uploads of one run; [`Gpu::submit_uploads`] takes it back.
+    pub(crate) fn take_belt(&self) -> wgpu::util::StagingBelt {
+        let waiting = lock(&self.shared.belts).pop();
+        waiting.unwrap_or_else(|| wgpu::util::StagingBelt::new(self.device().clone(), 1 << 20))
+    }
+
+    /// Submits commands that copy from a belt, which then waits for the next run.
+    pub(crate) fn submit_uploads(
+        &self,
+        encoder: wgpu::CommandEncoder,
+        belt: Option<wgpu::util::StagingBelt>,
+    ) -> wgpu::SubmissionIndex {
+        let Some(mut belt) = belt else { return self.submit(encoder) };
+        belt.finish();
+        let index = self.submit(encoder);
+        belt.recall();
+        lock(&self.shared.belts).push(belt);
+        index
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that submits")]
     pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
-        self.queue().submit([encoder.finish()])
+        let index = self.queue().submit([encoder.finish()]);
+        let count = self.shared.submits.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.shared.lose_after == Some(count) {
+            *lock(&self.shared.failure) =
+                Some(Failure::Lost(format!("it was given up after {count} submits, as asked")));
+            self.device().destroy();
+        }
+        index
     }
 
     /// Lets finished work call back, without waiting.
@@ -383,6 +480,30 @@ fn layout_entries(signature: &Signature) -> Vec<wgpu::BindGroupLayoutEntry> {
     let params = signature.params.iter().map(|p| entry(p.binding, wgpu::BufferBindingType::Uniform, true));
     let header = signature.header.iter().map(|h| entry(*h, wgpu::BufferBindingType::Uniform, false));
     params.chain(header).chain(storage).collect()
+}
+
+/// What a test allows of a device.
+struct Limits {
+    memory: Option<u64>,
+    submits: Option<u64>,
+}
+
+/// The number in an environment variable, if it is set.
+fn number_from(variable: &str) -> Result<Option<u64>> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    let (digits, shift) = match text.trim().to_uppercase().as_str() {
+        text if text.ends_with('K') => (text.trim_end_matches('K').to_owned(), 10),
+        text if text.ends_with('M') => (text.trim_end_matches('M').to_owned(), 20),
+        text if text.ends_with('G') => (text.trim_end_matches('G').to_owned(), 30),
+        text => (text.to_owned(), 0),
+    };
+    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    let refused = || {
+        Error::Setting(format!(
+            "{variable} is \"{text}\"; give a whole number, with K, M or G behind it for powers of 1024"
+        ))
+    };
+    number.map(Some).ok_or_else(refused)
 }
 
 fn choose(found: &[wgpu::Adapter], wanted: Option<&str>, low_power: bool) -> Option<usize> {

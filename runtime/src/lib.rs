@@ -4,6 +4,7 @@
 //! turns the recording into pipelines, bind groups and pooled buffers once; [`Plan::run`] replays it with one submit.
 
 pub mod attention;
+mod buffer;
 mod error;
 mod gpu;
 mod kernel;
@@ -20,10 +21,11 @@ mod tape;
 mod tensor;
 mod tune;
 
-pub use error::{Error, Result};
+pub use buffer::Buffer;
+pub use error::{Error, Result, human_bytes};
 pub use gpu::{AdapterReport, Gpu, GpuOptions};
 pub use parameters::{Entry, Init, Parameters, Role};
-pub use plan::{Header, Memory, Plan, Run, human_bytes};
+pub use plan::{Header, Memory, Plan, Run};
 pub use readback::Ring;
 pub use recorder::{Aside, Place, Recorder, Step, StepBuilder, TensorInfo};
 pub use tape::{Backward, Forward, Mode, Op, Slot, Tape};

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::random::Stream;
@@ -76,7 +77,7 @@ pub struct Parameters {
     by_name: HashMap<String, usize>,
     pub(crate) chunks: Vec<Chunk>,
     chunk_limit: usize,
-    buffers: HashMap<Role, Vec<wgpu::Buffer>>,
+    buffers: HashMap<Role, Vec<Buffer>>,
 }
 
 impl Parameters {
@@ -147,20 +148,41 @@ impl Parameters {
 
     /// Bytes of all buffers of a role that was allocated.
     pub fn bytes(&self, role: Role) -> u64 {
-        self.buffers.get(&role).map_or(0, |b| b.iter().map(wgpu::Buffer::size).sum())
+        self.buffers.get(&role).map_or(0, |b| b.iter().map(|buffer| buffer.size()).sum())
     }
 
     /// Creates the buffers of these roles, zeroed, if they are not there yet.
-    pub fn allocate(&mut self, gpu: &Gpu, roles: &[Role]) {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; then none of them is there.
+    pub async fn allocate(&mut self, gpu: &Gpu, roles: &[Role]) -> Result<()> {
         use wgpu::BufferUsages as U;
-        for &role in roles {
-            let chunks = &self.chunks;
-            self.buffers.entry(role).or_insert_with(|| {
-                let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
-                let label = format!("{role:?}");
-                chunks.iter().map(|c| gpu.buffer(&label, c.len as u64 * 4, usage)).collect()
-            });
+        let wanted: Vec<Role> = roles.iter().copied().filter(|role| !self.buffers.contains_key(role)).collect();
+        let bytes = self.chunks.iter().map(|chunk| chunk.len as u64 * 4).sum::<u64>() * wanted.len() as u64;
+        let what = format!("the parameters of a model ({} numbers, {wanted:?})", self.count());
+        gpu.refuse_if_lost()?;
+        gpu.reserve(&what, bytes)?;
+        let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
+        for &role in &wanted {
+            let label = format!("{role:?}");
+            let buffers = self.chunks.iter().map(|chunk| gpu.buffer(&label, chunk.len as u64 * 4, usage)).collect();
+            self.buffers.insert(role, buffers);
         }
+        if scope.pop().await.is_some() {
+            wanted.iter().for_each(|role| drop(self.buffers.remove(role)));
+            return Err(gpu.shortage(&what, bytes));
+        }
+        Ok(())
+    }
+
+    /// [`Parameters::allocate`] on native systems.
+    ///
+    /// # Errors
+    /// See [`Parameters::allocate`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn allocate_blocking(&mut self, gpu: &Gpu, roles: &[Role]) -> Result<()> {
+        pollster::block_on(self.allocate(gpu, roles))
     }
 
     /// Draws initial weights, each parameter from its own random stream, and uploads them.
@@ -203,8 +225,13 @@ impl Parameters {
         Ok(self.entries.iter().filter_map(slice).collect())
     }
 
-    pub(crate) fn buffer(&self, role: Role, chunk: usize) -> Option<&wgpu::Buffer> {
+    pub(crate) fn buffer(&self, role: Role, chunk: usize) -> Option<&Buffer> {
         self.buffers.get(&role).and_then(|b| b.get(chunk))
+    }
+
+    /// A handle on every buffer.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = Buffer> {
+        self.buffers.values().flatten().cloned()
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result, human_bytes};
 use crate::gpu::{Gpu, Pipeline};
 use crate::parameters::{Parameters, Role};
 use crate::pool;
@@ -66,10 +67,11 @@ pub struct Plan {
     asides: Vec<Range<usize>>,
     listing: Vec<Step>,
     tensors: Vec<TensorInfo>,
-    buffers: Vec<Option<wgpu::Buffer>>,
-    owned: Vec<wgpu::Buffer>,
-    header: wgpu::Buffer,
-    belt: Mutex<wgpu::util::StagingBelt>,
+    buffers: Vec<Option<Buffer>>,
+    owned: Vec<Buffer>,
+    header: Buffer,
+    /// Bound by every step, and by those that reach parameters: they live as long as the bind groups.
+    _bound: Vec<Buffer>,
     memory: Memory,
 }
 
@@ -88,6 +90,7 @@ impl Plan {
     /// [`Error::OutOfMemory`], or a bug in an operation ([`Error::Recording`], [`Error::Rejected`]).
     pub async fn compile(gpu: &Gpu, mut rec: Recorder, parameters: &Parameters) -> Result<Plan> {
         rec.finish()?;
+        gpu.refuse_if_lost()?;
         rec.pin_what_asides_share();
         check_limits(gpu, &rec)?;
         let memory_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -97,11 +100,12 @@ impl Plan {
         // must close in reverse order.
         let (invalid, exhausted) = (validation_scope.pop(), memory_scope.pop());
         if let Some(error) = invalid.await {
+            gpu.refuse_if_lost()?;
             return Err(Error::Rejected { what: "a compiled plan".into(), reason: error.to_string() });
         }
         if exhausted.await.is_some() {
-            let bytes = plan.map(|p| p.memory.peak()).unwrap_or_default();
-            return Err(Error::OutOfMemory(format!("a plan of {}", human_bytes(bytes))));
+            let bytes = plan.map(|p| p.memory.activations + p.memory.pinned).unwrap_or_default();
+            return Err(gpu.shortage("what a plan computes", bytes));
         }
         plan
     }
@@ -144,15 +148,15 @@ impl Plan {
             let offset = pipeline.signature.params.as_ref().map(|_| (index as u64 * stride) as u32);
             steps.push(Ready { pipeline, bind_group, offset, groups: step.groups });
         }
-        let belt = Mutex::new(wgpu::util::StagingBelt::new(gpu.device().clone(), 1 << 20));
+        let _bound = parameters.handles().chain([uniforms]).collect();
         let Recorder { tensors, steps: listing, asides, .. } = rec;
-        Ok(Plan { gpu: gpu.clone(), steps, asides, listing, tensors, buffers, owned, header, belt, memory })
+        Ok(Plan { gpu: gpu.clone(), steps, asides, listing, tensors, buffers, owned, header, _bound, memory })
     }
 
     /// Starts a run: upload inputs, then [`Run::submit`].
     pub fn run(&self) -> Run<'_> {
         let encoder = self.gpu.device().create_command_encoder(&Default::default());
-        Run { plan: self, encoder, rings: Vec::new() }
+        Run { plan: self, encoder, belt: None, rings: Vec::new() }
     }
 
     /// Uploads values into a tensor that has a buffer of its own, outside a run.
@@ -184,7 +188,7 @@ impl Plan {
     }
 
     /// The buffer of a tensor, for a viewer that draws it where it lies. Parameters are not found here.
-    pub fn buffer(&self, tensor: Tensor) -> Option<&wgpu::Buffer> {
+    pub fn buffer(&self, tensor: Tensor) -> Option<&Buffer> {
         self.buffers.get(tensor.id).and_then(Option::as_ref)
     }
 
@@ -203,7 +207,7 @@ impl Plan {
 
     /// Bytes of the largest buffer that the plan owns.
     pub fn largest_buffer(&self) -> u64 {
-        self.owned.iter().map(wgpu::Buffer::size).max().unwrap_or_default()
+        self.owned.iter().map(|buffer| buffer.size()).max().unwrap_or_default()
     }
 
     /// The recorded steps.
@@ -238,6 +242,7 @@ impl Plan {
 pub struct Run<'p> {
     plan: &'p Plan,
     pub(crate) encoder: wgpu::CommandEncoder,
+    belt: Option<wgpu::util::StagingBelt>,
     rings: Vec<&'p mut Ring>,
 }
 
@@ -261,7 +266,7 @@ impl<'p> Run<'p> {
 
     fn upload(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
         if let Some(size) = NonZeroU64::new(bytes.len() as u64) {
-            let mut belt = self.plan.belt.lock().unwrap_or_else(PoisonError::into_inner);
+            let belt = self.belt.get_or_insert_with(|| self.plan.gpu.take_belt());
             belt.write_buffer(&mut self.encoder, buffer, 0, size).copy_from_slice(bytes);
         }
     }
@@ -339,7 +344,7 @@ impl<'p> Run<'p> {
     pub fn send(mut self, ring: &'p mut Ring, tensors: &[(&Plan, Tensor)], tag: u64) -> Self {
         let source =
             |(plan, tensor): &(&Plan, Tensor)| plan.buffer(*tensor).map(|b| (b.clone(), tensor.len() as u64 * 4));
-        let sources: Vec<(wgpu::Buffer, u64)> = tensors.iter().filter_map(source).collect();
+        let sources: Vec<(Buffer, u64)> = tensors.iter().filter_map(source).collect();
         if ring.send(&mut self.encoder, &sources, tag) {
             self.rings.push(ring);
         }
@@ -351,10 +356,7 @@ impl<'p> Run<'p> {
     /// # Errors
     /// What [`Gpu::check`] finds.
     pub fn submit(self) -> Result<wgpu::SubmissionIndex> {
-        let mut belt = self.plan.belt.lock().unwrap_or_else(PoisonError::into_inner);
-        belt.finish();
-        let index = self.plan.gpu.submit(self.encoder);
-        belt.recall();
+        let index = self.plan.gpu.submit_uploads(self.encoder, self.belt);
         for ring in self.rings {
             ring.request(index.clone());
         }
@@ -389,14 +391,16 @@ fn list(f: &mut fmt::Formatter<'_>, steps: &[Step], tensors: &[TensorInfo]) -> f
     Ok(())
 }
 
-type Allocation = (Vec<wgpu::Buffer>, Vec<Option<wgpu::Buffer>>, Memory);
+type Allocation = (Vec<Buffer>, Vec<Option<Buffer>>, Memory);
 
 fn allocate(gpu: &Gpu, rec: &Recorder, parameters: &Parameters) -> Result<Allocation> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let layout = pool::assign(rec);
-    let mut owned: Vec<wgpu::Buffer> = layout.slots.iter().map(|&bytes| gpu.buffer("pool", bytes, usage)).collect();
-    let mut buffers: Vec<Option<wgpu::Buffer>> =
-        layout.slot_of.iter().map(|slot| slot.map(|s| owned[s].clone())).collect();
+    let pinned = rec.tensors.iter().filter(|tensor| tensor.place == Place::Pinned);
+    let pinned: u64 = pinned.map(|tensor| tensor.shape.len() as u64 * 4).sum();
+    gpu.reserve("what a plan computes", layout.slots.iter().sum::<u64>().saturating_add(pinned))?;
+    let mut owned: Vec<Buffer> = layout.slots.iter().map(|&bytes| gpu.buffer("pool", bytes, usage)).collect();
+    let mut buffers: Vec<Option<Buffer>> = layout.slot_of.iter().map(|slot| slot.map(|s| owned[s].clone())).collect();
     let mut memory = Memory {
         weights: parameters.bytes(Role::Weight) + parameters.bytes(Role::Ema),
         gradients: parameters.bytes(Role::Grad),
@@ -415,7 +419,7 @@ fn allocate(gpu: &Gpu, rec: &Recorder, parameters: &Parameters) -> Result<Alloca
 }
 
 /// One uniform buffer with the `params` of every step at multiples of the stride.
-fn params_buffer(gpu: &Gpu, rec: &Recorder) -> (wgpu::Buffer, u64) {
+fn params_buffer(gpu: &Gpu, rec: &Recorder) -> (Buffer, u64) {
     let largest = rec.steps.iter().map(|s| s.params.len() as u64).max().unwrap_or(16).max(16);
     let stride = largest.next_multiple_of(u64::from(gpu.limits().min_uniform_buffer_offset_alignment));
     let mut bytes = vec![0; (rec.steps.len() as u64 * stride).max(16) as usize];
@@ -439,9 +443,9 @@ fn bind_entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: Option<Non
 fn bind_range<'a>(
     rec: &Recorder,
     parameters: &'a Parameters,
-    buffers: &'a [Option<wgpu::Buffer>],
+    buffers: &'a [Option<Buffer>],
     tensor: Tensor,
-) -> Option<(&'a wgpu::Buffer, u64, u64)> {
+) -> Option<(&'a Buffer, u64, u64)> {
     // Whole 16-byte units, so that the last vec4 of a vectorised view is inside; slices are padded to 256 bytes.
     let bytes = (tensor.len() as u64 * 4).next_multiple_of(16);
     match rec.tensors[tensor.id].place {
@@ -481,18 +485,4 @@ fn check_limits(gpu: &Gpu, rec: &Recorder) -> Result<()> {
         }),
         _ => Ok(()),
     }
-}
-
-/// `1.5 MiB`
-pub fn human_bytes(bytes: u64) -> String {
-    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let power = (bytes.max(1).ilog2() / 10).min(4);
-    if power == 0 {
-        return format!("{bytes} bytes");
-    }
-    format!(
-        "{:.1} {}",
-        bytes as f64 / f64::from(1u32 << (10 * power.min(3))) / if power == 4 { 1024.0 } else { 1.0 },
-        units[power as usize]
-    )
 }

@@ -1,5 +1,6 @@
 //! Per-dispatch GPU times as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::plan::Plan;
@@ -75,7 +76,7 @@ async fn profile_part(gpu: &Gpu, plan: &Plan, part: &[usize]) -> Result<Vec<u64>
 #[derive(Debug)]
 pub struct Stopwatch {
     queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
+    resolved: Buffer,
     ring: Ring,
     period_ms: f64,
 }

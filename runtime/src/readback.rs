@@ -6,14 +6,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 
 /// Copies `bytes` of `buffer` from `offset` (a multiple of 4) to the CPU.
 ///
 /// # Errors
-/// [`Error::DeviceLost`] if the device went away meanwhile.
+/// [`Error::DeviceLost`] if the device went away meanwhile, [`Error::OutOfMemory`] if there is no room for the copy.
 pub(crate) async fn read(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<f32>> {
+    gpu.refuse_if_lost()?;
+    gpu.reserve("a copy to read back", bytes)?;
     let staging = gpu.buffer("readback", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
@@ -100,13 +103,23 @@ fn copy_out(staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
 #[derive(Debug)]
 pub struct Ring {
     floats: u64,
-    free: Vec<wgpu::Buffer>,
-    flying: VecDeque<(u64, wgpu::Buffer)>,
+    free: Vec<Buffer>,
+    flying: VecDeque<Flight>,
     /// The submits that fill the flying buffers, oldest first.
     submits: VecDeque<wgpu::SubmissionIndex>,
+    sent: u64,
     sender: Sender<(u64, bool)>,
     receiver: Receiver<(u64, bool)>,
     landed: Vec<(u64, bool)>,
+}
+
+/// A value under way.
+#[derive(Debug)]
+struct Flight {
+    /// Number of the value: senders may use a tag twice, and callbacks come in any order.
+    number: u64,
+    tag: u64,
+    staging: Buffer,
 }
 
 impl Ring {
@@ -120,6 +133,7 @@ impl Ring {
             free,
             flying: VecDeque::new(),
             submits: VecDeque::new(),
+            sent: 0,
             sender,
             receiver,
             landed: vec![],
@@ -137,7 +151,7 @@ impl Ring {
     }
 
     /// Copies the sources (buffer, bytes) one behind the other; does nothing and says so if the ring is full.
-    pub(crate) fn send(&mut self, encoder: &mut wgpu::CommandEncoder, from: &[(wgpu::Buffer, u64)], tag: u64) -> bool {
+    pub(crate) fn send(&mut self, encoder: &mut wgpu::CommandEncoder, from: &[(Buffer, u64)], tag: u64) -> bool {
         let Some(staging) = self.free.pop() else { return false };
         let mut at = 0;
         for (buffer, bytes) in from {
@@ -145,18 +159,19 @@ impl Ring {
             encoder.copy_buffer_to_buffer(buffer, 0, &staging, at, bytes);
             at += bytes;
         }
-        self.flying.push_back((tag, staging));
+        self.sent += 1;
+        self.flying.push_back(Flight { number: self.sent, tag, staging });
         true
     }
 
     /// Asks for the newest value; called after its command buffer was submitted.
     #[expect(clippy::disallowed_methods, reason = "the one place that maps")]
     pub(crate) fn request(&mut self, submit: wgpu::SubmissionIndex) {
-        let Some((tag, staging)) = self.flying.back() else { return };
+        let Some(Flight { number, staging, .. }) = self.flying.back() else { return };
         self.submits.push_back(submit);
-        let (sender, tag) = (self.sender.clone(), *tag);
+        let (sender, number) = (self.sender.clone(), *number);
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-            let _ = sender.send((tag, result.is_ok()));
+            let _ = sender.send((number, result.is_ok()));
         });
     }
 
@@ -169,10 +184,10 @@ impl Ring {
         gpu.check()?;
         self.landed.extend(self.receiver.try_iter());
         let mut values = Vec::new();
-        while let Some((tag, _)) = self.flying.front() {
-            let Some(at) = self.landed.iter().position(|(t, _)| t == tag) else { break };
+        while let Some(Flight { number, .. }) = self.flying.front() {
+            let Some(at) = self.landed.iter().position(|(landed, _)| landed == number) else { break };
             let (_, arrived) = self.landed.swap_remove(at);
-            let Some((tag, staging)) = self.flying.pop_front() else { break };
+            let Some(Flight { tag, staging, .. }) = self.flying.pop_front() else { break };
             self.submits.pop_front();
             if !arrived {
                 return Err(Error::DeviceLost("a loss could not be read back".into()));
@@ -197,7 +212,15 @@ impl Ring {
     /// See [`Ring::receive`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn drain_blocking(&mut self, gpu: &Gpu) -> Result<Vec<(u64, Vec<f32>)>> {
-        gpu.wait_blocking();
-        self.receive(gpu)
+        let mut values = Vec::new();
+        loop {
+            gpu.wait_blocking();
+            values.extend(self.receive(gpu)?);
+            if !self.is_waiting() {
+                return Ok(values);
+            }
+            // Another thread that polls may have taken the callback off the device and not have called it yet.
+            self.landed.extend(self.receiver.recv_timeout(std::time::Duration::from_millis(10)));
+        }
     }
 }

@@ -129,7 +129,7 @@ pub fn run(case: &Case<'_>, preferred: &[&str], copies: usize) -> Outcome {
     let mut tape = Tape::new(&mut parameters, &tune(preferred), case.mode);
     let recorded = record(case, &mut tape, copies);
     let rec = tape.finish().unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    parameters.allocate(gpu, &[Role::Weight, Role::Grad]);
+    parameters.allocate_blocking(gpu, &[Role::Weight, Role::Grad]).unwrap();
     let plan = Plan::compile_blocking(gpu, rec, &parameters).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     plan.poison();
     for (input, tensor) in case.inputs.iter().zip(&recorded.inputs) {

@@ -118,7 +118,7 @@ impl GoldenCase {
         let out: Tensor = tape.apply(JoinHeads, &[heads]);
         tape.rec.pin(out);
         let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]);
+        parameters.allocate_blocking(gpu, &[Role::Weight]).unwrap();
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         plan.poison();
         self.set_parameters(gpu, &parameters);

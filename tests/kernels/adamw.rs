@@ -67,7 +67,7 @@ impl Device {
             parameters.declare(&format!("p{i}"), Shape::from(*shape), Init::Zeros, *decay).expect("new parameters fit");
         }
         let roles = [Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment, Role::Ema];
-        parameters.allocate(gpu, if adamw.ema { &roles } else { &roles[..4] });
+        parameters.allocate_blocking(gpu, if adamw.ema { &roles } else { &roles[..4] }).unwrap();
         for (i, weights) in state.weights.iter().enumerate() {
             parameters.write(gpu, Role::Weight, i, &to_f32(weights));
         }

@@ -10,7 +10,7 @@ fn norm_of(gradients: &[(&[usize], Vec<f64>)], max_norm: f32) -> [f64; 2] {
     for (i, (shape, _)) in gradients.iter().enumerate() {
         parameters.declare(&format!("p{i}"), (*shape).into(), Init::Zeros, true).expect("new parameters fit");
     }
-    parameters.allocate(gpu, &[Role::Grad]);
+    parameters.allocate_blocking(gpu, &[Role::Grad]).unwrap();
     for (i, (_, values)) in gradients.iter().enumerate() {
         let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
         parameters.write(gpu, Role::Grad, i, &values);

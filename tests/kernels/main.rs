@@ -4,6 +4,7 @@ mod adamw;
 mod attention;
 mod column_sum;
 mod cross_entropy;
+mod device;
 mod difference;
 mod dropout;
 mod embedding;

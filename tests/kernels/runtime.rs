@@ -220,7 +220,7 @@ fn a_parameter_declared_too_late_or_too_large_is_refused() {
     assert!(error.starts_with(&format!("parameter pos_embed [{len}] needs ")), "{error}");
     assert!(error.contains(&format!("the adapter allows {allowed} bytes; lower the embedding")), "{error}");
     parameters.declare("a", [4].into(), Init::Zeros, false).expect("fits");
-    parameters.allocate(adapter(), &[Role::Weight]);
+    parameters.allocate_blocking(adapter(), &[Role::Weight]).unwrap();
     let error = parameters.declare("b", [4].into(), Init::Zeros, false).expect_err("too late").to_string();
     assert_eq!(error, "parameter b is new to a model whose weights are already on the GPU");
 }
@@ -310,7 +310,7 @@ impl Model {
         let dx = tape.gradient(x).expect("x is a variable");
         [loss, dx].iter().for_each(|&t| tape.rec.pin(t));
         let rec = tape.finish().expect("the model is right");
-        parameters.allocate(gpu, &[Role::Weight, Role::Grad]);
+        parameters.allocate_blocking(gpu, &[Role::Weight, Role::Grad]).unwrap();
         parameters.initialize(gpu, 7);
         let plan = Plan::compile_blocking(gpu, rec, &parameters).expect("the model compiles");
         plan.poison();

@@ -36,7 +36,7 @@ pub fn view(options: &GpuOptions, launch: &mut dyn FnMut(&Gpu) -> Result<Launch>
         let (gpu, closed) = match (opened, others.pop()) {
             (Ok(opened), _) => opened,
             (Err(Error::Window(_) | Error::Explain(lara_explain::Error::Gpu(_))), Some(next)) => {
-                options = GpuOptions { adapter: Some(next), low_power: false };
+                options = GpuOptions { adapter: Some(next), ..GpuOptions::default() };
                 continue;
             }
             (Err(error), _) => return Err(error),
@@ -54,7 +54,7 @@ pub fn view(options: &GpuOptions, launch: &mut dyn FnMut(&Gpu) -> Result<Launch>
             }
             (None, None) => return Ok(()),
         };
-        options = GpuOptions { adapter, low_power: false };
+        options = GpuOptions { adapter, ..GpuOptions::default() };
     }
 }
 

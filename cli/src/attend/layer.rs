@@ -108,9 +108,9 @@ impl Layer {
     ) -> Outcome<Layer> {
         let Recorded { inputs, result, gradients, recorder } = record(tune, parameters, setting, want, given)?;
         check_weights(parameters, &setting.config, given)?;
-        parameters.allocate(gpu, &[Role::Weight]);
+        parameters.allocate_blocking(gpu, &[Role::Weight])?;
         if want == Want::Gradients {
-            parameters.allocate(gpu, &[Role::Grad]);
+            parameters.allocate_blocking(gpu, &[Role::Grad])?;
         }
         let plan = Plan::compile_blocking(gpu, recorder, parameters).map_err(refused)?;
         for (index, entry) in parameters.entries().iter().enumerate() {

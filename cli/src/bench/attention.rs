@@ -151,7 +151,7 @@ fn measure(bench: &mut Bench<'_>, side: usize, kind: MechanismKind, backward: bo
         tape.backward(&[(out, dout)]);
     }
     let recording = tape.finish()?;
-    parameters.allocate(bench.gpu, &[Role::Weight, Role::Grad]);
+    parameters.allocate_blocking(bench.gpu, &[Role::Weight, Role::Grad])?;
     parameters.initialize(bench.gpu, 1);
     let plan = Plan::compile_blocking(bench.gpu, recording, &parameters)?;
     for (tensor, frequency) in [(q, 0.37), (k, 0.73), (v, 1.19), (dout, 0.91)] {

@@ -159,7 +159,7 @@ fn record(
     let blocks = Vit::new(config)?.forward_with_qkv(&mut tape, images).qkv;
     blocks.iter().flat_map(|Qkv { q, k, v }| [*q, *k, *v]).for_each(|tensor| tape.rec.pin(tensor));
     let recording = tape.finish()?;
-    parameters.allocate(gpu, &[Role::Weight]);
+    parameters.allocate_blocking(gpu, &[Role::Weight])?;
     Ok(Recorded { plan: Plan::compile_blocking(gpu, recording, parameters)?, images, blocks })
 }
 

@@ -64,9 +64,9 @@ impl Session {
         tape.backward(&[(loss[0], seed)]);
         let recording = tape.finish()?;
         let ema = config.train.model_ema;
-        parameters.allocate(gpu, &[Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment]);
+        parameters.allocate(gpu, &[Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment]).await?;
         if ema {
-            parameters.allocate(gpu, &[Role::Ema]);
+            parameters.allocate(gpu, &[Role::Ema]).await?;
         }
         let training = Plan::compile(gpu, recording, &parameters).await?;
         training.write(seed, &[1.0 / micro_steps as f32]);

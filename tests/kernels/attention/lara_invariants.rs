@@ -126,7 +126,7 @@ fn activation_bytes(preferred: &[&str], tokens: usize) -> u64 {
     let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
     tape.backward(&[(out, dout)]);
     let rec = tape.finish().expect("attention can be recorded");
-    parameters.allocate(adapter(), &[Role::Weight, Role::Grad]);
+    parameters.allocate_blocking(adapter(), &[Role::Weight, Role::Grad]).unwrap();
     Plan::compile_blocking(adapter(), rec, &parameters).expect("attention compiles").memory().activations
 }
 

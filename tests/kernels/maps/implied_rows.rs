@@ -99,7 +99,7 @@ impl Shown {
         let weights = attention.weights(&mut tape, Qkv { q, k, v }, &context);
         tape.rec.pin(weights);
         let rec = tape.finish().unwrap_or_else(|e| panic!("{}: {e}", self.name()));
-        parameters.allocate(gpu, &[Role::Weight, Role::Grad]);
+        parameters.allocate_blocking(gpu, &[Role::Weight, Role::Grad]).unwrap();
         parameters.initialize(gpu, 7);
         let plan = Plan::compile_blocking(gpu, rec, &parameters).unwrap_or_else(|e| panic!("{}: {e}", self.name()));
         plan.poison();

@@ -45,8 +45,8 @@ pub struct Painter {
 struct Shared {
     pipeline: wgpu::RenderPipeline,
     layout: wgpu::BindGroupLayout,
-    uniforms: wgpu::Buffer,
-    scales: HashMap<Colormap, wgpu::Buffer>,
+    uniforms: lara_runtime::Buffer,
+    scales: HashMap<Colormap, lara_runtime::Buffer>,
     next: AtomicU32,
     is_linear: bool,
 }
