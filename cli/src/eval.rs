@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use lara_models::data::{self, Augment, Split};
 use lara_models::train::evaluate;
 
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
 use crate::model;
 

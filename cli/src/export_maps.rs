@@ -15,7 +15,7 @@ use lara_runtime::{Gpu, Tune};
 use pollster::block_on;
 use serde::Serialize;
 
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
 use crate::model::{self, Reader};
 

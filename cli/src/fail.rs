@@ -53,6 +53,7 @@ impl From<lara_explain::Error> for Failure {
     }
 }
 
+#[cfg(feature = "view")]
 impl From<lara_viewer::Error> for Failure {
     fn from(error: lara_viewer::Error) -> Self {
         Failure { bad_input: error.is_bad_input(), message: error.to_string() }

@@ -1,5 +1,6 @@
 //! The `lara` command.
 
+mod adapter;
 mod attend;
 mod bench;
 mod data;
@@ -8,18 +9,23 @@ mod eval;
 mod experiment;
 mod export_maps;
 mod fail;
+mod interrupt;
 mod maps;
 mod model;
 mod predict;
 mod train;
+#[cfg(feature = "view")]
 mod view;
+#[cfg(not(feature = "view"))]
+mod windowless;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use lara_runtime::{Gpu, GpuOptions};
+use clap::{Parser, Subcommand};
 
 use fail::Outcome;
+#[cfg(not(feature = "view"))]
+use windowless as view;
 
 /// Randomized attention on any GPU: train, evaluate, predict and measure Vision Transformers with softmax or linear
 /// randomized attention (LARA), on Vulkan, Metal, DX12 or OpenGL.
@@ -69,27 +75,6 @@ enum Command {
     Bench(bench::Options),
     /// Fetch or export data sets.
     Data(data::Options),
-}
-
-/// Which adapter to use; the same everywhere.
-#[derive(Args, Clone)]
-struct AdapterOptions {
-    /// Part of the adapter's name or its index in `lara devices`. WGPU_BACKEND and WGPU_ADAPTER_NAME are honoured, too.
-    #[arg(long, value_name = "NAME|INDEX")]
-    adapter: Option<String>,
-    /// Prefer the integrated GPU to the discrete one.
-    #[arg(long)]
-    low_power: bool,
-}
-
-impl AdapterOptions {
-    fn open(&self) -> Result<Gpu, fail::Failure> {
-        Ok(Gpu::open_blocking(&self.gpu_options())?)
-    }
-
-    fn gpu_options(&self) -> GpuOptions {
-        GpuOptions { adapter: self.adapter.clone(), low_power: self.low_power, ..GpuOptions::default() }
-    }
 }
 
 fn run(command: &Command) -> Outcome {

@@ -6,7 +6,7 @@ use clap::Args;
 use lara_models::{softmax, top};
 use serde::Serialize;
 
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
 use crate::{maps, model};
 

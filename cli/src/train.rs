@@ -1,19 +1,18 @@
 //! `lara train`
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
-use lara_models::train::{Control, Event, Progress, Session, Summary, TrainConfig, Trainer};
+use lara_models::train::{Event, Progress, Session, Summary, TrainConfig, Trainer};
 use lara_runtime::profile::{self, Timing};
 use lara_runtime::{Gpu, Tune, human_bytes};
-use lara_viewer::View;
 
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
+use crate::interrupt::Interrupt;
+use crate::view;
 
 /// Train a Vision Transformer.
 #[derive(Args)]
@@ -66,6 +65,9 @@ impl Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    if options.view {
+        view::is_there()?;
+    }
     let config = options.preset.as_deref().map(|preset| options.config(preset)).transpose()?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
@@ -101,42 +103,18 @@ pub(crate) fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
-/// What Ctrl-C does to runs.
-pub(crate) struct Interrupt {
-    /// Stopped by the first Ctrl-C; the second ends the process.
-    pub(crate) control: Control,
-    /// Whether it was pressed.
-    pub(crate) pressed: Arc<AtomicBool>,
-}
-
-/// Called once a process.
-pub(crate) fn stop_on_ctrl_c() -> Outcome<Interrupt> {
-    let interrupt = Interrupt { control: Control::new(), pressed: Arc::default() };
-    let (control, pressed) = (interrupt.control.clone(), interrupt.pressed.clone());
-    let handler = move || {
-        if pressed.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        control.stop();
-        eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once without saving");
-    };
-    ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
-    Ok(interrupt)
-}
-
-fn train(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: bool) -> Outcome<Summary> {
-    let Interrupt { control, pressed } = stop_on_ctrl_c()?;
+fn train(gpu: &Gpu, tune: &Tune, trainer: Trainer, in_window: bool) -> Outcome<Summary> {
+    let interrupt = Interrupt::listen()?;
     let (total, done) = trainer.steps();
     let bar = progress_bar(total);
     bar.set_position(done);
     bar.reset_eta();
     let shown = bar.clone();
     let listener = move |event: &Event<'_>| show_event(&shown, event);
-    let result = if view {
-        let view = View { control, interrupted: pressed, listener: Box::new(listener) };
-        lara_viewer::view_training(gpu, tune, trainer, view).map_err(Failure::from)
+    let result = if in_window {
+        view::watch(gpu, tune, trainer, interrupt, listener)
     } else {
-        pollster::block_on(trainer.run(&control, &mut |event| listener(&event))).map_err(Failure::from)
+        pollster::block_on(trainer.run(&interrupt.control, &mut |event| listener(&event))).map_err(Failure::from)
     };
     bar.finish_and_clear();
     result

@@ -1,14 +1,18 @@
-//! `lara view`
+//! `lara view`, and the window of `lara train --view`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use lara_explain::Subject;
+use lara_models::train::{Event, Summary, Trainer};
+use lara_runtime::{Gpu, Tune};
 use lara_viewer::pictures::Gallery;
-use lara_viewer::{Error, Launch};
+use lara_viewer::{Error, Launch, View};
 
+use crate::adapter::AdapterOptions;
 use crate::fail::Outcome;
-use crate::{AdapterOptions, model};
+use crate::interrupt::Interrupt;
+use crate::model;
 
 /// Digits that are shown where no images are named.
 const DIGITS: usize = 120;
@@ -42,11 +46,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let subject = subject(options)?;
     let gallery = gallery(options, &subject)?;
-    let adapter = options.adapter.gpu_options();
-    let mut launch = |_: &lara_runtime::Gpu| -> Result<Launch, Error> {
+    let mut launch = |_: &Gpu| -> Result<Launch, Error> {
         Ok(Launch { subject: subject.clone(), gallery: gallery.clone(), training: None, notes: Vec::new(), tune: None })
     };
-    Ok(lara_viewer::view(&adapter, &mut launch)?)
+    Ok(lara_viewer::view(&options.adapter.options(), &mut launch)?)
 }
 
 fn subject(options: &Options) -> Outcome<Subject> {
@@ -61,4 +64,21 @@ fn gallery(options: &Options, subject: &Subject) -> Outcome<Gallery> {
     }
     let digits = Gallery::digits(DIGITS)?;
     Ok(if digits.shape == shape { digits } else { Gallery::empty(shape) })
+}
+
+/// Whether this build has a window; see `windowless.rs`.
+pub(crate) fn is_there() -> Outcome {
+    Ok(())
+}
+
+/// Trains with a window on the run. Closing it leaves the run going on.
+pub(crate) fn watch(
+    gpu: &Gpu,
+    tune: &Tune,
+    trainer: Trainer,
+    Interrupt { control, pressed }: Interrupt,
+    listener: impl FnMut(&Event<'_>) + Send + 'static,
+) -> Outcome<Summary> {
+    let view = View { control, interrupted: pressed, listener: Box::new(listener) };
+    Ok(lara_viewer::view_training(gpu, tune, trainer, view)?)
 }

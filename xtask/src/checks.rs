@@ -111,10 +111,14 @@ fn closing_lines(output: &str) -> Vec<String> {
 fn all(quick: bool) -> Vec<Stage> {
     let stage = |name: &str, task: Task| Stage { name: name.into(), task: Ok(task) };
     let clippy = Task::cargo("clippy").words(WHOLE).words("--all-targets -- -D warnings");
+    // What a newcomer compiles first: xtask without its chores for developers, lara without the window.
+    let plain = Task::cargo("clippy --workspace --no-default-features --all-targets -- -D warnings");
+    let windowless = Task::cargo("test --workspace --no-default-features --bin lara");
     let docs = Task::cargo("doc").words(WHOLE).words("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     let mut stages = vec![
         stage("format", Task::cargo("fmt --all --check")),
         stage("clippy", clippy),
+        stage("clippy without features", plain),
         // Some tests start the binary, which a test build alone does not bring up to date.
         stage("build lara", Task::cargo("build --bin lara").words(WHOLE)),
         stage("tests", runner("--tests")),
@@ -124,6 +128,7 @@ fn all(quick: bool) -> Vec<Stage> {
     }
     stages.push(stage("doctests", Task::cargo("test --doc").words(WHOLE)));
     stages.push(stage("docs", docs));
+    stages.push(stage("lara without its window", windowless));
     let mut others = vec![Adapter::Gl, Adapter::SwiftShader];
     if cfg!(target_os = "linux") && !Vulkan::look().hardware.is_empty() {
         others.insert(0, Adapter::Lavapipe); // the tests above ran on the GPU

@@ -75,7 +75,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => Vec::new(),
     };
     println!("\n== building lara (the first time takes a few minutes)");
-    Task::cargo("build --workspace --bin lara").run()?;
+    // Without the window, which is more than half of the crates and which nothing here opens.
+    Task::cargo("build --package lara --no-default-features").run()?;
     let lara = beside_us("lara")?;
     let built = Instant::now();
     make_room()?;

@@ -13,7 +13,7 @@ use lara_runtime::attention::{AttentionConfig, Grid};
 use lara_runtime::{Mode, Parameters, Tune, human_bytes};
 use serde::Serialize;
 
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
 
 pub(crate) use compare::relative_error;

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use lara_runtime::{AdapterReport, Gpu, Tune, human_bytes};
 use serde::Serialize;
 
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
 
 /// Measure this adapter: FMA peak, copy bandwidth, matmul, attention forward and backward, a training step.

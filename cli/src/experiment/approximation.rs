@@ -13,7 +13,7 @@ use super::measure::{ALL, Estimator, Experiment, Point, Skipped, UNIFORM, exact_
 use super::plot::{Chart, Series};
 use super::source::{Source, Wanted};
 use super::statistics::Mean;
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
 
 /// Error of RFA, RA and LARA against exact softmax attention over the number of samples.

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::plot::{Chart, Series};
 use super::statistics::Mean;
-use crate::AdapterOptions;
+use crate::adapter::AdapterOptions;
 use crate::bench::step;
 use crate::fail::{Failure, Outcome, print, print_json};
-use crate::train::stop_on_ctrl_c;
+use crate::interrupt::Interrupt;
 
 /// Train the same Vision Transformer with every mechanism, from the same seeds, on the same batches, for as many steps.
 ///
@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     super::create(&options.output_dir)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
-    let stop = stop_on_ctrl_c()?.control;
+    let stop = Interrupt::listen()?.control;
     let (mut runs, mut failed) = (Vec::new(), BTreeMap::new());
     for (at, config) in configs.iter().enumerate() {
         let mechanism = config.attention.mechanism.name();

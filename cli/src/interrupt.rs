@@ -1,0 +1,33 @@
+//! What Ctrl-C does to runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lara_models::train::Control;
+
+use crate::fail::{Failure, Outcome};
+
+/// The first Ctrl-C stops a run after its step, the second ends the process.
+pub(crate) struct Interrupt {
+    /// Stopped by the first.
+    pub(crate) control: Control,
+    /// Whether it was pressed.
+    pub(crate) pressed: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Called once a process.
+    pub(crate) fn listen() -> Outcome<Interrupt> {
+        let interrupt = Interrupt { control: Control::new(), pressed: Arc::default() };
+        let (control, pressed) = (interrupt.control.clone(), interrupt.pressed.clone());
+        let handler = move || {
+            if pressed.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            control.stop();
+            eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once without saving");
+        };
+        ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
+        Ok(interrupt)
+    }
+}
