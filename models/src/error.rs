@@ -67,6 +67,7 @@ impl Error {
                 source.kind(),
                 io::ErrorKind::NotFound
                     | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
                     | io::ErrorKind::NotADirectory
                     | io::ErrorKind::IsADirectory
             ),

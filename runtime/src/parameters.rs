@@ -212,6 +212,17 @@ impl Parameters {
         gpu.submit(encoder);
     }
 
+    /// The averaged weights as the weights of a model of its own: a forward plan over the result computes with the average
+    /// as it is then. Shares the buffers, like a clone; where no average was allocated it is a plain clone.
+    #[must_use]
+    pub fn averaged(&self) -> Self {
+        let mut averaged = self.clone();
+        if let Some(buffers) = self.buffers.get(&Role::Ema) {
+            averaged.buffers = HashMap::from([(Role::Weight, buffers.clone())]);
+        }
+        averaged
+    }
+
     /// Downloads every parameter of a role, in order of declaration.
     ///
     /// # Errors

@@ -64,7 +64,7 @@ fn ticks_take_the_steps_of_the_trainer_bit_for_bit() {
     let saved = tensors(expected.checkpoint.as_ref().unwrap());
     for (entry, values) in parameters.entries().iter().zip(&weights) {
         let bits: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
-        assert!(bits == saved[&entry.name], "{} differs", entry.name);
+        assert!(bits == saved[&format!("weight.{}", entry.name)], "{} differs", entry.name);
     }
 }
 

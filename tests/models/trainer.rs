@@ -6,7 +6,8 @@ use std::path::Path;
 
 use lara_models::data::{Augment, Dataset, Digits, Split};
 use lara_models::random::{Draws, Purpose};
-use lara_models::train::checkpoint::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, latest};
+use lara_models::train::checkpoint::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TrainedModel};
+use lara_models::train::checkpoints::latest;
 use lara_models::train::metrics::METRICS_FILE;
 use lara_models::train::{Checkpoint, Control, Event, Summary, TrainConfig, Trainer, names_and_shapes};
 use lara_models::weights::TensorFile;
@@ -47,7 +48,8 @@ const SETS: &[&str] = &[
 ];
 
 /// Two micro-batches a step out of 11 batches an epoch: the odd one is left out, 5 steps an epoch.
-const ODD: &[&str] = &["train.batch_size=128", "train.grad_accum_steps=2", "train.epochs=3"];
+const ODD: &[&str] =
+    &["train.batch_size=128", "train.grad_accum_steps=2", "train.epochs=3", "train.model_ema_warmup=true"];
 
 pub(crate) fn configure(dir: &Path, sets: &[&str]) -> TrainConfig {
     let mut config = TrainConfig::default();
@@ -88,7 +90,7 @@ pub(crate) fn done(trainer: Result<Trainer>) -> Summary {
 }
 
 /// Stops somewhere after `steps` steps and checks that it is in the middle of an epoch.
-fn interrupted(trainer: Result<Trainer>, steps: u64) -> Summary {
+pub(crate) fn interrupted(trainer: Result<Trainer>, steps: u64) -> Summary {
     let summary = run(trainer, Some(steps)).unwrap_or_else(|e| panic!("{e}"));
     assert!(summary.interrupted, "the run ended before it could be stopped");
     let checkpoint = Checkpoint::load(summary.checkpoint.as_ref().unwrap()).unwrap();
@@ -160,9 +162,9 @@ fn an_interrupted_run_ends_as_if_it_had_not_been() {
         assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
         let different: Vec<&String> = a.keys().filter(|name| a[*name] != b[*name]).collect();
         assert!(different.is_empty(), "{sets:?}: these tensors differ: {different:?}");
-        // Four of a kind: weight, both moments, average; and the average is not just a copy.
+        // Four of a kind: weight, both moments, average; and the average, which is the model, is not just a copy.
         assert_eq!(a.len() % 4, 0);
-        assert_ne!(a["ema.head.weight"], a["head.weight"]);
+        assert_ne!(a["weight.head.weight"], a["head.weight"]);
         assert_eq!(expected.evaluation.unwrap(), resumed.evaluation.unwrap());
         assert_eq!(expected.best, resumed.best);
         assert_eq!(metrics(&whole), metrics(&moved));
@@ -224,7 +226,8 @@ fn assert_evaluation_is_the_predictors(summary: &Summary) {
     let config = checkpoint.config().unwrap();
     let mut parameters = Parameters::new(adapter());
     let predictor = block_on(Predictor::new(adapter(), &tune(), &config, &mut parameters, 7, false)).unwrap();
-    for (index, values) in checkpoint.weights(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
+    let model = TrainedModel::open(&checkpoint.path).unwrap();
+    for (index, values) in model.weights.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
         parameters.write(adapter(), Role::Weight, index, values);
     }
     let (digits, augment) = (Digits::new(Split::Test), Augment::eval(&config.data));
@@ -256,7 +259,7 @@ fn assert_evaluation_is_the_predictors(summary: &Summary) {
     assert!(evaluation.top5 >= evaluation.accuracy && evaluation.top5 <= 1.0);
 }
 
-fn error<T>(result: Result<T>) -> Error {
+pub(crate) fn error<T>(result: Result<T>) -> Error {
     match result {
         Err(error) => error,
         Ok(_) => panic!("this should have been refused"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lara_models::data::{self, Split};
-use lara_models::train::checkpoint::latest;
+use lara_models::train::checkpoints::latest;
 use lara_models::train::{Checkpoint, Control, Event, TrainConfig, Trainer};
 use lara_runtime::{Gpu, Tune};
 use serde::{Deserialize, Serialize};

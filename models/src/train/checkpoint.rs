@@ -1,34 +1,37 @@
-//! Checkpoints of a run: `checkpoint-000123/` with model.safetensors, optimizer.safetensors and state.json; `best/` the
-//! same.
-//!
-//! A checkpoint is written into a folder beside its place, synced and renamed, so it is there whole or not at all.
+//! One checkpoint: a folder with model.safetensors, optimizer.safetensors and state.json. Which of them a run keeps:
+//! checkpoints.rs.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic_dir;
+use super::atomic_dir::{self, Checksum};
+use super::checkpoints::{BEST, latest, numbered};
 use super::config::TrainConfig;
 use crate::data::Position;
 use crate::error::{Error, Result};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
 
-/// Weights, with timm's names. The configuration and the classes' names travel in its metadata.
+/// The weights to evaluate and predict with, under timm's names: their moving average where one is kept. The
+/// configuration and the classes' names travel in its metadata.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// AdamW's moments and the moving average, under the weights' names with these prefixes.
+/// AdamW's moments and, where [`MODEL_FILE`] has the average, the weights that are trained, with these prefixes.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// The rest of a [`Snapshot`], as JSON.
 pub const STATE_FILE: &str = "state.json";
-/// The folder of the best checkpoint.
-pub const BEST: &str = "best";
-const PREFIX: &str = "checkpoint-";
+pub(super) const PREFIX: &str = "checkpoint-";
 const EXP_AVG: &str = "exp_avg.";
 const EXP_AVG_SQ: &str = "exp_avg_sq.";
+const WEIGHT: &str = "weight.";
+/// In format 1 the average was here and the weights that are trained in [`MODEL_FILE`].
 const EMA: &str = "ema.";
 /// Raised when an older program could not read a checkpoint any more.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// A checkpoint without an average is one that the first programs read.
+const FORMAT_WITHOUT_EMA: u32 = 1;
 
 /// Where a run stands. The random generators are functions of (seed, step) and of (seed, epoch, sample), so these are
 /// their state.
@@ -59,6 +62,9 @@ struct StateFile {
     format: u32,
     #[serde(flatten)]
     state: State,
+    /// Checksums of the other two files; older programs wrote none.
+    #[serde(default)]
+    files: BTreeMap<String, Checksum>,
 }
 
 /// Everything a checkpoint holds, borrowed for writing.
@@ -66,7 +72,7 @@ struct StateFile {
 pub struct Snapshot<'a> {
     /// Where the run stands.
     pub state: &'a State,
-    /// The weights.
+    /// The weights that are trained.
     pub weights: Vec<TensorView<'a>>,
     /// First moments, named like the weights.
     pub exp_avg: Vec<TensorView<'a>>,
@@ -76,100 +82,37 @@ pub struct Snapshot<'a> {
     pub ema: Option<Vec<TensorView<'a>>>,
 }
 
-/// The checkpoints of one run.
-#[derive(Clone, Debug)]
-pub struct Checkpoints {
-    dir: PathBuf,
-    keep: usize,
-}
+/// A checkpoint's files.
+pub(super) const FILES: [&str; 3] = [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];
 
-impl Checkpoints {
-    /// The checkpoints in the run's folder `dir`, which is created if need be; the newest `keep` (at least 1) are kept.
-    /// Puts right what a crash in the middle of a save may have left.
-    pub fn open(dir: impl AsRef<Path>, keep: usize) -> Result<Self> {
-        let dir = dir.as_ref().to_path_buf();
-        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-        atomic_dir::recover(&dir).map_err(Error::io("tidy", &dir))?;
-        Ok(Self { dir, keep: keep.max(1) })
-    }
-
-    /// Saves a checkpoint, then removes the oldest beyond those kept. Returns its folder.
-    ///
-    /// If it fails (disk full, say) nothing that was there is touched, and the error says which checkpoint survives.
-    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf> {
-        let name = format!("{PREFIX}{:06}", snapshot.state.step);
-        let target = self.dir.join(&name);
-        let written = contents(snapshot).and_then(|(metadata, state)| {
-            atomic_dir::write(&self.dir, &name, |folder| {
-                folder.file(MODEL_FILE, |out| weights::write(out, &snapshot.weights, &metadata))?;
-                let moments = optimizer_tensors(snapshot);
-                folder.file(OPTIMIZER_FILE, |out| weights::write(out, &moments, &Metadata::new()))?;
-                folder.file(STATE_FILE, |out| out.write_all(state.as_bytes()))
-            })
-        });
-        written.map_err(|error| self.save_error(&target, &error))?;
-        for old in self.surplus(snapshot.state.step) {
-            if let Err(error) = fs::remove_dir_all(&old) {
-                tracing::warn!("cannot remove the old checkpoint {}: {error}", old.display());
-            }
-        }
-        Ok(target)
-    }
-
-    /// Makes `best/` a copy of a saved checkpoint (by hard links where the file system has them).
-    pub fn promote_to_best(&self, checkpoint: &Path) -> Result<PathBuf> {
-        let target = self.dir.join(BEST);
-        atomic_dir::write(&self.dir, BEST, |folder| {
-            [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE]
-                .iter()
-                .try_for_each(|name| folder.link(name, &checkpoint.join(name)))
-        })
-        .map_err(|error| self.save_error(&target, &error))?;
-        Ok(target)
-    }
-
-    /// Removes checkpoints beyond `step`: for a run that goes back to an older one, whose future they no longer are.
-    pub fn discard_after(&self, step: u64) -> Result<()> {
-        for (_, path) in list(&self.dir).into_iter().filter(|(at, _)| *at > step) {
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
-        }
-        Ok(())
-    }
-
-    /// Oldest first, never the one of `step`.
-    fn surplus(&self, step: u64) -> Vec<PathBuf> {
-        let all = list(&self.dir);
-        let count = all.len().saturating_sub(self.keep);
-        all.into_iter().filter(|(at, _)| *at != step).take(count).map(|(_, path)| path).collect()
-    }
-
-    fn save_error(&self, target: &Path, error: &std::io::Error) -> Error {
-        let survives = match latest(&self.dir) {
-            Some(last) => format!("the last checkpoint, {}, is intact", last.display()),
-            None => "there was no checkpoint before it".into(),
-        };
-        let advice = "; free some space or set output.dir to another disk";
-        let advice = if error.kind() == std::io::ErrorKind::StorageFull { advice } else { "" };
-        Error::Save { path: target.to_path_buf(), problem: error.to_string(), survives: survives + advice }
-    }
-}
-
-/// Metadata of the model file, and state.json.
-fn contents(snapshot: &Snapshot<'_>) -> std::io::Result<(Metadata, String)> {
+pub(super) fn write(dir: &Path, name: &str, snapshot: &Snapshot<'_>) -> std::io::Result<()> {
     let state = snapshot.state;
-    let metadata = Metadata::from([
+    let mut metadata = Metadata::from([
         // Readers of PyTorch models look for it.
         ("format".into(), "pt".into()),
         ("config".into(), state.config.clone()),
         ("classes".into(), serde_json::to_string(&state.classes)?),
     ]);
-    let file = StateFile { format: FORMAT, state: state.clone() };
-    Ok((metadata, serde_json::to_string_pretty(&file)? + "\n"))
+    let model = snapshot.ema.as_ref().unwrap_or(&snapshot.weights);
+    let mut format = FORMAT_WITHOUT_EMA;
+    if snapshot.ema.is_some() {
+        metadata.insert("weights".into(), "exponential moving average".into());
+        format = FORMAT;
+    }
+    atomic_dir::write(dir, name, |folder| {
+        let model = folder.file(MODEL_FILE, |out| weights::write(out, model, &metadata))?;
+        let tensors = optimizer_tensors(snapshot);
+        let optimizer = folder.file(OPTIMIZER_FILE, |out| weights::write(out, &tensors, &Metadata::new()))?;
+        let files = [(MODEL_FILE.to_owned(), model), (OPTIMIZER_FILE.to_owned(), optimizer)].into();
+        let state = StateFile { format, state: state.clone(), files };
+        let text = serde_json::to_string_pretty(&state)? + "\n";
+        folder.file(STATE_FILE, |out| out.write_all(text.as_bytes())).map(drop)
+    })
 }
 
 fn optimizer_tensors<'a>(snapshot: &Snapshot<'a>) -> Vec<TensorView<'a>> {
-    let ema = snapshot.ema.as_deref().unwrap_or_default();
-    [(EXP_AVG, &snapshot.exp_avg[..]), (EXP_AVG_SQ, &snapshot.exp_avg_sq[..]), (EMA, ema)]
+    let weights = if snapshot.ema.is_some() { &snapshot.weights[..] } else { &[] };
+    [(EXP_AVG, &snapshot.exp_avg[..]), (EXP_AVG_SQ, &snapshot.exp_avg_sq[..]), (WEIGHT, weights)]
         .into_iter()
         .flat_map(|(prefix, tensors)| {
             tensors.iter().map(move |tensor| TensorView {
@@ -180,23 +123,9 @@ fn optimizer_tensors<'a>(snapshot: &Snapshot<'a>) -> Vec<TensorView<'a>> {
         .collect()
 }
 
-/// (step, folder) of every checkpoint in a run's folder, oldest first.
-fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut found: Vec<(u64, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let step = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
-            entry.path().is_dir().then(|| (step, entry.path()))
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-/// The newest checkpoint in a run's folder.
-pub fn latest(dir: impl AsRef<Path>) -> Option<PathBuf> {
-    list(dir.as_ref()).pop().map(|(_, path)| path)
+/// The first of a checkpoint's files that a folder does not have.
+pub(super) fn missing(folder: &Path) -> Option<&'static str> {
+    FILES.into_iter().find(|name| !folder.join(name).is_file())
 }
 
 /// A checkpoint in memory, to resume from.
@@ -206,6 +135,8 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// Where the run stood.
     pub state: State,
+    /// Newer ones of the run that could not be used.
+    pub passed_over: Vec<PathBuf>,
     model: TensorFile,
     optimizer: TensorFile,
 }
@@ -222,33 +153,79 @@ pub struct OptimizerState {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint's folder, or the newest checkpoint of a run's folder.
+    /// Loads a checkpoint's folder, or the newest checkpoint of a run's folder that is whole. Newer ones that are not
+    /// are passed over, and the log says why.
+    ///
+    /// # Errors
+    /// A checkpoint that is missing, incomplete or damaged, or that a newer program wrote; for a run's folder, if that
+    /// is so of every one.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
             return Err(Error::input(path, "is not a folder; name a run's folder or one of its checkpoints"));
         }
-        let path = match latest(path) {
-            Some(latest) if !path.join(STATE_FILE).is_file() => latest,
-            _ => path.to_path_buf(),
-        };
-        let state_path = path.join(STATE_FILE);
-        if !state_path.is_file() {
-            let problem = format!("holds no checkpoint: there is neither a {STATE_FILE} nor a folder {PREFIX}NNNNNN");
-            return Err(Error::input(path, problem));
+        if path.join(STATE_FILE).is_file() {
+            return Self::read(path).map_err(Unusable::into_error);
         }
-        let text = fs::read_to_string(&state_path).map_err(Error::io("read", &state_path))?;
+        let (mut passed_over, mut reasons) = (Vec::new(), Vec::new());
+        for (_, folder) in numbered(path).into_iter().rev() {
+            match Self::read(&folder) {
+                Ok(checkpoint) => {
+                    for reason in &reasons {
+                        tracing::warn!("{reason}. Going on from {} instead", checkpoint.path.display());
+                    }
+                    return Ok(Self { passed_over, ..checkpoint });
+                }
+                // Whoever has a newer program would lose by going on from an older checkpoint with this one.
+                Err(Unusable::Newer(error)) => return Err(error),
+                Err(Unusable::Damaged(error)) => {
+                    passed_over.push(folder);
+                    reasons.push(error.to_string());
+                }
+            }
+        }
+        Err(match &reasons[..] {
+            [] => Error::input(
+                path,
+                format!("holds no checkpoint: there is neither a {STATE_FILE} nor a folder {PREFIX}NNNNNN"),
+            ),
+            [reason] => Error::BadInput(reason.clone()),
+            _ => Error::input(path, format!("holds no checkpoint that can be used: {}", reasons.join("; "))),
+        })
+    }
+
+    pub(super) fn read(path: &Path) -> std::result::Result<Self, Unusable> {
+        if let Some(name) = missing(path) {
+            return Err(Error::input(path, format!("is no whole checkpoint: it has no {name}")).into());
+        }
+        let state_path = path.join(STATE_FILE);
+        let text = fs::read(&state_path).map_err(Error::io("read", &state_path))?;
         let damaged = |error| Error::input(&state_path, format!("is damaged ({error}); use another checkpoint"));
-        let header: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        let header: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
         if let Some(format) = header["format"].as_u64().filter(|&format| format > u64::from(FORMAT)) {
             let problem =
                 format!("has format {format}, newer than the {FORMAT} that this program reads; use a newer lara");
-            return Err(Error::input(&state_path, problem));
+            return Err(Unusable::Newer(Error::input(&state_path, problem)));
         }
-        let StateFile { state, .. } = serde_json::from_value(header).map_err(damaged)?;
-        let model = TensorFile::open(path.join(MODEL_FILE))?;
-        let optimizer = TensorFile::open(path.join(OPTIMIZER_FILE))?;
-        Ok(Self { path, state, model, optimizer })
+        let StateFile { state, files, .. } = serde_json::from_value(header).map_err(damaged)?;
+        let open = |name: &str| -> Result<TensorFile> {
+            let file = path.join(name);
+            let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
+            let sum = Checksum::of(&bytes);
+            // Whether it is short is said with numbers.
+            let tensors = TensorFile::from_bytes(&file, bytes)?;
+            match files.get(name) {
+                Some(&expected) if expected != sum => Err(Error::input(
+                    &file,
+                    "is damaged: its checksum is not the one that was saved; use another checkpoint",
+                )),
+                _ => Ok(tensors),
+            }
+        };
+        let (model, optimizer) = (open(MODEL_FILE)?, open(OPTIMIZER_FILE)?);
+        let checkpoint = Self { path: path.to_path_buf(), state, passed_over: Vec::new(), model, optimizer };
+        checkpoint.config()?;
+        Ok(checkpoint)
     }
 
     /// The configuration it was trained with.
@@ -256,26 +233,68 @@ impl Checkpoint {
         TrainConfig::from_toml(&self.state.config, &format!("config in {}", self.path.join(STATE_FILE).display()))
     }
 
-    /// The weights `wanted` (name, shape), in that order; the file must have these and no others.
+    /// The weights that are trained: those `wanted` (name, shape), in that order; there must be no others.
     pub fn weights<N: AsRef<str>, S: AsRef<[usize]>>(&self, wanted: &[(N, S)]) -> Result<Vec<Vec<f32>>> {
-        self.model.get_all(wanted)
+        if self.model_is_average() { self.prefixed(WEIGHT, wanted) } else { self.model.get_all(wanted) }
     }
 
     /// The optimizer's state for the weights `wanted` (name, shape), in that order.
     pub fn optimizer<N: AsRef<str>, S: AsRef<[usize]>>(&self, wanted: &[(N, S)]) -> Result<OptimizerState> {
-        let file = &self.optimizer;
-        let with = |prefix: &str| -> Result<Vec<Vec<f32>>> {
-            wanted.iter().map(|(name, shape)| file.get(&format!("{prefix}{}", name.as_ref()), shape.as_ref())).collect()
+        let ema = if self.model_is_average() {
+            Some(self.model.get_all(wanted)?)
+        } else if self.has(EMA) {
+            Some(self.prefixed(EMA, wanted)?)
+        } else {
+            None
         };
-        let has_ema = file.names().any(|name| name.starts_with(EMA));
-        let ema = if has_ema { Some(with(EMA)?) } else { None };
-        let state = OptimizerState { exp_avg: with(EXP_AVG)?, exp_avg_sq: with(EXP_AVG_SQ)?, ema };
-        let known: Vec<String> = [EXP_AVG, EXP_AVG_SQ, EMA]
+        let (exp_avg, exp_avg_sq) = (self.prefixed(EXP_AVG, wanted)?, self.prefixed(EXP_AVG_SQ, wanted)?);
+        let known: Vec<String> = [EXP_AVG, EXP_AVG_SQ, WEIGHT, EMA]
             .iter()
             .flat_map(|prefix| wanted.iter().map(move |(name, _)| format!("{prefix}{}", name.as_ref())))
             .collect();
-        file.refuse_others(known.iter().map(String::as_str))?;
-        Ok(state)
+        self.optimizer.refuse_others(known.iter().map(String::as_str))?;
+        Ok(OptimizerState { exp_avg, exp_avg_sq, ema })
+    }
+
+    /// Whether it is from when the average was kept and not evaluated.
+    pub(super) fn is_of_format_1_with_ema(&self) -> bool {
+        self.has(EMA)
+    }
+
+    /// Whether [`MODEL_FILE`] holds the average of the weights: since format 2, where one is kept.
+    fn model_is_average(&self) -> bool {
+        self.has(WEIGHT)
+    }
+
+    fn has(&self, prefix: &str) -> bool {
+        self.optimizer.names().any(|name| name.starts_with(prefix))
+    }
+
+    fn prefixed<N: AsRef<str>, S: AsRef<[usize]>>(&self, prefix: &str, wanted: &[(N, S)]) -> Result<Vec<Vec<f32>>> {
+        let get = |(name, shape): &(N, S)| self.optimizer.get(&format!("{prefix}{}", name.as_ref()), shape.as_ref());
+        wanted.iter().map(get).collect()
+    }
+}
+
+/// Why a checkpoint cannot be used.
+pub(super) enum Unusable {
+    /// Something of it is missing or broken: an older one may do.
+    Damaged(Error),
+    /// A newer program wrote it.
+    Newer(Error),
+}
+
+impl Unusable {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Damaged(error) | Self::Newer(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Unusable {
+    fn from(error: Error) -> Self {
+        Self::Damaged(error)
     }
 }
 

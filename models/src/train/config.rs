@@ -206,10 +206,13 @@ pub struct OptimConfig {
     pub smoothing: f64,
     /// Passes whose gradients are averaged into one step.
     pub grad_accum_steps: usize,
-    /// Keep an exponential moving average of the weights.
+    /// Keep an exponential moving average of the weights. It is what is then evaluated, kept as `best/` and saved as the
+    /// model; the weights that are trained go with the optimizer's state.
     pub model_ema: bool,
     /// Its decay a step.
     pub model_ema_decay: f64,
+    /// Begin with a small decay that grows to `model_ema_decay`, so that the average soon forgets the initial weights.
+    pub model_ema_warmup: bool,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -231,6 +234,7 @@ impl Default for OptimConfig {
             grad_accum_steps: 1,
             model_ema: false,
             model_ema_decay: 0.9998,
+            model_ema_warmup: false,
             seed: 1,
         }
     }
@@ -264,6 +268,23 @@ impl Default for OutputConfig {
             log_interval: 10,
             tensorboard: true,
         }
+    }
+}
+
+impl OptimConfig {
+    /// Decay of the averaged weights in step `step` (the first is 0); the warm-up is that of timm's `ModelEmaV3`:
+    /// 1 - (1 + step)^(-2/3), at most `model_ema_decay`.
+    pub fn ema_decay(&self, step: u64) -> f64 {
+        if !self.model_ema_warmup {
+            return self.model_ema_decay;
+        }
+        (1.0 - (1.0 + step as f64).powf(-2.0 / 3.0)).min(self.model_ema_decay)
+    }
+
+    /// The share that the initial weights still have in the average after `steps` steps.
+    pub fn initial_share_of_ema(&self, steps: u64) -> f64 {
+        // With a warm-up the first step already forgets them.
+        if self.model_ema_warmup { 0.0 } else { self.model_ema_decay.powf(steps as f64) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::atomic_dir::sync_dir;
 use super::tensorboard::EventWriter;
 use crate::error::{Error, Result};
 
@@ -40,6 +41,22 @@ impl MetricsLog {
         Ok(Self { path, file, events })
     }
 
+    /// Waits until the disk has every line: no checkpoint must outlive the metrics before it.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("write", &self.path))
+    }
+
+    /// Keeps a copy of the log in `dir` as metrics.1.jsonl, metrics.2.jsonl, ..., for a run that goes back to an older
+    /// checkpoint.
+    pub fn keep_copy(dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let path = dir.join(METRICS_FILE);
+        match free_name(dir) {
+            Some(free) if path.is_file() => fs::copy(&path, free).map(drop).map_err(Error::io("copy", &path)),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes a line with `step`, `time` (seconds since 1970) and the values, in that order, and hands it to the
     /// system. What is not finite becomes null in JSON, which has no word for it.
     pub fn log(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
@@ -63,30 +80,42 @@ pub(super) fn seconds_since_1970() -> f64 {
 }
 
 fn drop_lines_beyond(path: &Path, step: u64) -> Result<()> {
-    let text = match fs::read_to_string(path) {
+    let bytes = match fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(Error::io("read", path))?,
     };
-    let within = |line: &&str| {
-        let value: Option<Value> = serde_json::from_str(line).ok();
+    // By bytes: a line that a failing disk left may be anything.
+    let within = |line: &&[u8]| {
+        let value: Option<Value> = serde_json::from_slice(line).ok();
         value.and_then(|value| value.get("step")?.as_u64()).is_some_and(|at| at <= step)
     };
-    let kept: String = text.lines().filter(within).flat_map(|line| [line, "\n"]).collect();
-    if kept == text {
+    let kept: Vec<u8> =
+        bytes.split(|&byte| byte == b'\n').filter(within).flat_map(|line| [line, b"\n"]).flatten().copied().collect();
+    if kept == bytes {
         return Ok(());
     }
     let temporary = path.with_extension("jsonl.tmp");
-    fs::write(&temporary, kept).map_err(Error::io("write", &temporary))?;
-    fs::rename(&temporary, path).map_err(Error::io("replace", path))
+    // On the disk before it takes the place of the whole one: else a power cut could leave an empty file.
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&kept)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_dir(path.parent().unwrap_or(path))
+    };
+    write().map_err(Error::io("rewrite", path))
 }
 
 fn set_aside(dir: &Path, path: &Path) -> Result<()> {
     if fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
         return Ok(());
     }
-    let free = (1..).map(|count| dir.join(format!("metrics.{count}.jsonl"))).find(|candidate| !candidate.exists());
-    match free {
+    match free_name(dir) {
         Some(free) => fs::rename(path, free).map_err(Error::io("rename", path)),
         None => Ok(()),
     }
+}
+
+fn free_name(dir: &Path) -> Option<PathBuf> {
+    (1..).map(|count| dir.join(format!("metrics.{count}.jsonl"))).find(|candidate| !candidate.exists())
 }

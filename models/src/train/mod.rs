@@ -2,12 +2,14 @@
 
 mod atomic_dir;
 pub mod checkpoint;
+pub mod checkpoints;
 pub mod config;
 pub mod config_source;
 mod control;
 mod evaluate;
 pub mod layers;
 mod live;
+mod lock;
 pub mod metrics;
 pub mod schedule;
 mod session;
@@ -16,11 +18,13 @@ pub mod tensorboard;
 #[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Checkpoints, Snapshot, State};
+pub use checkpoint::{Checkpoint, Snapshot, State};
+pub use checkpoints::Checkpoints;
 pub use config::TrainConfig;
 pub use control::{Control, Order};
 pub use evaluate::{Evaluation, evaluate};
 pub use live::LiveTrainer;
+pub use lock::RunLock;
 pub use metrics::MetricsLog;
 pub use schedule::Schedule;
 pub use session::{Session, StepResult, names_and_shapes};

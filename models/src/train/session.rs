@@ -125,7 +125,7 @@ impl Session {
     }
 
     fn header(&self, step: u64, micro_step: usize) -> Header {
-        let OptimConfig { betas, seed, model_ema_decay, .. } = self.config.train;
+        let OptimConfig { betas, seed, .. } = self.config.train;
         let correction = |beta: f64| (1.0 - beta.powf(step as f64 + 1.0)) as f32;
         Header {
             step: step as u32,
@@ -134,7 +134,7 @@ impl Session {
             lr: self.schedule.at(step) as f32,
             bias_correction1: correction(betas[0]),
             bias_correction2: correction(betas[1]),
-            ema_decay: model_ema_decay as f32,
+            ema_decay: self.config.train.ema_decay(step) as f32,
         }
     }
 
@@ -167,6 +167,14 @@ impl Session {
     /// See [`Predictor::new`].
     pub async fn predictor(&mut self, batch: usize, with_maps: bool) -> Result<Predictor> {
         Predictor::new(&self.gpu, &self.tune, &self.config, &mut self.parameters, batch, with_maps).await
+    }
+
+    /// A forward plan over the weights that an evaluation is about: their moving average where one is kept.
+    ///
+    /// # Errors
+    /// See [`Predictor::new`].
+    pub async fn evaluator(&self, batch: usize) -> Result<Predictor> {
+        Predictor::new(&self.gpu, &self.tune, &self.config, &mut self.parameters.averaged(), batch, false).await
     }
 
     /// Bytes on the device by purpose while training.

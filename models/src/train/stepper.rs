@@ -59,9 +59,9 @@ impl Stepper {
         let held_out = data::open(&config.data, &config.model, Split::Test)?;
         let classes = images.classes().to_vec();
         let (loader, steps_per_epoch) = open_loader(config, images, position)?;
-        let mut session = Session::new(gpu, tune, config, config.schedule(steps_per_epoch)).await?;
+        let session = Session::new(gpu, tune, config, config.schedule(steps_per_epoch)).await?;
         let batch = config.train.batch_size.min(held_out.len().max(1));
-        let evaluator = session.predictor(batch, false).await?;
+        let evaluator = session.evaluator(batch).await?;
         Ok(Stepper {
             session,
             evaluator,

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use lara_runtime::{Gpu, Parameters, Role, Tune};
 
-use super::checkpoint::OptimizerState;
+use super::checkpoint::{OptimizerState, STATE_FILE};
 use super::stepper::{Progress, Stepper};
 use super::{
-    Checkpoint, Checkpoints, Control, Evaluation, MetricsLog, Order, Session, Snapshot, State, StepResult, TrainConfig,
+    Checkpoint, Checkpoints, Control, Evaluation, MetricsLog, Order, RunLock, Session, Snapshot, State, StepResult,
+    TrainConfig, checkpoints,
 };
 use crate::data::Position;
 use crate::error::{Error, Result};
@@ -67,6 +68,7 @@ pub struct Trainer {
     state: State,
     newest: Option<PathBuf>,
     evaluation: Option<Evaluation>,
+    _lock: RunLock,
 }
 
 impl Trainer {
@@ -75,7 +77,7 @@ impl Trainer {
     /// # Errors
     /// Bad configuration or data, an adapter that is too small, files that cannot be written.
     pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
-        Self::prepare(gpu, tune, config, None).await
+        Self::prepare(gpu, tune, config, None, None).await
     }
 
     /// Goes on from a checkpoint (or the newest one of a run's folder), bit for bit as if it had not stopped.
@@ -83,18 +85,39 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new`], and a checkpoint that is damaged or does not fit.
     pub async fn resume(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
+        let folder = if path.join(STATE_FILE).is_file() { folder_of(path)? } else { path.to_path_buf() };
+        // Before anything is read: another process may be about to write it.
+        let lock = checkpoints::lock_and_recover(&folder)?;
         let checkpoint = Checkpoint::load(path)?;
         let mut config = checkpoint.config()?;
-        config.output.dir = folder_of(&checkpoint.path)?;
+        config.output.dir = folder;
         tune.adopt(checkpoint.state.kernels.clone());
-        Self::prepare(gpu, tune, &config, Some(checkpoint)).await
+        Self::prepare(gpu, tune, &config, Some(checkpoint), lock).await
     }
 
-    async fn prepare(gpu: &Gpu, tune: &Tune, config: &TrainConfig, from: Option<Checkpoint>) -> Result<Self> {
+    async fn prepare(
+        gpu: &Gpu,
+        tune: &Tune,
+        config: &TrainConfig,
+        from: Option<Checkpoint>,
+        lock: Option<RunLock>,
+    ) -> Result<Self> {
         refuse_used_folder(config, from.is_some())?;
         let (step, position) = from.as_ref().map_or((0, Position::default()), |c| (c.state.step, c.state.position));
         let stepper = Stepper::new(gpu, tune, config, step, position).await?;
-        let checkpoints = Checkpoints::open(&config.output.dir, config.output.checkpoint_hist)?;
+        warn_of_initial_weights(config, stepper.total_steps());
+        let dir = &config.output.dir;
+        let lock = match lock {
+            Some(lock) => lock,
+            None => {
+                std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+                let lock = RunLock::take(dir)?;
+                // Another run may have begun there while this one was compiled.
+                refuse_used_folder(config, false)?;
+                lock
+            }
+        };
+        let mut checkpoints = Checkpoints::open(dir, config.output.checkpoint_hist)?;
         let mut state = State {
             step,
             position,
@@ -108,10 +131,21 @@ impl Trainer {
         if let Some(checkpoint) = &from {
             restore(gpu, &stepper.session.parameters, checkpoint)?;
             state = State { config: state.config, kernels: state.kernels, ..checkpoint.state.clone() };
-            checkpoints.discard_after(step)?;
+            checkpoints.repair_best(&state)?;
+            if checkpoints.go_back_to(checkpoint) > 0 {
+                MetricsLog::keep_copy(dir)?;
+            }
         }
-        let metrics = MetricsLog::open(&config.output.dir, from.as_ref().map(|_| step), config.output.tensorboard)?;
-        Ok(Trainer { stepper, checkpoints, metrics, state, newest: from.map(|c| c.path), evaluation: None })
+        let metrics = MetricsLog::open(dir, from.as_ref().map(|_| step), config.output.tensorboard)?;
+        Ok(Trainer {
+            stepper,
+            checkpoints,
+            metrics,
+            state,
+            newest: from.map(|c| c.path),
+            evaluation: None,
+            _lock: lock,
+        })
     }
 
     /// Model, optimizer and plans. A clone of its `parameters` sees the weights change while the run goes on.
@@ -278,6 +312,7 @@ impl Trainer {
         let (weights, first, second) =
             (read(Role::Weight).await?, read(Role::FirstMoment).await?, read(Role::SecondMoment).await?);
         let ema = if self.config().train.model_ema { Some(read(Role::Ema).await?) } else { None };
+        self.metrics.sync()?;
         let snapshot = Snapshot {
             state: &self.state,
             weights: views(parameters, &weights),
@@ -312,9 +347,22 @@ fn folder_of(checkpoint: &Path) -> Result<PathBuf> {
     }
 }
 
+/// An average that is still mostly noise is what is evaluated and saved: better said at the beginning.
+fn warn_of_initial_weights(config: &TrainConfig, steps: u64) {
+    let share = config.train.initial_share_of_ema(steps);
+    if config.train.model_ema && share > 0.02 {
+        tracing::warn!(
+            "after {steps} steps the averaged weights, which are evaluated and saved, will still be {:.0} % initial weights; \
+             set train.model_ema_warmup=true, or lower train.model_ema_decay (it is {})",
+            100.0 * share,
+            config.train.model_ema_decay
+        );
+    }
+}
+
 /// A new run never mixes its checkpoints with an older run's.
 fn refuse_used_folder(config: &TrainConfig, resumes: bool) -> Result<()> {
-    match super::checkpoint::latest(&config.output.dir) {
+    match super::checkpoints::latest(&config.output.dir) {
         Some(found) if !resumes => Err(Error::BadInput(format!(
             "{} already holds a run (its newest checkpoint is {}); go on with it (--resume), or choose another output.dir",
             config.output.dir.display(),
@@ -343,6 +391,12 @@ fn restore(gpu: &Gpu, parameters: &Parameters, checkpoint: &Checkpoint) -> Resul
         (Role::SecondMoment, Some(exp_avg_sq)),
         (Role::Ema, ema),
     ];
+    if checkpoint.is_of_format_1_with_ema() {
+        tracing::info!(
+            "from here on evaluations and {} are of the averaged weights; before, they were not",
+            checkpoints::BEST
+        );
+    }
     for (role, values) in roles {
         for (index, values) in values.iter().flatten().enumerate() {
             parameters.write(gpu, role, index, values);
