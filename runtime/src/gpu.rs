@@ -1,46 +1,15 @@
-//! The device: chosen adapter, limits, features, compiled pipelines, and what went wrong with it.
+//! The device: limits, features, memory, submits, compiled pipelines, and what went wrong with it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::adapter::{
+    AdapterReport, GpuOptions, Limits, OPTIONAL_FEATURES, adapters, choose, describe, instance, no_adapter,
+};
 use crate::buffer::{Buffer, Meter};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, Signature};
-
-/// How to choose an adapter.
-#[derive(Clone, Debug, Default)]
-pub struct GpuOptions {
-    /// Part of the adapter's name (any case) or its index in `lara devices`.
-    pub adapter: Option<String>,
-    /// Prefer the integrated GPU to the discrete one.
-    pub low_power: bool,
-    /// Most bytes that the runtime may allocate on the device; beyond them it is out of memory.
-    pub memory_limit: Option<u64>,
-    /// Loses the device with this submit (the first is 1): for tests of what happens then.
-    pub lose_after: Option<u64>,
-}
-
-/// What a person wants to know about an adapter.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct AdapterReport {
-    /// Index for `--adapter`.
-    pub index: usize,
-    /// Name, for instance `AMD Radeon RX 7900 XTX`.
-    pub name: String,
-    /// Vulkan, Metal, Dx12, Gl or BrowserWebGpu.
-    pub backend: String,
-    /// DiscreteGpu, IntegratedGpu, VirtualGpu, Cpu or Other.
-    pub kind: String,
-    /// Driver name and version.
-    pub driver: String,
-    /// Limits that matter here.
-    pub limits: BTreeMap<&'static str, u64>,
-    /// Features that the runtime uses when present, and whether they are.
-    pub features: BTreeMap<&'static str, bool>,
-    /// What the runtime will do without, in words.
-    pub without: Vec<String>,
-}
 
 /// A device and its queue. Clones share it.
 #[derive(Clone, Debug)]
@@ -84,63 +53,11 @@ pub(crate) struct Pipeline {
     pub(crate) signature: Arc<Signature>,
 }
 
-const OPTIONAL_FEATURES: [(&str, wgpu::Features, &str); 3] = [
-    ("shader-f16", wgpu::Features::SHADER_F16, "half-precision storage"),
-    ("subgroups", wgpu::Features::SUBGROUP, "broadcasts between lanes (matmul on lavapipe)"),
-    ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY, "per-dispatch GPU times (--profile)"),
-];
-
 /// Lanes of a subgroup that kernels with subgroups are written for.
 const LANES: u32 = 8;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
-}
-
-/// A browser offers one adapter, and chooses it itself.
-#[cfg(target_arch = "wasm32")]
-async fn adapters(instance: &wgpu::Instance, low_power: bool) -> Vec<wgpu::Adapter> {
-    let power_preference =
-        if low_power { wgpu::PowerPreference::LowPower } else { wgpu::PowerPreference::HighPerformance };
-    let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
-    instance.request_adapter(&options).await.into_iter().collect()
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-async fn adapters(instance: &wgpu::Instance, _low_power: bool) -> Vec<wgpu::Adapter> {
-    let backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
-    let all = instance.enumerate_adapters(backends).await;
-    all.into_iter()
-        .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
-        .collect()
-}
-
-fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
-    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-    let without = OPTIONAL_FEATURES.iter().filter(|f| !features.contains(f.1));
-    AdapterReport {
-        index,
-        name: info.name.clone(),
-        backend: format!("{:?}", info.backend),
-        kind: format!("{:?}", info.device_type),
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        limits: BTreeMap::from([
-            ("max_buffer_size", limits.max_buffer_size),
-            ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
-            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
-            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
-            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
-            ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
-            ("min_uniform_buffer_offset_alignment", limits.min_uniform_buffer_offset_alignment.into()),
-            ("min_storage_buffer_offset_alignment", limits.min_storage_buffer_offset_alignment.into()),
-        ]),
-        features: OPTIONAL_FEATURES.iter().map(|f| (f.0, features.contains(f.1))).collect(),
-        without: without.map(|f| f.2.to_owned()).collect(),
-    }
 }
 
 impl Gpu {
@@ -164,13 +81,7 @@ impl Gpu {
         let index = choose(&found, wanted.as_deref(), options.low_power);
         let adapter = index.and_then(|i| Some((i, found.into_iter().nth(i)?)));
         let (index, adapter) = adapter.ok_or_else(|| no_adapter(wanted, &names))?;
-        let limits = Limits {
-            memory: options.memory_limit.map_or_else(|| number_from("LARA_MEMORY_LIMIT"), |given| Ok(Some(given)))?,
-            submits: options
-                .lose_after
-                .map_or_else(|| number_from("LARA_LOSE_DEVICE_AFTER"), |given| Ok(Some(given)))?,
-        };
-        Self::from_adapter(index, instance, adapter, limits).await
+        Self::from_adapter(index, instance, adapter, Limits::of(options)?).await
     }
 
     /// Opens an adapter on native systems, waiting for it.
@@ -480,67 +391,4 @@ fn layout_entries(signature: &Signature) -> Vec<wgpu::BindGroupLayoutEntry> {
     let params = signature.params.iter().map(|p| entry(p.binding, wgpu::BufferBindingType::Uniform, true));
     let header = signature.header.iter().map(|h| entry(*h, wgpu::BufferBindingType::Uniform, false));
     params.chain(header).chain(storage).collect()
-}
-
-/// What a test allows of a device.
-struct Limits {
-    memory: Option<u64>,
-    submits: Option<u64>,
-}
-
-/// The number in an environment variable, if it is set.
-fn number_from(variable: &str) -> Result<Option<u64>> {
-    let Ok(text) = std::env::var(variable) else { return Ok(None) };
-    let (digits, shift) = match text.trim().to_uppercase().as_str() {
-        text if text.ends_with('K') => (text.trim_end_matches('K').to_owned(), 10),
-        text if text.ends_with('M') => (text.trim_end_matches('M').to_owned(), 20),
-        text if text.ends_with('G') => (text.trim_end_matches('G').to_owned(), 30),
-        text => (text.to_owned(), 0),
-    };
-    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    let refused = || {
-        Error::Setting(format!(
-            "{variable} is \"{text}\"; give a whole number, with K, M or G behind it for powers of 1024"
-        ))
-    };
-    number.map(Some).ok_or_else(refused)
-}
-
-fn choose(found: &[wgpu::Adapter], wanted: Option<&str>, low_power: bool) -> Option<usize> {
-    if let Some(wanted) = wanted {
-        let wanted = wanted.to_lowercase();
-        if let Ok(index) = wanted.parse::<usize>() {
-            return (index < found.len()).then_some(index);
-        }
-        return found.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted));
-    }
-    let rank = |adapter: &wgpu::Adapter| {
-        let info = adapter.get_info();
-        let kind = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => 2 * u32::from(low_power),
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu => 3,
-            wgpu::DeviceType::Other => 4,
-            wgpu::DeviceType::Cpu => 5,
-        };
-        // The native interface of a system before OpenGL.
-        (kind, u32::from(info.backend == wgpu::Backend::Gl))
-    };
-    (0..found.len()).min_by_key(|&i| rank(&found[i]))
-}
-
-fn no_adapter(wanted: Option<String>, names: &[String]) -> Error {
-    let wanted = wanted.map_or_else(|| "was found".to_owned(), |w| format!("is called or numbered \"{w}\""));
-    let advice = if names.is_empty() && cfg!(target_arch = "wasm32") {
-        "This browser has no WebGPU, or has it switched off for this graphics card. Use a current Chrome, Edge, Firefox \
-         or Safari, and open the page over https or from localhost"
-            .to_owned()
-    } else if names.is_empty() {
-        "Install a Vulkan driver (on Debian `cargo xtask setup` installs Mesa's software driver), or unset WGPU_BACKEND"
-            .to_owned()
-    } else {
-        let listed: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
-        format!("There are {}", listed.join("; "))
-    };
-    Error::NoAdapter { wanted, advice }
 }

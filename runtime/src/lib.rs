@@ -3,6 +3,7 @@
 //! Model code is written forward only against a [`Tape`]; operations append steps to a [`Recorder`]; [`Plan::compile`]
 //! turns the recording into pipelines, bind groups and pooled buffers once; [`Plan::run`] replays it with one submit.
 
+mod adapter;
 pub mod attention;
 mod buffer;
 mod error;
@@ -21,9 +22,10 @@ mod tape;
 mod tensor;
 mod tune;
 
+pub use adapter::{AdapterReport, GpuOptions};
 pub use buffer::Buffer;
 pub use error::{Error, Result, human_bytes};
-pub use gpu::{AdapterReport, Gpu, GpuOptions};
+pub use gpu::Gpu;
 pub use parameters::{Entry, Init, Parameters, Role};
 pub use plan::{Header, Memory, Plan, Run};
 pub use readback::Ring;
