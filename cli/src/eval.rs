@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use lara_models::data::{self, Augment, Split};
+use lara_models::data::{Augment, Split};
 use lara_models::train::evaluate;
 
 use crate::adapter::AdapterOptions;
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let batch = options.batch_size.max(1);
     let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, batch, false)?;
-    let dataset = data::open(&model.config.data, &model.config.model, Split::Test)?;
+    let dataset = model.config.open_data(Split::Test)?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let start = Instant::now();
     let augment = Augment::eval(&model.config.data);

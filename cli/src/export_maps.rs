@@ -372,7 +372,7 @@ fn weigh(
 /// The number of the class that was asked for.
 fn class(options: &Options, subject: &Subject) -> Outcome<Option<usize>> {
     let Some(text) = &options.class else { return Ok(None) };
-    let count = subject.config.model.num_classes;
+    let count = subject.config.model.num_classes();
     let named = subject.classes.iter().position(|name| name == text);
     match named.or_else(|| text.parse().ok()).filter(|&class| class < count) {
         Some(class) => Ok(Some(class)),

@@ -7,7 +7,6 @@ use lara_models::Predictor;
 use lara_models::data::{Augment, ImageShape, picture};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::TrainedModel;
-use lara_models::train::config::DatasetKind;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role, Tune};
 
@@ -40,7 +39,7 @@ pub(crate) fn load(
         parameters.write(gpu, Role::Weight, index, values);
     }
     let classes = if trained.classes.is_empty() {
-        (0..config.model.num_classes).map(|c| c.to_string()).collect()
+        (0..config.model.num_classes()).map(|c| c.to_string()).collect()
     } else {
         trained.classes
     };
@@ -63,13 +62,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(config: &TrainConfig) -> Outcome<Self> {
-        let (data, vit) = (&config.data, &config.model);
-        let shape = ImageShape { channels: vit.in_chans, height: vit.image_size, width: vit.image_size };
-        let augment = Augment::eval(data);
+        let shape = config.model.image_shape();
+        let augment = Augment::eval(&config.data);
         augment.check(shape.channels)?;
         // As the images that were trained on: those of digits and MNIST fill their frames.
-        let crop_pct = if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 };
-        Ok(Reader { shape, crop_pct, augment })
+        Ok(Reader { shape, crop_pct: config.data.crop(), augment })
     }
 
     /// The pixels of a file, [channels, height, width] in 0..1.

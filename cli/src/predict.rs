@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             .as_deref()
             .map(|dir| {
                 let seen = pollster::block_on(model.predictor.maps())?;
-                maps::write(dir, path, pixels, reader.shape, &seen, usize::from(model.config.model.class_token))
+                maps::write(dir, path, pixels, reader.shape, &seen, model.config.model.layer(0).prefix)
             })
             .transpose()?;
         predictions.push(Prediction { image: path.clone(), top5, maps });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
+use lara_models::data::{Augment, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Event, Progress, Session, Summary, TrainConfig, Trainer};
 use lara_runtime::profile::{self, Timing};
 use lara_runtime::{Gpu, Tune, human_bytes};
@@ -179,7 +179,7 @@ fn show(summary: &Summary) {
 
 /// Profiles one step of a session of its own, so that the run's weights and moments stay what they would have been.
 fn write_profile(gpu: &Gpu, tune: &Tune, config: &TrainConfig, file: &Path) -> Outcome {
-    let images = data::open(&config.data, &config.model, Split::Train)?;
+    let images = config.open_data(Split::Train)?;
     let options = LoaderOptions::train(config.train.batch_size, config.train.seed, 0, Augment::train(&config.data));
     let batch = Loader::new(images, options, Position::default())?.next().transpose()?;
     let mut session = pollster::block_on(Session::new(gpu, tune, config, config.schedule(1)))?;

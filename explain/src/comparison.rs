@@ -101,7 +101,7 @@ impl Comparison {
 /// A configuration with this attention in every block.
 pub fn with_attention(config: &TrainConfig, attention: &AttentionConfig) -> TrainConfig {
     let mut config = config.clone();
-    config.model.attention_layers.clear();
+    config.model.clear_attention_layers();
     config.attention = attention.clone();
     config
 }
@@ -111,7 +111,7 @@ pub fn attention_for(config: &TrainConfig, mechanism: MechanismKind) -> Attentio
     let mut attention = config.attention.clone();
     if mechanism == MechanismKind::Lara && config.attention.mechanism != MechanismKind::Lara {
         attention.proposal_gen = ProposalGen::NoParamPool;
-        attention.num_landmarks = attention.num_landmarks.min(config.model.num_patches());
+        attention.num_landmarks = attention.num_landmarks.min(config.model.layer(0).places());
     }
     attention.causal = false;
     attention.mechanism = mechanism;

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
+use lara_models::Site;
 use lara_models::train::TrainConfig;
-use lara_models::{Attended, Vit};
 use lara_runtime::maps::{collect_rows, map_range, moments, select_rows};
 use lara_runtime::profile::Stopwatch;
 use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
@@ -85,16 +85,15 @@ impl Inspector {
         let sizes = Sizes::of(config);
         let mut parameters = subject.parameters(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise });
-        let side = config.model.image_size;
-        let images = tape.input("images", [1, config.model.in_chans, side, side]);
+        let images = tape.input("images", config.model.image_shape().batch(1));
         let select = tape.input("select", [sizes.slots, sizes.tokens()]);
         let mut layers = Vec::with_capacity(sizes.layers);
-        let mut look = |tape: &mut Tape<'_>, attended: &Attended<'_>| {
-            let mut layer = record(tape, attended, select, sizes);
+        let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
+            let mut layer = record(tape, site, select, sizes);
             layer.spread = noise.then(|| record_spread(tape, layer.rows, sizes));
             layers.push(layer);
         };
-        let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
+        let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
         tape.rec.pin(logits);
         let rows: Vec<Tensor> = layers.iter().map(|layer| layer.rows).collect();
         let rolling = Rolling::record(&mut tape, select, &rows, sizes.prefix);
@@ -112,7 +111,7 @@ impl Inspector {
             logits,
             layers,
             rolling,
-            logits_ring: Ring::new(gpu, 2, config.model.num_classes),
+            logits_ring: Ring::new(gpu, 2, config.model.num_classes()),
             rows_ring: Ring::new(gpu, 2, sizes.slots * (sizes.heads + 1) * sizes.tokens()),
             rolled_ring: Ring::new(gpu, 2, sizes.tokens()),
             stopwatch: Stopwatch::new(gpu),
@@ -343,15 +342,15 @@ impl Inspector {
 }
 
 /// Records what shows a block's attention, right behind it, as an aside.
-fn record(tape: &mut Tape<'_>, attended: &Attended<'_>, select: Tensor, sizes: Sizes) -> Layer {
-    let output = attended.output;
+fn record(tape: &mut Tape<'_>, site: &Site<'_>, select: Tensor, sizes: Sizes) -> Layer {
+    let output = site.output;
     let rows = tape.rec.pinned("rows", [sizes.slots, sizes.heads + 1, sizes.tokens()]);
     let mut range = rows;
     let aside = tape.aside(|tape| {
         let dout = tape.rec.scratch("dout", output.shape());
         select_rows(&mut tape.rec, select, dout);
         tape.backward(&[(output, dout)]);
-        if let Some(dv) = tape.gradient(attended.qkv.v) {
+        if let Some(dv) = tape.gradient(site.qkv.v) {
             collect_rows(&mut tape.rec, dv, rows);
         }
         range = map_range(&mut tape.rec, rows, sizes.prefix);

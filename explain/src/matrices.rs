@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use lara_models::Site;
 use lara_models::train::TrainConfig;
-use lara_models::{Attended, Vit};
 use lara_runtime::maps::{Fusion, map_range, rollout, weigh};
 use lara_runtime::ops::{Layout, MatMul, Product};
 use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
@@ -73,15 +73,15 @@ impl Matrices {
         }
         let mut parameters = subject.parameters(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
-        let (model, side) = (&config.model, config.model.image_size);
-        let images = tape.variable("images", [1, model.in_chans, side, side]);
+        let model = &config.model;
+        let images = tape.variable("images", model.image_shape().batch(1));
         let mut seen = Vec::with_capacity(sizes.layers);
-        let mut look = |tape: &mut Tape<'_>, attended: &Attended<'_>| {
-            let weights = attended.mechanism.weights(tape, attended.qkv, attended.context);
-            seen.push(Seen { weights, values: attended.qkv.v, output: attended.output });
+        let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
+            let weights = site.mechanism.weights(tape, site.qkv, site.context);
+            seen.push(Seen { weights, values: site.qkv.v, output: site.output });
         };
-        let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
-        let seed = tape.input("class", [1, model.num_classes]);
+        let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
+        let seed = tape.input("class", [1, model.num_classes()]);
         if factor == Factor::Gradient {
             tape.backward(&[(logits, seed)]);
         }

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use lara_models::Site;
 use lara_models::train::TrainConfig;
-use lara_models::{Attended, Vit};
 use lara_runtime::maps::{map_range, relevance};
 use lara_runtime::{Gpu, Header, Mode, Plan, Role, Tape, Tensor, Tune};
 
@@ -36,12 +36,12 @@ impl Relevance {
         let sizes = Sizes::of(config);
         let mut parameters = subject.parameters(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
-        let (model, side) = (&config.model, config.model.image_size);
-        let images = tape.variable("images", [1, model.in_chans, side, side]);
+        let model = &config.model;
+        let images = tape.variable("images", model.image_shape().batch(1));
         let mut values = Vec::with_capacity(sizes.layers);
-        let mut look = |_: &mut Tape<'_>, attended: &Attended<'_>| values.push(attended.qkv.v);
-        let logits = Vit::new(config)?.forward_looking(&mut tape, images, &mut look);
-        let seed = tape.input("class", [1, model.num_classes]);
+        let mut hook = |_: &mut Tape<'_>, site: &Site<'_>| values.push(site.qkv.v);
+        let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
+        let seed = tape.input("class", [1, model.num_classes()]);
         tape.backward(&[(logits, seed)]);
         let layers = values.iter().filter_map(|&v| record(&mut tape, v, sizes)).collect();
         let recording = tape.finish()?;
@@ -113,7 +113,7 @@ fn record(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tenso
 
 /// The gradient of the logits that asks for a class, [1, classes].
 pub(crate) fn one_hot(config: &TrainConfig, class: usize) -> Result<Vec<f32>> {
-    let classes = config.model.num_classes;
+    let classes = config.model.num_classes();
     if class >= classes {
         return Err(Error::BadInput(format!("there is no class {class}; the model has {classes}, counted from 0")));
     }

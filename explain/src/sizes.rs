@@ -1,5 +1,6 @@
 //! Sizes of a model that is looked at, and which of its heads is meant.
 
+use lara_models::LayerShape;
 use lara_models::train::TrainConfig;
 
 use crate::map::Query;
@@ -41,15 +42,8 @@ impl Sizes {
 
     /// Of a model with this configuration.
     pub fn of(config: &TrainConfig) -> Self {
-        let model = &config.model;
-        let side = model.grid_size();
-        Sizes {
-            grid: [side, side],
-            prefix: usize::from(model.class_token),
-            heads: model.num_heads,
-            layers: model.depth,
-            slots: SLOTS.min(model.embed_dim / model.num_heads),
-        }
+        let LayerShape { grid, prefix, heads, head_dim } = config.model.layer(0);
+        Sizes { grid, prefix, heads, layers: config.model.depth(), slots: SLOTS.min(head_dim) }
     }
 
     /// The weights of the outputs whose mean row a query stands for; None for a query that is not there.

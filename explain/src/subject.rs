@@ -5,7 +5,6 @@ use std::sync::Arc;
 use lara_models::data::{Augment, ImageShape};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::TrainedModel;
-use lara_models::train::config::DatasetKind;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role};
 
@@ -84,7 +83,7 @@ impl Subject {
             )));
         };
         config.validate()?;
-        let numbered = || (0..config.model.num_classes).map(|c| c.to_string()).collect();
+        let numbered = || (0..config.model.num_classes()).map(|c| c.to_string()).collect();
         let classes = if trained.classes.is_empty() { numbered() } else { trained.classes.clone() };
         Ok(Subject { name: name.to_owned(), config, classes, weights: Weights::Stored(Arc::new(trained)) })
     }
@@ -97,14 +96,12 @@ impl Subject {
 
     /// The shape of the images it takes.
     pub fn image_shape(&self) -> ImageShape {
-        let model = &self.config.model;
-        ImageShape { channels: model.in_chans, height: model.image_size, width: model.image_size }
+        self.config.model.image_shape()
     }
 
     /// How much of a picture is kept: as the images that were trained on, those of digits and MNIST fill their frames.
     pub fn crop_pct(&self) -> f64 {
-        let data = &self.config.data;
-        if data.dataset == DatasetKind::Folder { data.crop_pct } else { 1.0 }
+        self.config.data.crop()
     }
 
     /// Pixels in 0..1 as the model wants them: normalised.

@@ -1,11 +1,11 @@
 //! What is computed: vision transformers, data sets, checkpoints and the trainer of lara.
 //!
 //! ```
-//! use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
-//! use lara_models::train::TrainConfig;
+//! use lara_models::TrainConfig;
+//! use lara_models::data::{Augment, Loader, LoaderOptions, Position, Split};
 //!
 //! let config = TrainConfig::load("digits", &["train.batch_size=32"])?;
-//! let images = data::open(&config.data, &config.model, Split::Train)?;
+//! let images = config.open_data(Split::Train)?;
 //! let options = LoaderOptions::train(config.train.batch_size, config.train.seed, 1, Augment::train(&config.data));
 //! let mut loader = Loader::new(images, options, Position::default())?;
 //! let batch = loader.next().expect("training batches never end")?;
@@ -13,14 +13,23 @@
 //! # Ok::<(), lara_models::Error>(())
 //! ```
 
+mod attention;
+mod check;
+pub mod config;
 pub mod data;
 mod error;
+mod family;
 mod predictor;
 pub mod random;
+mod registry;
 pub mod train;
-mod vit;
+pub mod vit;
 pub mod weights;
 
+pub use attention::LayerAttention;
+pub use config::TrainConfig;
 pub use error::{Error, Result};
+pub use family::{Classifier, Family, Hook, LayerShape, Site};
 pub use predictor::{Predictor, softmax, top};
-pub use vit::{Attended, Look, Vit, VitOutput};
+pub use registry::ModelConfig;
+pub use vit::{Vit, VitConfig};

@@ -2,9 +2,8 @@
 
 use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
 
+use crate::config::TrainConfig;
 use crate::error::Result;
-use crate::train::TrainConfig;
-use crate::vit::Vit;
 
 /// A forward plan for batches of `batch` images. It borrows nothing: parameter buffers are shared with whoever made them.
 pub struct Predictor {
@@ -32,20 +31,19 @@ impl Predictor {
     ) -> Result<Self> {
         let model = &config.model;
         let mut tape = Tape::new(parameters, tune, Mode::Eval);
-        let images = tape.input("images", [batch, model.in_chans, model.image_size, model.image_size]);
-        let vit = Vit::new(config)?;
-        let (logits, maps) = if with_maps {
-            let output = vit.forward_with_maps(&mut tape, images);
-            (output.logits, output.maps)
-        } else {
-            (vit.forward(&mut tape, images), vec![])
-        };
+        let images = tape.input("images", model.image_shape().batch(batch));
+        let mut maps = Vec::new();
+        let logits = config.build()?.forward_hooked(&mut tape, images, &mut |tape, site| {
+            if with_maps {
+                maps.push(site.mechanism.weights(tape, site.qkv, site.context));
+            }
+        });
         tape.rec.pin(logits);
         maps.iter().for_each(|&map| tape.rec.pin(map));
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, parameters).await?;
-        Ok(Predictor { plan, images, logits, maps, batch, classes: model.num_classes })
+        Ok(Predictor { plan, images, logits, maps, batch, classes: model.num_classes() })
     }
 
     /// Images of one run.

@@ -3,104 +3,229 @@
 //! Pre-norm blocks: x += attention(norm1 x), x += mlp(norm2 x); a final norm, pooling, a linear classifier. Names of the
 //! parameters are timm's; LARA's landmark generators are `attn.q_landmarks` and `attn.k_landmarks`.
 
-use lara_runtime::attention::{Attention, AttentionConfig, Context, Grid, JoinHeads, Qkv, SplitHeads, mechanism};
+use lara_runtime::attention::{AttentionConfig, JoinHeads, Qkv, SplitHeads, mechanism};
 use lara_runtime::ops::{Dropout, Embedding, Gelu, LayerNorm, Linear, Patchify, Residual, TokenPooling};
 use lara_runtime::{Init, Tape, Tensor};
+use serde::{Deserialize, Serialize};
 
+use crate::attention::LayerAttention;
+use crate::check::{ensure, within};
+use crate::data::ImageShape;
 use crate::error::Result;
-use crate::train::TrainConfig;
-use crate::train::config::{GlobalPool, ModelConfig, WeightInit};
+use crate::family::{Classifier, Family, Hook, LayerShape, Site};
 
 /// Epsilon of the norms of a block, as in timm.
 const EPS: f32 = 1e-6;
 
+/// No side, width or count of a model comes near it; it keeps products of them from overflowing.
+const MAX_SIZE: usize = 65_536;
+
+/// The widest head that the attention kernels hold in registers and workgroup memory.
+const MAX_HEAD_DIM: usize = 256;
+
+/// How the tokens become one vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GlobalPool {
+    /// The mean over the patch tokens.
+    #[default]
+    Avg,
+    /// The class token.
+    Token,
+}
+
+/// How the weights of linear layers begin; timm's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightInit {
+    /// Normal with standard deviation 0.02, cut at two of them: DeiT's, for widths from 192 on.
+    #[default]
+    Timm,
+    /// Xavier uniform and a classifier of zeros: JAX's, which narrow models learn faster from.
+    Jax,
+}
+
+/// A Vision Transformer on square images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VitConfig {
+    /// Height and width of the input, pixels.
+    pub image_size: usize,
+    /// Channels of the input: 1 (grey) or 3 (RGB).
+    pub in_chans: usize,
+    /// Height and width of a patch, pixels.
+    pub patch_size: usize,
+    /// Width of a token.
+    pub embed_dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Heads of each attention.
+    pub num_heads: usize,
+    /// Hidden width of the MLP as a multiple of `embed_dim`.
+    pub mlp_ratio: f64,
+    /// Outputs of the classifier.
+    pub num_classes: usize,
+    /// Prepend a learned class token.
+    pub class_token: bool,
+    /// How the tokens become one vector.
+    pub global_pool: GlobalPool,
+    /// Bias in the projection to queries, keys and values.
+    pub qkv_bias: bool,
+    /// How the weights of linear layers begin.
+    pub weight_init: WeightInit,
+    /// Dropout before the classifier and, as in DeiT, after the projections and the position table.
+    pub drop_rate: f64,
+    /// Stochastic depth of the last block; it grows linearly from 0 at the first.
+    pub drop_path_rate: f64,
+    /// Attention of single blocks, in their order, over what `[attention]` says of all; empty, or one for each block.
+    pub attention_layers: Vec<LayerAttention>,
+}
+
+impl Default for VitConfig {
+    /// The paper's tiny model on ImageNet.
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            in_chans: 3,
+            patch_size: 16,
+            embed_dim: 192,
+            depth: 12,
+            num_heads: 3,
+            mlp_ratio: 4.0,
+            num_classes: 1000,
+            class_token: false,
+            global_pool: GlobalPool::Avg,
+            qkv_bias: true,
+            weight_init: WeightInit::Timm,
+            drop_rate: 0.0,
+            drop_path_rate: 0.0,
+            attention_layers: Vec::new(),
+        }
+    }
+}
+
+impl VitConfig {
+    /// Patches along one side.
+    pub fn grid_size(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
+    /// Patch tokens, without the class token.
+    pub fn num_patches(&self) -> usize {
+        self.grid_size() * self.grid_size()
+    }
+
+    /// Width of a head.
+    pub fn head_dim(&self) -> usize {
+        self.embed_dim / self.num_heads
+    }
+
+    /// Hidden width of the MLP.
+    pub fn mlp_hidden(&self) -> usize {
+        (self.embed_dim as f64 * self.mlp_ratio).round() as usize
+    }
+}
+
+impl Family for VitConfig {
+    fn check(&self, attention: &AttentionConfig) -> Result<()> {
+        let m = self;
+        for (key, value) in [
+            ("image_size", m.image_size),
+            ("patch_size", m.patch_size),
+            ("embed_dim", m.embed_dim),
+            ("depth", m.depth),
+            ("num_heads", m.num_heads),
+            ("num_classes", m.num_classes),
+        ] {
+            ensure((1..=MAX_SIZE).contains(&value), || {
+                format!("model.{key} is {value}; it must be between 1 and {MAX_SIZE}")
+            })?;
+        }
+        ensure(matches!(m.in_chans, 1 | 3), || {
+            format!("model.in_chans is {}; images are grey (1) or RGB (3)", m.in_chans)
+        })?;
+        ensure(m.image_size.is_multiple_of(m.patch_size), || {
+            format!(
+                "model.image_size = {} is not a multiple of model.patch_size = {}; choose a patch size that divides it",
+                m.image_size, m.patch_size
+            )
+        })?;
+        ensure(m.embed_dim.is_multiple_of(m.num_heads), || {
+            format!(
+                "model.embed_dim = {} cannot be split into model.num_heads = {} heads; choose a number that divides it",
+                m.embed_dim, m.num_heads
+            )
+        })?;
+        ensure(m.head_dim() <= MAX_HEAD_DIM, || {
+            format!(
+                "a head of model.embed_dim / model.num_heads = {} is wider than {MAX_HEAD_DIM}; use at least {} heads",
+                m.head_dim(),
+                m.embed_dim.div_ceil(MAX_HEAD_DIM)
+            )
+        })?;
+        ensure(m.mlp_ratio.is_finite() && (1..=16 * MAX_SIZE).contains(&m.mlp_hidden()), || {
+            format!("model.mlp_ratio = {} gives the MLP no usable hidden width; 4 is usual", m.mlp_ratio)
+        })?;
+        ensure(m.class_token || m.global_pool == GlobalPool::Avg, || {
+            "model.global_pool = \"token\" needs model.class_token = true; without one use \"avg\"".into()
+        })?;
+        within("model.drop_rate", m.drop_rate, 0.0, 1.0)?;
+        within("model.drop_path_rate", m.drop_path_rate, 0.0, 1.0)?;
+        LayerAttention::check(&m.attention_layers, attention, m.depth, m.num_patches())
+    }
+
+    fn image_shape(&self) -> ImageShape {
+        ImageShape { channels: self.in_chans, height: self.image_size, width: self.image_size }
+    }
+
+    fn num_classes(&self) -> usize {
+        self.num_classes
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn layer(&self, _: usize) -> LayerShape {
+        let (side, prefix) = (self.grid_size(), usize::from(self.class_token));
+        LayerShape { grid: [side, side], prefix, heads: self.num_heads, head_dim: self.head_dim() }
+    }
+
+    fn attention_layers(&self) -> &[LayerAttention] {
+        &self.attention_layers
+    }
+
+    fn clear_attention_layers(&mut self) {
+        self.attention_layers.clear();
+    }
+
+    fn build(&self, attention: &AttentionConfig) -> Result<Box<dyn Classifier>> {
+        Ok(Box::new(Vit::new(self, attention)?))
+    }
+}
+
 /// A Vision Transformer: what to record for images [batch, channels, size, size].
 #[derive(Clone, Debug)]
 pub struct Vit {
-    model: ModelConfig,
+    config: VitConfig,
     attention: Vec<AttentionConfig>,
 }
 
-/// What a forward pass recorded.
-#[derive(Debug)]
-pub struct VitOutput {
-    /// Logits [batch, classes].
-    pub logits: Tensor,
-    /// Attention weights of every block [batch, heads, tokens, tokens], if they were asked for.
-    pub maps: Vec<Tensor>,
-    /// Queries, keys and values of every block, each [batch, heads, tokens, head dim]; pin what is to be read.
-    pub qkv: Vec<Qkv>,
-}
-
-/// A block's attention while it is recorded: what went in, what came out.
-#[derive(Debug)]
-pub struct Attended<'a> {
-    /// Number of the block, from 0.
-    pub layer: usize,
-    /// The mechanism.
-    pub mechanism: &'a dyn Attention,
-    /// What went in.
-    pub qkv: Qkv,
-    /// Where the tokens lie.
-    pub context: &'a Context,
-    /// What came out, [batch, heads, tokens, head dim].
-    pub output: Tensor,
-}
-
-/// Called right after a block's attention, inside the block's scope, and free to record more.
-pub type Look<'l> = dyn FnMut(&mut Tape<'_>, &Attended<'_>) + 'l;
-
 impl Vit {
-    /// The model of a configuration.
+    /// The model of these settings, with `attention` in every block for which they do not say otherwise.
     ///
     /// # Errors
-    /// If `model.attention_layers` does not fit (see [`TrainConfig::attention_of`]).
-    pub fn new(config: &TrainConfig) -> Result<Self> {
-        let attention = (0..config.model.depth).map(|layer| config.attention_of(layer)).collect::<Result<_>>()?;
-        Ok(Vit { model: config.model.clone(), attention })
-    }
-
-    /// Records the model for images [batch, channels, size, size].
-    pub fn forward(&self, tape: &mut Tape<'_>, images: Tensor) -> Tensor {
-        self.forward_looking(tape, images, &mut |_, _| {})
-    }
-
-    /// Records the model and the attention weights of every block: N x N numbers a head, for looking at.
-    pub fn forward_with_maps(&self, tape: &mut Tape<'_>, images: Tensor) -> VitOutput {
-        let (mut maps, mut qkv) = (Vec::new(), Vec::new());
-        let logits = self.forward_looking(tape, images, &mut |tape, attended| {
-            maps.push(attended.mechanism.weights(tape, attended.qkv, attended.context));
-            qkv.push(attended.qkv);
-        });
-        VitOutput { logits, maps, qkv }
-    }
-
-    /// Records the model and says where the queries, keys and values of every block are.
-    pub fn forward_with_qkv(&self, tape: &mut Tape<'_>, images: Tensor) -> VitOutput {
-        let mut qkv = Vec::new();
-        let logits = self.forward_looking(tape, images, &mut |_, attended| qkv.push(attended.qkv));
-        VitOutput { logits, maps: Vec::new(), qkv }
-    }
-
-    /// Records the model and lets `look` see every block's attention; returns the logits [batch, classes].
-    pub fn forward_looking(&self, tape: &mut Tape<'_>, images: Tensor, look: &mut Look<'_>) -> Tensor {
-        let mut x = self.embed(tape, images);
-        for layer in 0..self.model.depth {
-            x = tape
-                .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *look)));
-        }
-        x = layer_norm(tape, "norm", x);
-        let pooled = tape.apply(self.pooling(x), &[x]);
-        let pooled = dropout(tape, pooled, self.model.drop_rate, 1);
-        tape.scope("head", |tape| {
-            let init = if self.model.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
-            linear(tape, pooled, self.model.num_classes, true, init)
-        })
+    /// If `attention_layers` does not fit (see [`LayerAttention::resolve`]).
+    pub fn new(config: &VitConfig, attention: &AttentionConfig) -> Result<Self> {
+        let layers = &config.attention_layers;
+        let attention =
+            (0..config.depth).map(|at| LayerAttention::resolve(layers, attention, at)).collect::<Result<_>>()?;
+        Ok(Vit { config: config.clone(), attention })
     }
 
     fn pooling(&self, x: Tensor) -> TokenPooling {
-        let prefix = usize::from(self.model.class_token);
-        match self.model.global_pool {
+        let prefix = usize::from(self.config.class_token);
+        match self.config.global_pool {
             GlobalPool::Token => TokenPooling { first: 0, count: 1 },
             GlobalPool::Avg => TokenPooling { first: prefix, count: x.dims()[1] - prefix },
         }
@@ -108,7 +233,7 @@ impl Vit {
 
     /// Patch embedding (a convolution whose stride is its size, so a matmul), class token and position table.
     fn embed(&self, tape: &mut Tape<'_>, images: Tensor) -> Tensor {
-        let ModelConfig { patch_size: p, in_chans, embed_dim: dim, .. } = self.model;
+        let VitConfig { patch_size: p, in_chans, embed_dim: dim, .. } = self.config;
         let patches = tape.apply(Patchify { patch: p }, &[images]);
         let tokens = tape.scope("patch_embed", |tape| {
             tape.scope("proj", |tape| {
@@ -120,33 +245,33 @@ impl Vit {
         });
         let table = [1, self.tokens(), dim];
         let position = tape.parameter_without_decay("pos_embed", table, Init::TruncNormal(0.02));
-        let embedded = if self.model.class_token {
+        let embedded = if self.config.class_token {
             let class_token = tape.parameter_without_decay("cls_token", [1, 1, dim], Init::TruncNormal(0.02));
             tape.apply(Embedding, &[tokens, position, class_token])
         } else {
             tape.apply(Embedding, &[tokens, position])
         };
-        dropout(tape, embedded, self.model.drop_rate, 1)
+        dropout(tape, embedded, self.config.drop_rate, 1)
     }
 
     /// Initial weights of the linear layers.
     fn init(&self) -> Init {
-        match self.model.weight_init {
+        match self.config.weight_init {
             WeightInit::Timm => Init::TruncNormal(0.02),
             WeightInit::Jax => Init::XavierUniform,
         }
     }
 
     fn tokens(&self) -> usize {
-        self.model.num_patches() + usize::from(self.model.class_token)
+        self.config.num_patches() + usize::from(self.config.class_token)
     }
 
-    fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, look: &mut Look<'_>) -> Tensor {
-        let last = self.model.depth.saturating_sub(1).max(1) as f64;
-        let drop_path = self.model.drop_path_rate * layer as f64 / last;
-        let sample = self.tokens() * self.model.embed_dim;
+    fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, hook: &mut Hook<'_>) -> Tensor {
+        let last = self.config.depth.saturating_sub(1).max(1) as f64;
+        let drop_path = self.config.drop_path_rate * layer as f64 / last;
+        let sample = self.tokens() * self.config.embed_dim;
         let normed = layer_norm(tape, "norm1", x);
-        let branch = tape.scope("attn", |tape| self.attention(tape, normed, layer, look));
+        let branch = tape.scope("attn", |tape| self.attention(tape, normed, layer, hook));
         let branch = dropout(tape, branch, drop_path, sample);
         let x = tape.apply(Residual, &[x, branch]);
         let normed = layer_norm(tape, "norm2", x);
@@ -155,35 +280,47 @@ impl Vit {
         tape.apply(Residual, &[x, branch])
     }
 
-    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, look: &mut Look<'_>) -> Tensor {
-        let ModelConfig { embed_dim: dim, num_heads: heads, qkv_bias, drop_rate, .. } = self.model;
+    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, hook: &mut Hook<'_>) -> Tensor {
+        let VitConfig { embed_dim: dim, num_heads: heads, qkv_bias, drop_rate, .. } = self.config;
         let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * dim, qkv_bias, self.init()));
         let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
         let qkv = Qkv { q: parts[0], k: parts[1], v: parts[2] };
-        let side = self.model.grid_size();
-        let context = Context {
-            grid: Grid::Plane([side, side]),
-            prefix: usize::from(self.model.class_token),
-            ..Context::default()
-        };
+        let context = self.config.layer(layer).context();
         let mechanism = mechanism(&self.attention[layer]);
         if tape.inspects() {
             tape.watch(qkv.v);
         }
         let output = mechanism.attend(tape, qkv, &context);
-        look(tape, &Attended { layer, mechanism: &*mechanism, qkv, context: &context, output });
+        hook(tape, &Site { layer, mechanism: &*mechanism, qkv, context: &context, output });
         let joined = tape.apply(JoinHeads, &[output]);
         let projected = tape.scope("proj", |tape| linear(tape, joined, dim, true, self.init()));
         dropout(tape, projected, drop_rate, 1)
     }
 
     fn mlp(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
-        let ModelConfig { embed_dim: dim, drop_rate, .. } = self.model;
-        let hidden = tape.scope("fc1", |tape| linear(tape, x, self.model.mlp_hidden(), true, self.init()));
+        let VitConfig { embed_dim: dim, drop_rate, .. } = self.config;
+        let hidden = tape.scope("fc1", |tape| linear(tape, x, self.config.mlp_hidden(), true, self.init()));
         let active = tape.apply(Gelu, &[hidden]);
         let active = dropout(tape, active, drop_rate, 1);
         let output = tape.scope("fc2", |tape| linear(tape, active, dim, true, self.init()));
         dropout(tape, output, drop_rate, 1)
+    }
+}
+
+impl Classifier for Vit {
+    fn forward_hooked(&self, tape: &mut Tape<'_>, images: Tensor, hook: &mut Hook<'_>) -> Tensor {
+        let mut x = self.embed(tape, images);
+        for layer in 0..self.config.depth {
+            x = tape
+                .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *hook)));
+        }
+        x = layer_norm(tape, "norm", x);
+        let pooled = tape.apply(self.pooling(x), &[x]);
+        let pooled = dropout(tape, pooled, self.config.drop_rate, 1);
+        tape.scope("head", |tape| {
+            let init = if self.config.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
+            linear(tape, pooled, self.config.num_classes, true, init)
+        })
     }
 }
 

@@ -73,7 +73,7 @@ fn rows_are_those_of_the_matrices_in_their_order() {
     for (sets, mechanisms) in cases {
         let (subject, image) = (fresh(sets), random(5, 64));
         let (matrices, mut inspector) = (matrices(&subject, &image), run(&subject, &image));
-        let prefix = usize::from(subject.config.model.class_token);
+        let prefix = subject.config.model.layer(0).prefix;
         let mut queries = QUERIES.to_vec();
         if prefix > 0 {
             queries[11] = "class";

@@ -73,7 +73,7 @@ fn rows_are_those_of_the_implied_matrix_for_every_mechanism() {
     for sets in cases {
         let subject = fresh(sets);
         let image = random(5, 64);
-        let grid_tokens = 16 + usize::from(subject.config.model.class_token);
+        let grid_tokens = 16 + subject.config.model.layer(0).prefix;
         let prefix = grid_tokens - 16;
         let mut queries = vec![Query::Patch(0), Query::Patch(7), Query::Patch(15), Query::Mean];
         if prefix > 0 {

@@ -120,7 +120,7 @@ fn gradient_weighted_attention_depends_on_the_class_and_is_not_negative() {
 #[test]
 fn more_tokens_than_a_matrix_is_worked_out_for_are_refused_with_the_numbers() {
     let mut subject = subject();
-    subject.config.model.image_size = 64;
+    subject.config.set("model.image_size=64").unwrap();
     let tune = Tune::fixed(&[]);
     let refused = pollster::block_on(Matrices::new(gpu(), &tune, &subject, Factor::Attention, Fusion::Mean));
     let Err(Error::BadInput(sentence)) = refused else { panic!("4,096 tokens were accepted") };

@@ -2,9 +2,11 @@
 
 use std::fs;
 
-use lara_models::train::config::{DatasetKind, GlobalPool};
-use lara_models::train::config_source::PRESETS;
+use lara_models::ModelConfig;
+use lara_models::config::source::PRESETS;
+use lara_models::data::DatasetKind;
 use lara_models::train::{Schedule, TrainConfig};
+use lara_models::vit::GlobalPool;
 use lara_runtime::attention::MechanismKind;
 
 const NONE: &[&str] = &[];
@@ -31,11 +33,11 @@ fn presets_are_valid_and_survive_being_written_out() {
         assert!(text.starts_with("# "), "preset {name} opens with what it is");
     }
     let digits = TrainConfig::load("digits", NONE).unwrap();
-    assert_eq!((digits.model.image_size, digits.model.num_classes), (8, 10));
+    assert_eq!((digits.model.image_shape().to_string(), digits.model.num_classes()), ("1x8x8".into(), 10));
     assert_eq!((digits.attention.mechanism, digits.attention.num_landmarks), (MechanismKind::Lara, 4));
     assert_eq!(digits.attention.alpha_coeff, 2.0);
     let mnist = TrainConfig::load("mnist", NONE).unwrap();
-    let m = &mnist.model;
+    let ModelConfig::Vit(m) = &mnist.model;
     assert_eq!((m.num_patches(), m.embed_dim, m.depth, m.num_heads, m.mlp_hidden()), (49, 64, 4, 2, 256));
     // The reference ViT's parameters, counted by hand: patch embedding, positions, blocks, norm, head.
     let (d, hidden, patch) = (m.embed_dim, m.mlp_hidden(), m.patch_size * m.patch_size * m.in_chans);
@@ -54,7 +56,8 @@ fn a_file_lays_its_values_over_the_defaults() {
                 [attention]\nmechanism = \"softmax\"\n";
     fs::write(&path, text).unwrap();
     let config = TrainConfig::load(path.to_str().unwrap(), &["train.epochs=7", "mechanism=lara"]).unwrap();
-    assert_eq!((config.model.global_pool, config.model.depth), (GlobalPool::Token, 12));
+    let ModelConfig::Vit(model) = &config.model;
+    assert_eq!((model.global_pool, model.depth), (GlobalPool::Token, 12));
     assert_eq!((config.train.lr, config.train.betas, config.train.epochs), (1.0, [0.8, 0.95], 7));
     assert_eq!((config.data.dataset, config.data.path.to_str()), (DatasetKind::Folder, Some("pictures")));
     assert_eq!(config.attention.mechanism, MechanismKind::Lara);
@@ -245,7 +248,7 @@ fn blocks_may_differ_in_their_attention() {
     let short = set(&["attention=softmax"]).expect("a mechanism");
     assert_eq!(short.attention.mechanism.name(), "softmax");
     let listed = set(&["attention=[\"softmax\", \"lara\", \"lara\", \"softmax\"]", "attention.num_landmarks=9"]);
-    let depth = TrainConfig::load("digits", &[] as &[&str]).expect("preset").model.depth;
+    let depth = TrainConfig::load("digits", &[] as &[&str]).expect("preset").model.depth();
     match listed {
         Ok(config) => assert_eq!((depth, config.attention_of(1).expect("valid").num_landmarks), (4, 9)),
         Err(error) => assert!(depth != 4 && error.contains("attention_layers has 4 entries"), "{error}"),
@@ -258,4 +261,26 @@ fn blocks_may_differ_in_their_attention() {
     assert_eq!(error, "model.attention_layers has 1 entries for model.depth = 2 blocks; give one for each");
     let error = set(&["attention.mechanism=rfa", "attention.causal=true"]).expect_err("not causal");
     assert!(error.starts_with("attention.causal is true, but rfa has no causal form"), "{error}");
+}
+
+#[test]
+fn the_name_chooses_the_model_and_files_without_one_are_vits() {
+    let unnamed = TrainConfig::from_toml("[model]\ndepth = 3\n", "run.toml").expect("as before there were names");
+    assert_eq!((unnamed.model.name(), unnamed.model.depth()), ("vit", 3));
+    // The name is read first, wherever it stands.
+    let named = TrainConfig::from_toml("[model]\ndepth = 3\nname = \"vit\"\n", "run.toml").expect("a model");
+    assert_eq!(named, unnamed);
+    assert!(named.to_toml().expect("can be written").contains("name = \"vit\""));
+    assert_eq!(
+        refuse_file("[model]\ndepth = 3\nname = \"vitt\"\n"),
+        "`model.name` (run.toml, line 3): there is no model \"vitt\", but vit; did you mean \"vit\"?"
+    );
+    assert_eq!(
+        refuse_set("model.name=resnet"),
+        "`model.name` (--set model.name=resnet): there is no model \"resnet\", but vit"
+    );
+    assert_eq!(
+        refuse_set("model.dept=3"),
+        "unknown key `model.dept` (--set model.dept=3); did you mean `model.depth`?"
+    );
 }

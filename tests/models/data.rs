@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lara_models::data::{Augment, Dataset, Digits, ImageFolder, ImageShape, Mnist, Split, open, picture};
+use lara_models::data::{Augment, Dataset, Digits, ImageFolder, ImageShape, Mnist, Split, picture};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::TrainConfig;
 use lara_models::train::tensorboard::crc32c;
@@ -303,7 +303,7 @@ fn augmentation_crops_flips_and_normalises_by_its_draws() {
 fn a_data_set_that_does_not_fit_the_model_is_refused() {
     let refuse = |preset: &str, sets: &[&str]| {
         let config = TrainConfig::load(preset, sets).unwrap();
-        sentence(open(&config.data, &config.model, Split::Train).map(|_| ()), Path::new("/no/such/folder"))
+        sentence(config.open_data(Split::Train).map(|_| ()), Path::new("/no/such/folder"))
     };
     assert_eq!(
         refuse("digits", &["in_chans=3"]),
@@ -320,5 +320,5 @@ fn a_data_set_that_does_not_fit_the_model_is_refused() {
     );
     assert!(refuse("mnist", &["data.path=/no/such/folder"]).starts_with("ROOT: has no file train-images-idx3-ubyte"));
     let config = TrainConfig::load("digits", &[] as &[&str]).unwrap();
-    assert_eq!(open(&config.data, &config.model, Split::Test).unwrap().len(), 360);
+    assert_eq!(config.open_data(Split::Test).unwrap().len(), 360);
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use lara_models::Predictor;
-use lara_models::data::{self, Augment, Split};
+use lara_models::data::{Augment, Split};
 use lara_models::train::checkpoint::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TrainedModel};
 use lara_models::train::{Checkpoint, Control, Evaluation, TrainConfig, Trainer, evaluate, names_and_shapes};
 use lara_models::weights::{self, TensorFile, TensorView};
@@ -24,7 +24,7 @@ fn evaluated(config: &TrainConfig, weights: impl FnOnce(&[(String, Vec<usize>)])
     for (index, values) in weights(&names_and_shapes(&parameters)).iter().enumerate() {
         parameters.write(adapter(), Role::Weight, index, values);
     }
-    let images = data::open(&config.data, &config.model, Split::Test).unwrap();
+    let images = config.open_data(Split::Test).unwrap();
     block_on(evaluate(&predictor, &images, &Augment::eval(&config.data), 1, |_| {})).unwrap()
 }
 

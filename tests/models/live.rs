@@ -146,7 +146,7 @@ fn a_clone_of_the_parameters_is_the_same_weights() {
 /// Logits after one step, by a predictor that a session made itself.
 fn own_logits(config: &TrainConfig, control: &Control, image: &[f32]) -> Vec<Vec<f32>> {
     control.pause();
-    let images = data::open(&config.data, &config.model, Split::Train).unwrap();
+    let images = config.open_data(Split::Train).unwrap();
     let options =
         data::LoaderOptions::train(config.train.batch_size, config.train.seed, 0, Augment::train(&config.data));
     let mut loader = data::Loader::new(images, options, data::Position::default()).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lara_models::data::{Augment, Batch, Digits, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Session, StepResult, TrainConfig, names_and_shapes};
-use lara_models::{Predictor, Vit};
+use lara_models::{ModelConfig, Predictor};
 use lara_runtime::{Mode, Parameters, Role, Tape, Tune};
 use lara_tests::{adapter, random};
 use pollster::block_on;
@@ -52,8 +52,8 @@ fn declared(config: &TrainConfig) -> Parameters {
     let mut parameters = Parameters::new(adapter());
     let mut tape = Tape::new(&mut parameters, &tune(), Mode::Eval);
     let model = &config.model;
-    let images = tape.input("images", [1, model.in_chans, model.image_size, model.image_size]);
-    Vit::new(config).unwrap_or_else(|e| panic!("{e}")).forward(&mut tape, images);
+    let images = tape.input("images", model.image_shape().batch(1));
+    config.build().unwrap_or_else(|e| panic!("{e}")).forward(&mut tape, images);
     tape.finish().unwrap_or_else(|e| panic!("{e}"));
     parameters
 }
@@ -112,7 +112,7 @@ fn models_have_the_published_numbers_of_parameters() {
         ("lara", 384, 6, 22_152_808),
     ] {
         let config = paper(mechanism, dim, heads);
-        let model = &config.model;
+        let ModelConfig::Vit(model) = &config.model;
         assert_eq!((model.image_size, model.patch_size, model.depth, model.num_classes), (224, 16, 12, 1000));
         assert_eq!(declared(&config).count(), count, "{mechanism}, dim {dim}");
     }

@@ -1,7 +1,7 @@
 //! The golden cases and a few training steps as one report in JSON: in a browser, where another compiler reads the
 //! shaders and nothing may block, and natively (`cargo run -p lara-tests --bin golden`), to compare with.
 
-use lara_models::data::{self, Augment, Loader, LoaderOptions, Position, Split};
+use lara_models::data::{Augment, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Session, TrainConfig, names_and_shapes};
 use lara_models::weights::{self, TensorFile, TensorView};
 use lara_runtime::{Gpu, GpuOptions, Role, Tune};
@@ -65,7 +65,7 @@ async fn golden(gpu: &Gpu, failures: &mut Vec<String>) -> Vec<Value> {
 /// Losses of a small model on the embedded digits; its weights then go through the bytes of a file.
 async fn train(gpu: &Gpu) -> lara_models::Result<Vec<f64>> {
     let config = TrainConfig::load("digits", &["train.warmup_epochs=0", "data.workers=0"])?;
-    let images = data::open(&config.data, &config.model, Split::Train)?;
+    let images = config.open_data(Split::Train)?;
     let options = LoaderOptions::train(config.train.batch_size, config.train.seed, 0, Augment::eval(&config.data));
     let batch = Loader::new(images, options, Position::default())?.next().into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut session = Session::new(gpu, &Tune::fixed(&[]), &config, config.schedule(100)).await?;

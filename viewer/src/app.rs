@@ -266,7 +266,7 @@ impl App {
         let (gpu, tune, subject) = (self.gpu.clone(), self.tune.clone(), self.subject.clone());
         let work = move || async move { Inspector::new(&gpu, &tune, &subject, &subject.config, false).await };
         self.inspector = Stage::Coming(Job::spawn(self.repaint.clone(), work));
-        self.settings.layer = self.settings.layer.min(self.subject.config.model.depth - 1);
+        self.settings.layer = self.settings.layer.min(self.subject.config.model.depth() - 1);
         self.compare.reset();
         self.rollout.reset();
         self.probabilities = None;

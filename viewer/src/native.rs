@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eframe::egui_wgpu::WgpuConfiguration;
 use lara_explain::Subject;
-use lara_models::data::{self, Split};
+use lara_models::data::Split;
 use lara_models::train::{Control, Summary, Trainer};
 use lara_runtime::{Gpu, GpuOptions, Tune};
 
@@ -120,7 +120,7 @@ pub fn view_training(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: View) -> Re
 /// The first held-out images of a run's data set.
 fn held_out(trainer: &Trainer) -> Result<Gallery> {
     let config = trainer.config();
-    Gallery::of(&*data::open(&config.data, &config.model, Split::Test)?, SHOWN)
+    Gallery::of(&*config.open_data(Split::Test)?, SHOWN)
 }
 
 type Create = Box<dyn FnOnce(&egui::Context) -> Result<Launch>>;

@@ -61,10 +61,10 @@ pub(crate) fn time(gpu: &Gpu, tune: &Tune, config: &TrainConfig, steps: u64) -> 
 
 fn batch(config: &TrainConfig) -> Batch {
     let (count, model) = (config.train.batch_size, &config.model);
-    let pixels = model.in_chans * model.image_size * model.image_size;
+    let pixels = model.image_shape().len();
     Batch {
         images: (0..count * pixels).map(|i| (0.37 * i as f32).sin()).collect(),
-        labels: (0..count).map(|i| ((i * 7 + 3) % model.num_classes) as u32).collect(),
+        labels: (0..count).map(|i| ((i * 7 + 3) % model.num_classes()) as u32).collect(),
         indices: (0..count as u32).collect(),
         position: Position::default(),
     }

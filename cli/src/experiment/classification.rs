@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lara_models::data::{self, Split};
+use lara_models::data::Split;
 use lara_models::train::checkpoints::latest;
 use lara_models::train::{Checkpoint, Control, Event, TrainConfig, Trainer};
 use lara_runtime::{Gpu, Tune};
@@ -242,7 +242,7 @@ fn finished(dir: &Path) -> Outcome<Option<Run>> {
 
 /// What would end the experiment after hours is found before it starts: data that is not there, runs of other settings.
 fn check(config: &TrainConfig) -> Outcome {
-    data::open(&config.data, &config.model, Split::Test)?;
+    config.open_data(Split::Test)?;
     let dir = &config.output.dir;
     match (finished(dir)?, latest(dir)) {
         (Some(run), _) => same_settings(&TrainConfig::from_toml(&run.config, RESULT)?, config),

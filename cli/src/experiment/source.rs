@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use lara_models::Vit;
-use lara_models::data::{self, Augment, ImageShape, Split, picture};
+use lara_models::LayerShape;
+use lara_models::data::{Augment, Split, picture};
 use lara_models::random::{Draws, Purpose};
-use lara_models::train::config::DatasetKind;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_models::weights::TensorFile;
 use lara_runtime::attention::{AttentionConfig, Grid, Qkv};
@@ -100,7 +99,7 @@ struct Recorded {
 fn trained(gpu: &Gpu, tune: &Tune, options: &Options, path: &std::path::Path) -> Outcome<Source> {
     let (trained, config) = model::open(path, options.preset.as_deref(), &[])?;
     let batches = if options.images.is_empty() { held_out(&config, options)? } else { given(&config, options)? };
-    let sample = config.model.in_chans * config.model.image_size * config.model.image_size;
+    let sample = config.model.image_shape().len();
     let mut parameters = Parameters::new(gpu);
     let recorded = record(gpu, tune, &config, &mut parameters, batches[0].len() / sample)?;
     for (index, values) in trained.weights.get_all(&names_and_shapes(&parameters))?.iter().enumerate() {
@@ -123,12 +122,12 @@ fn trained(gpu: &Gpu, tune: &Tune, options: &Options, path: &std::path::Path) ->
             group.draws.push(draw);
         }
     }
-    let side = config.model.grid_size();
+    let LayerShape { grid, prefix, .. } = config.model.layer(0);
     Ok(Source {
         name: format!("{} ({})", path.display(), config.attention_of(0)?.mechanism.name()),
         groups,
-        grid: Grid::Plane([side, side]),
-        prefix: usize::from(config.model.class_token),
+        grid: Grid::Plane(grid),
+        prefix,
         attention: config.attention_of(0)?,
     })
 }
@@ -154,9 +153,9 @@ fn record(
     batch: usize,
 ) -> Outcome<Recorded> {
     let mut tape = Tape::new(parameters, tune, Mode::Eval);
-    let size = config.model.image_size;
-    let images = tape.input("images", [batch, config.model.in_chans, size, size]);
-    let blocks = Vit::new(config)?.forward_with_qkv(&mut tape, images).qkv;
+    let images = tape.input("images", config.model.image_shape().batch(batch));
+    let mut blocks = Vec::new();
+    config.build()?.forward_hooked(&mut tape, images, &mut |_, site| blocks.push(site.qkv));
     blocks.iter().flat_map(|Qkv { q, k, v }| [*q, *k, *v]).for_each(|tensor| tape.rec.pin(tensor));
     let recording = tape.finish()?;
     parameters.allocate_blocking(gpu, &[Role::Weight])?;
@@ -164,8 +163,7 @@ fn record(
 }
 
 fn normalised(config: &TrainConfig, pixels: &[f32]) -> Vec<f32> {
-    let size = config.model.image_size;
-    let shape = ImageShape { channels: config.model.in_chans, height: size, width: size };
+    let shape = config.model.image_shape();
     let mut input = vec![0.0; shape.len()];
     Augment::eval(&config.data).apply(pixels, shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
     input
@@ -173,7 +171,7 @@ fn normalised(config: &TrainConfig, pixels: &[f32]) -> Vec<f32> {
 
 /// Other held-out images for every seed, spread over the set.
 fn held_out(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
-    let images = data::open(&config.data, &config.model, Split::Test)?;
+    let images = config.open_data(Split::Test)?;
     let (count, seeds) = (options.count, options.seeds as usize);
     let wanted = count.saturating_mul(seeds);
     if wanted > images.len() {
@@ -196,9 +194,7 @@ fn held_out(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
 
 /// The user's pictures, for every seed.
 fn given(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
-    let size = config.model.image_size;
-    let shape = ImageShape { channels: config.model.in_chans, height: size, width: size };
-    let crop_pct = if config.data.dataset == DatasetKind::Folder { config.data.crop_pct } else { 1.0 };
+    let (shape, crop_pct) = (config.model.image_shape(), config.data.crop());
     let mut batch = Vec::new();
     for path in &options.images {
         batch.extend(normalised(config, &picture::load(path, shape, crop_pct)?));

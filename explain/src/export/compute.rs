@@ -277,7 +277,7 @@ fn mechanism(config: &TrainConfig, layer: usize) -> Result<String> {
 /// The names of all blocks' mechanisms, each once: `softmax+lara`.
 fn mechanisms(config: &TrainConfig) -> Result<String> {
     let mut names: Vec<String> = Vec::new();
-    for layer in 0..config.model.depth {
+    for layer in 0..config.model.depth() {
         let name = mechanism(config, layer)?;
         if !names.contains(&name) {
             names.push(name);

@@ -1,9 +1,8 @@
 //! What happens to an image between the data set and the model: crop, flip, normalise.
 
-use super::ImageShape;
+use super::{DataConfig, ImageShape};
 use crate::error::{Error, Result};
 use crate::random::Draws;
-use crate::train::config::DataConfig;
 
 /// Random crop with padding, random horizontal flip, normalisation.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! The embedded data set: UCI optical recognition of handwritten digits (see models/data/README.md for its origin and
 //! licence). 1,797 grey images of 8x8, values 0..16, ten classes.
 
-use super::{Dataset, ImageShape, Sample, Split};
+use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split};
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
 
@@ -48,6 +48,14 @@ impl Digits {
 
 fn label(record: usize) -> u8 {
     BYTES[record * RECORD + RECORD - 1]
+}
+
+impl Open for Digits {
+    const IN_FOLDER: bool = false;
+
+    fn open_split(_: &DataConfig, _: ImageShape, split: Split) -> Result<Self> {
+        Ok(Self::new(split))
+    }
 }
 
 impl Dataset for Digits {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, ImageShape, Sample, Split, picture};
+use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split, picture};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -61,6 +61,14 @@ impl ImageFolder {
     /// The file of sample number `index`.
     pub fn path(&self, index: usize) -> Option<&Path> {
         self.files.get(index).map(|(path, _)| path.as_path())
+    }
+}
+
+impl Open for ImageFolder {
+    const ANY_SIZE: bool = true;
+
+    fn open_split(config: &DataConfig, shape: ImageShape, split: Split) -> Result<Self> {
+        Self::open(&config.path, split, shape, config.crop_pct)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, ImageShape, Sample, Split};
+use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split};
 use crate::error::{Error, Result};
 
 const CLASSES: u8 = 10;
@@ -65,6 +65,12 @@ impl Mnist {
             shape: ImageShape { channels: 1, height, width },
             classes: (0..CLASSES).map(|digit| digit.to_string()).collect(),
         })
+    }
+}
+
+impl Open for Mnist {
+    fn open_split(config: &DataConfig, _: ImageShape, split: Split) -> Result<Self> {
+        Self::open(&config.path, split)
     }
 }
 

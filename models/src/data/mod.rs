@@ -1,24 +1,26 @@
 //! Data sets and the loader that turns them into batches.
 
 pub mod augment;
+pub mod config;
 pub mod digits;
 pub mod folder;
 pub mod loader;
 pub mod mnist;
 pub mod picture;
+pub mod registry;
 mod resample;
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::train::config::{DataConfig, DatasetKind, ModelConfig};
+use crate::error::Result;
 
 pub use augment::Augment;
+pub use config::DataConfig;
 pub use digits::Digits;
 pub use folder::ImageFolder;
 pub use loader::{Batch, Loader, LoaderOptions, Position};
 pub use mnist::Mnist;
+pub use registry::{DatasetKind, check_classes, open};
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,11 @@ impl ImageShape {
     #[expect(clippy::len_without_is_empty, reason = "an image shape is not a collection")]
     pub fn len(&self) -> usize {
         self.channels * self.height * self.width
+    }
+
+    /// The shape of `count` images: [count, channels, height, width].
+    pub fn batch(&self, count: usize) -> [usize; 4] {
+        [count, self.channels, self.height, self.width]
     }
 }
 
@@ -87,53 +94,14 @@ pub trait Dataset: Send + Sync {
     fn get(&self, index: usize) -> Result<Sample>;
 }
 
-/// Opens the data set of a configuration and checks that the model's input and output fit it.
-pub fn open(data: &DataConfig, model: &ModelConfig, split: Split) -> Result<Arc<dyn Dataset>> {
-    let dataset: Arc<dyn Dataset> = match data.dataset {
-        DatasetKind::Digits => Arc::new(Digits::new(split)),
-        DatasetKind::Mnist => Arc::new(Mnist::open(needed_path(data)?, split)?),
-        DatasetKind::Folder => {
-            let shape = ImageShape { channels: model.in_chans, height: model.image_size, width: model.image_size };
-            Arc::new(ImageFolder::open(needed_path(data)?, split, shape, data.crop_pct)?)
-        }
-    };
-    check_fits(dataset.as_ref(), model)?;
-    Ok(dataset)
-}
+/// How a data set is opened from a configuration; what [`registry`] wants of each.
+pub(crate) trait Open: Dataset + Sized + 'static {
+    /// Whether it is read from the folder `data.path`.
+    const IN_FOLDER: bool = true;
 
-fn needed_path(data: &DataConfig) -> Result<&std::path::Path> {
-    if data.path.as_os_str().is_empty() {
-        let kind = match data.dataset {
-            DatasetKind::Folder => "folder",
-            _ => "mnist",
-        };
-        return Err(Error::Config(format!(
-            "the data set `{kind}` is read from a folder: set data.path (--set data.path=FOLDER)"
-        )));
-    }
-    Ok(&data.path)
-}
+    /// Whether its pictures have any size and are brought to the model's, by `data.crop_pct`.
+    const ANY_SIZE: bool = false;
 
-fn check_fits(dataset: &dyn Dataset, model: &ModelConfig) -> Result<()> {
-    let shape = dataset.image_shape();
-    let input = ImageShape { channels: model.in_chans, height: model.image_size, width: model.image_size };
-    if shape != input {
-        return Err(Error::Config(format!(
-            "the data set {} has images of {shape} but the model takes {input} (model.in_chans = {}, model.image_size = {}); \
-             make the two agree",
-            dataset.name(),
-            model.in_chans,
-            model.image_size
-        )));
-    }
-    if dataset.classes().len() != model.num_classes {
-        return Err(Error::Config(format!(
-            "the data set {} has {} classes but model.num_classes is {}; set model.num_classes={}",
-            dataset.name(),
-            dataset.classes().len(),
-            model.num_classes,
-            dataset.classes().len()
-        )));
-    }
-    Ok(())
+    /// Opens a split for a model that takes images of `shape`.
+    fn open_split(config: &DataConfig, shape: ImageShape, split: Split) -> Result<Self>;
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic_dir::{self, Checksum};
 use super::checkpoints::{BEST, latest, numbered};
-use super::config::TrainConfig;
+use crate::config::TrainConfig;
 use crate::data::Position;
 use crate::error::{Error, Result};
 use crate::weights::{self, Metadata, TensorFile, TensorView};

@@ -3,12 +3,11 @@
 use lara_runtime::ops::{AdamW, CrossEntropy};
 use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune};
 
-use super::config::OptimConfig;
+use super::settings::OptimConfig;
 use super::{Schedule, TrainConfig};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::predictor::Predictor;
-use crate::vit::Vit;
 
 /// Steps that may be under way on the device before the host waits.
 const IN_FLIGHT: usize = 4;
@@ -54,10 +53,10 @@ impl Session {
         let micro_steps = config.train.grad_accum_steps.max(1);
         let mut parameters = Parameters::new(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Train { accumulate: micro_steps > 1 });
-        let images = tape.input("images", [batch, model.in_chans, model.image_size, model.image_size]);
-        let targets = tape.input("targets", [batch, model.num_classes]);
+        let images = tape.input("images", model.image_shape().batch(batch));
+        let targets = tape.input("targets", [batch, model.num_classes()]);
         let seed = tape.input("loss gradient", [1]);
-        let logits = Vit::new(config)?.forward(&mut tape, images);
+        let logits = config.build()?.forward(&mut tape, images);
         let loss = tape.apply_all(CrossEntropy { smoothing: config.train.smoothing as f32 }, &[logits, targets]);
         let report = loss[1];
         tape.rec.pin(report);
@@ -106,7 +105,7 @@ impl Session {
         let accumulate = batches.len() > 1;
         for (micro, batch) in batches.iter().enumerate() {
             let header = self.header(step, micro);
-            let targets = one_hot(&batch.labels, self.config.model.num_classes)?;
+            let targets = one_hot(&batch.labels, self.config.model.num_classes())?;
             let mut run = self.training.run();
             if accumulate && micro == 0 {
                 run = run.clear_gradients(&self.parameters);

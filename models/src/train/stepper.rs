@@ -8,7 +8,7 @@ use web_time::Instant;
 
 use super::evaluate::{Evaluation, evaluate};
 use super::{Session, StepResult, TrainConfig};
-use crate::data::{self, Augment, Batch, Dataset, Loader, LoaderOptions, Position, Split};
+use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
 use crate::predictor::Predictor;
 
@@ -55,8 +55,8 @@ impl Stepper {
     ) -> Result<Self> {
         config.validate()?;
         let clock = Clock::start();
-        let images = data::open(&config.data, &config.model, Split::Train)?;
-        let held_out = data::open(&config.data, &config.model, Split::Test)?;
+        let images = config.open_data(Split::Train)?;
+        let held_out = config.open_data(Split::Test)?;
         let classes = images.classes().to_vec();
         let (loader, steps_per_epoch) = open_loader(config, images, position)?;
         let session = Session::new(gpu, tune, config, config.schedule(steps_per_epoch)).await?;

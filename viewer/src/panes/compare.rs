@@ -163,7 +163,7 @@ fn compile(app: &App, attention: &AttentionConfig) -> Stage<Comparison> {
 
 fn update(app: &mut App) -> Result<()> {
     let input = if app.compare.image_is_stale || app.compare.input.is_none() { app.input() } else { None };
-    let (has_class, layer) = (app.subject.config.model.class_token, app.settings.layer);
+    let (has_class, layer) = (app.subject.config.model.layer(0).prefix > 0, app.settings.layer);
     let compare = &mut app.compare;
     let mut fresh = compare.reference.settle()?;
     if input.is_some() {
@@ -390,7 +390,7 @@ fn exact_high(app: &App) -> f32 {
 fn settings(app: &mut App, ui: &mut Ui, index: usize) {
     let mut attention = app.compare.columns[index].attention.clone();
     let learned = app.subject.config.attention.mechanism == MechanismKind::Lara;
-    let patches = app.subject.config.model.num_patches();
+    let patches = app.subject.config.model.layer(0).places();
     if mechanism::settings(ui, &mut attention, patches, learned) {
         change(app, index, attention);
     }

@@ -93,7 +93,12 @@ fn top_bar(app: &mut App, ui: &mut Ui) {
             }
             let model = &app.subject.config.model;
             let name = format!("{} · {}", app.subject.name, app.subject.config.attention.mechanism.name());
-            let sizes = format!("{} blocks of {} heads, {} patches", model.depth, model.num_heads, model.num_patches());
+            let sizes = format!(
+                "{} blocks of {} heads, {} patches",
+                model.depth(),
+                model.layer(0).heads,
+                model.layer(0).places()
+            );
             ui.add(egui::Label::new(egui::RichText::new(name).weak()).truncate()).on_hover_text(sizes);
         });
     });

@@ -31,7 +31,7 @@ pub(crate) fn show(app: &mut App, ui: &mut Ui) {
 
 fn query(app: &mut App, ui: &mut Ui) {
     ui.strong("Query");
-    let has_class = app.subject.config.model.class_token;
+    let has_class = app.subject.config.model.layer(0).prefix > 0;
     ui.horizontal_wrapped(|ui| {
         let is = |query| app.focus.chosen == Some(query);
         if has_class && ui.selectable_label(is(Query::Class), "class token").clicked() {
@@ -54,7 +54,7 @@ fn query(app: &mut App, ui: &mut Ui) {
 /// Layer and head.
 pub(crate) fn place(app: &mut App, ui: &mut Ui) {
     let model = &app.subject.config.model;
-    let (layers, heads) = (model.depth, model.num_heads);
+    let (layers, heads) = (model.depth(), model.layer(0).heads);
     ui.strong("Layer and head");
     ui.add(Slider::new(&mut app.settings.layer, 0..=layers - 1).text("layer"));
     ui.horizontal_wrapped(|ui| {

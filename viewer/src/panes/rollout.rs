@@ -236,7 +236,7 @@ fn update(app: &mut App) -> Result<()> {
     app.rollout.engine.settle()?;
     let likely = app.probabilities.as_deref().and_then(|p| top(p, 1).first().map(|best| best.0));
     let class = app.rollout.class.or(likely).unwrap_or(0);
-    let has_class = app.subject.config.model.class_token;
+    let has_class = app.subject.config.model.layer(0).prefix > 0;
     let is_stale = app.rollout.image_is_stale || app.rollout.run_for != Some(class);
     let input = if is_stale && app.rollout.engine().is_some() { app.input() } else { None };
     let pane = &mut app.rollout;

@@ -10,8 +10,9 @@ use toml::{Table, Value};
 
 use lara_runtime::attention::AttentionConfig;
 
-use super::config::TrainConfig;
+use super::TrainConfig;
 use crate::error::{Error, Result, nearest};
+use crate::registry::{ModelConfig, NAME};
 
 /// The presets: name and TOML text.
 pub const PRESETS: [(&str, &str); 2] =
@@ -66,7 +67,7 @@ impl TrainConfig {
         };
         let (path, text) = (path.trim(), text.trim());
         if path == "attention" {
-            self.model.attention_layers.clear();
+            self.model.clear_attention_layers();
         }
         let (section, key) = match path.split_once('.') {
             None if path == "attention" => attention_key(text.starts_with('[')),
@@ -134,8 +135,14 @@ impl TrainConfig {
             .map_err(|error| Error::Config(format!("the configuration cannot be written as TOML: {error}")))
     }
 
-    /// This configuration with one value replaced.
+    /// This configuration with one value replaced. Another model begins with its own defaults.
     fn with(&self, section: &str, key: &str, value: Value, place: &str) -> Result<Self> {
+        if let ("model", NAME, Value::String(name)) = (section, key, &value) {
+            let named = |error| Error::Config(format!("`model.{NAME}` ({place}): {error}"));
+            let model =
+                if name == self.model.name() { self.model.clone() } else { ModelConfig::named(name).map_err(named)? };
+            return Ok(Self { model, ..self.clone() });
+        }
         let key = if section == "attention" { released_alias(key) } else { key };
         let mut table = self.table()?;
         let Some(Value::Table(inner)) = table.get_mut(section) else {
@@ -215,7 +222,8 @@ fn leaves(document: &DeTable<'_>, text: &str, origin: &str) -> Result<Vec<Leaf>>
             }
         }
     }
-    leaves.sort_by_key(|leaf| leaf.line);
+    // Which model there is decides what its other keys mean.
+    leaves.sort_by_key(|leaf| (leaf.section != "model" || leaf.key != NAME, leaf.line));
     Ok(leaves)
 }
 

@@ -4,7 +4,7 @@ use lara_runtime::attention::{AttentionConfig, MechanismKind};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::TrainConfig;
+use crate::check::ensure;
 use crate::error::{Error, Result, nearest};
 
 /// What differs in one block: `"softmax"`, or `{ mechanism = "lara", num_landmarks = 16 }` with any key of
@@ -19,6 +19,40 @@ pub enum LayerAttention {
 }
 
 impl LayerAttention {
+    /// The attention of block `layer`: `base`, with what `layers` (empty, or one for each block) says of this block.
+    ///
+    /// # Errors
+    /// If the list names a key that attention does not have, or gives one a value of the wrong type.
+    pub fn resolve(layers: &[Self], base: &AttentionConfig, layer: usize) -> Result<AttentionConfig> {
+        match layers.get(layer) {
+            Some(settings) => settings.over(base, layer),
+            None => Ok(base.clone()),
+        }
+    }
+
+    /// Checks the attention of `depth` blocks of `places` tokens each (those of no class token).
+    pub(crate) fn check(layers: &[Self], base: &AttentionConfig, depth: usize, places: usize) -> Result<()> {
+        let given = layers.len();
+        ensure(given == 0 || given == depth, || {
+            format!("model.attention_layers has {given} entries for model.depth = {depth} blocks; give one for each")
+        })?;
+        // Without a list one block speaks for all.
+        for layer in 0..given.max(1) {
+            let settings = Self::resolve(layers, base, layer)?;
+            settings.check().map_err(|error| match given {
+                0 => Error::Config(format!("attention.{error}")),
+                _ => Error::Config(format!("model.attention_layers[{layer}]: {error}")),
+            })?;
+            let landmarks = settings.num_landmarks;
+            ensure(settings.mechanism != MechanismKind::Lara || (1..=places).contains(&landmarks), || {
+                format!(
+                    "attention.num_landmarks is {landmarks}; with {places} patches it must be between 1 and {places}"
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     /// These settings over those of `[attention]`.
     fn over(&self, base: &AttentionConfig, layer: usize) -> Result<AttentionConfig> {
         let settings = match self {
@@ -42,18 +76,5 @@ impl LayerAttention {
         Value::Table(table)
             .try_into()
             .map_err(|error| Error::Config(format!("model.attention_layers[{layer}]: {}", error.message().trim())))
-    }
-}
-
-impl TrainConfig {
-    /// The attention of block `layer`: `[attention]`, with what `model.attention_layers` says of this block.
-    ///
-    /// # Errors
-    /// If the list names a key that attention does not have, or gives one a value of the wrong type.
-    pub fn attention_of(&self, layer: usize) -> Result<AttentionConfig> {
-        match self.model.attention_layers.get(layer) {
-            Some(settings) => settings.over(&self.attention, layer),
-            None => Ok(self.attention.clone()),
-        }
     }
 }

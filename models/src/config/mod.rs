@@ -1,0 +1,82 @@
+//! The configuration of a run. Each part has its home where it is used; here they are put together. Names follow timm
+//! where it has one for the thing.
+
+pub mod source;
+
+use std::sync::Arc;
+
+use lara_runtime::attention::AttentionConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::attention::LayerAttention;
+use crate::data::{self, DataConfig, Dataset, Split};
+use crate::error::Result;
+use crate::family::Classifier;
+use crate::registry::ModelConfig;
+use crate::train::schedule::Schedule;
+use crate::train::settings::{OptimConfig, OutputConfig};
+
+/// Everything that determines a run. [`source`] reads it from presets, TOML files and `--set`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// The model.
+    pub model: ModelConfig,
+    /// Its attention.
+    pub attention: AttentionConfig,
+    /// Where images come from and what is done to them.
+    pub data: DataConfig,
+    /// How it is trained.
+    pub train: OptimConfig,
+    /// What is written, where and how often.
+    pub output: OutputConfig,
+}
+
+impl TrainConfig {
+    /// Checks that the values make sense, alone and together. The error says which key, its value and what is allowed.
+    ///
+    /// # Errors
+    /// The first value that does not.
+    pub fn validate(&self) -> Result<()> {
+        self.model.check(&self.attention)?;
+        self.data.check(self.model.image_shape())?;
+        self.train.check()?;
+        self.output.check()
+    }
+
+    /// The attention of block `layer`: `[attention]`, with what `model.attention_layers` says of this block.
+    ///
+    /// # Errors
+    /// If the list names a key that attention does not have, or gives one a value of the wrong type.
+    pub fn attention_of(&self, layer: usize) -> Result<AttentionConfig> {
+        LayerAttention::resolve(self.model.attention_layers(), &self.attention, layer)
+    }
+
+    /// The model, ready to be recorded.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::attention_of`].
+    pub fn build(&self) -> Result<Box<dyn Classifier>> {
+        self.model.build(&self.attention)
+    }
+
+    /// Opens the data set and checks that the model's input and output fit it.
+    ///
+    /// # Errors
+    /// A data set that is not there or damaged, or that does not fit.
+    pub fn open_data(&self, split: Split) -> Result<Arc<dyn Dataset>> {
+        let dataset = data::open(&self.data, self.model.image_shape(), split)?;
+        data::check_classes(&*dataset, self.model.num_classes())?;
+        Ok(dataset)
+    }
+
+    /// Optimizer steps in an epoch of `batches` batches (see [`OptimConfig::steps_per_epoch`]).
+    pub fn steps_per_epoch(&self, batches: u64) -> u64 {
+        self.train.steps_per_epoch(batches)
+    }
+
+    /// The learning rate for epochs of `steps_per_epoch` optimizer steps.
+    pub fn schedule(&self, steps_per_epoch: u64) -> Schedule {
+        self.train.schedule(steps_per_epoch)
+    }
+}

@@ -1,0 +1,82 @@
+//! Where images come from and what is done to them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::ImageShape;
+use super::registry::DatasetKind;
+use crate::check::ensure;
+use crate::error::Result;
+
+const MAX_WORKERS: usize = 256;
+
+/// Where images come from and what is done to them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Which data set.
+    pub dataset: DatasetKind,
+    /// Its folder; not used by `digits`.
+    pub path: PathBuf,
+    /// Subtracted from values in 0..1: one number, or one a channel.
+    pub mean: Vec<f64>,
+    /// Divides them then: one number, or one a channel.
+    pub std: Vec<f64>,
+    /// Pictures are resized to `image_size / crop_pct`, then cropped to `image_size` (folder only).
+    pub crop_pct: f64,
+    /// Pixels added around a training image before a random crop.
+    pub crop_padding: usize,
+    /// Probability that a training image is flipped left to right.
+    pub hflip: f64,
+    /// Loader threads.
+    pub workers: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            dataset: DatasetKind::default(),
+            path: PathBuf::new(),
+            mean: vec![0.5],
+            std: vec![0.5],
+            crop_pct: 0.875,
+            crop_padding: 0,
+            hflip: 0.0,
+            workers: 1,
+        }
+    }
+}
+
+impl DataConfig {
+    /// The share of a picture's shorter side that is cropped; 1 where images come in the model's size.
+    pub fn crop(&self) -> f64 {
+        if self.dataset.has_any_size() { self.crop_pct } else { 1.0 }
+    }
+
+    /// Checks the values, for a model that takes images of `shape`.
+    pub(crate) fn check(&self, shape: ImageShape) -> Result<()> {
+        let d = self;
+        let channels = shape.channels;
+        for (key, values) in [("mean", &d.mean), ("std", &d.std)] {
+            ensure(values.len() == 1 || values.len() == channels, || {
+                format!("data.{key} has {} numbers; give one, or one for each of {channels} channels", values.len())
+            })?;
+            ensure(values.iter().all(|value| value.is_finite() && (key == "mean" || *value > 0.0)), || {
+                format!("data.{key} = {values:?} must hold finite numbers, and std only such above 0")
+            })?;
+        }
+        ensure(d.crop_pct > 0.0 && d.crop_pct <= 1.0, || {
+            format!("data.crop_pct is {}; it must be above 0 and at most 1", d.crop_pct)
+        })?;
+        ensure(d.crop_padding <= shape.height, || {
+            format!("data.crop_padding = {} is more than the image itself ({} pixels)", d.crop_padding, shape.height)
+        })?;
+        ensure(d.workers <= MAX_WORKERS, || {
+            format!("data.workers is {}; at most {MAX_WORKERS} loader threads make sense", d.workers)
+        })?;
+        ensure((0.0..=1.0).contains(&d.hflip), || {
+            format!("data.hflip is {}; it is a probability, 0 to 1 (0.5 is usual)", d.hflip)
+        })
+    }
+}
