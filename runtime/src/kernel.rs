@@ -26,6 +26,8 @@ pub struct Signature {
     pub header: Option<u32>,
     /// Names of the pipeline-overridable constants of the module.
     pub overrides: Vec<String>,
+    /// Invocations of a workgroup.
+    pub workgroup_size: usize,
 }
 
 /// A storage buffer of a [`Signature`].
@@ -119,9 +121,15 @@ fn read(parsed: &Parsed, name: &str, entry: &str) -> Result<Signature, String> {
         .iter()
         .position(|e| e.name == entry)
         .ok_or_else(|| format!("shader {name} has no entry point `{entry}`"))?;
+    if module.entry_points[index].workgroup_size_overrides.is_some() {
+        return Err(format!(
+            "shader {name}: the workgroup size of `{entry}` is an override; dispatches are counted by it"
+        ));
+    }
     let used = info.get_entry_point(index);
     let mut signature = Signature {
         overrides: module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect(),
+        workgroup_size: module.entry_points[index].workgroup_size.iter().product::<u32>() as usize,
         ..Signature::default()
     };
     for (handle, variable) in module.global_variables.iter() {

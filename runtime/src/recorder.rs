@@ -253,11 +253,34 @@ impl StepBuilder<'_> {
         self
     }
 
-    /// Appends the step with as many workgroups as `items` needs, spread over x and y (a dimension holds 65,535).
-    pub fn dispatch_items(self, items: usize, per_group: usize) {
-        let groups = items.div_ceil(per_group).max(1);
+    /// Invocations of the kernel's workgroup. One that the shader does not declare is told when the step is appended.
+    fn workgroup_size(&self) -> usize {
+        self.kernel.signature().map_or(1, |signature| signature.workgroup_size)
+    }
+
+    /// Appends the step with an invocation for each of `items`.
+    pub fn dispatch_items(self, items: usize) {
+        let size = self.workgroup_size();
+        self.dispatch_groups(items.div_ceil(size));
+    }
+
+    /// Appends the step with `groups` workgroups, spread over x and y (a dimension holds 65,535).
+    pub fn dispatch_groups(self, groups: usize) {
+        let groups = groups.max(1);
         let x = groups.min(65_535);
         self.dispatch([x, groups.div_ceil(x), 1]);
+    }
+
+    /// Appends the step of a kernel that goes through rows: an invocation a row where the entry point's name ends in
+    /// `_rows`, else a workgroup a row.
+    pub fn dispatch_rows(self, rows: usize) {
+        if self.kernel.entry.ends_with("_rows") { self.dispatch_items(rows) } else { self.dispatch_groups(rows) }
+    }
+
+    /// Appends the step with an invocation in x for each of `items`, and these workgroups in y and z.
+    pub fn dispatch_grid(self, items: usize, [y, z]: [usize; 2]) {
+        let x = items.div_ceil(self.workgroup_size());
+        self.dispatch([x, y, z]);
     }
 
     /// Checks names and types against the WGSL and appends the step.

@@ -29,7 +29,7 @@ impl Op for AddToken {
             .uint("len", y.len())
             .uint("tokens", to[2])
             .uint("dim", to[3])
-            .dispatch_items(y.len(), 64);
+            .dispatch_items(y.len());
         Forward::one(y)
     }
 

@@ -28,14 +28,14 @@ impl Op for Broadcast {
         let shape = [&[self.batch], x[0].dims()].concat();
         let y = rec.scratch("for every sample", &shape[..]);
         let step = rec.step(&BROADCAST, "forward").bind("x", x[0]).bind("y", y);
-        self.sizes(step, x[0], false).dispatch_items(y.len(), 64);
+        self.sizes(step, x[0], false).dispatch_items(y.len());
         Forward::one(y)
     }
 
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         if let (Some(dy), Some(slot)) = (pass.dy[0], pass.dx[0]) {
             let step = rec.step(&BROADCAST, "backward").bind("dy", dy).bind("dx", slot.grad);
-            self.sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].len(), 64);
+            self.sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].len());
         }
     }
 }

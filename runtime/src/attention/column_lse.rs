@@ -32,9 +32,9 @@ impl Op for ColumnLse {
         let parts = rec.scratch("partial lse", [batch * heads, blocks, 2, cols]);
         let y = rec.scratch("column lse", [batch, heads, cols]);
         let step = rec.step(&COLUMN_LSE, "partial").bind("x", x).bind("parts", parts);
-        sizes(step, x, false).dispatch([cols.div_ceil(64), blocks, batch * heads]);
+        sizes(step, x, false).dispatch_grid(cols, [blocks, batch * heads]);
         let step = rec.step(&COLUMN_LSE, "combine").bind("parts", parts).bind("y", y);
-        sizes(step, x, false).dispatch_items(y.len(), 64);
+        sizes(step, x, false).dispatch_items(y.len());
         Forward::one(y)
     }
 
@@ -46,7 +46,7 @@ impl Op for ColumnLse {
                 .bind("saved", pass.y[0])
                 .bind("dy", dy)
                 .bind("dx", slot.grad);
-            sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].len(), 64);
+            sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].len());
         }
     }
 }

@@ -33,7 +33,7 @@ impl Op for Divide {
         }
         let y = rec.scratch("quotient", num.shape());
         let step = rec.step(&DIVIDE, "forward").bind("num", num).bind("den", den).bind("y", y);
-        self.sizes(step, num, false).dispatch_items(num.len(), 64);
+        self.sizes(step, num, false).dispatch_items(num.len());
         Forward::one(y)
     }
 
@@ -41,12 +41,12 @@ impl Op for Divide {
         let (Some(dy), num, den) = (pass.dy[0], pass.x[0], pass.x[1]) else { return };
         if let Some(slot) = pass.dx[0] {
             let step = rec.step(&DIVIDE, "backward_num").bind("den", den).bind("dy", dy).bind("dnum", slot.grad);
-            self.sizes(step, num, slot.accumulate).dispatch_items(num.len(), 64);
+            self.sizes(step, num, slot.accumulate).dispatch_items(num.len());
         }
         if let Some(slot) = pass.dx[1] {
             let step = rec.step(&DIVIDE, "backward_den").bind("num", num).bind("den", den).bind("dy", dy);
             let step = step.bind("dden", slot.grad);
-            self.sizes(step, num, slot.accumulate).dispatch_items(num.rows(), 64);
+            self.sizes(step, num, slot.accumulate).dispatch_items(num.rows());
         }
     }
 }

@@ -25,7 +25,8 @@ impl DrawKeys {
     }
 
     fn step(&self, rec: &mut Recorder, entry: Variant, p: Tensor, [first, rows]: [usize; 2], index: Tensor) {
-        let (items, per_group) = if entry == "forward_rows" { (rows * self.samples, 64) } else { (rows, 1) };
+        // A workgroup draws all of a row's keys, an invocation one.
+        let items = if entry == "forward_rows" { rows * self.samples } else { rows };
         rec.step(&DRAW_KEYS, entry)
             .bind("p", p)
             .bind("index", index)
@@ -34,7 +35,7 @@ impl DrawKeys {
             .uint("samples", self.samples)
             .uint("first", first)
             .uint("stream", self.stream as usize)
-            .dispatch_items(items, per_group);
+            .dispatch_rows(items);
     }
 
     /// Records the draws of `rows` rows of probabilities [rows, M], the first of which is row `first` of `index`

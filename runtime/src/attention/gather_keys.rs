@@ -56,7 +56,7 @@ impl Op for GatherKeys {
         let [batch, heads, queries] = [0, 1, 2].map(|i| x[0].dims()[i]);
         let mu = rec.scratch("means", [batch, heads, queries * self.samples, x[0].last()]);
         let step = rec.step(&GATHER_KEYS, "forward").bind("q", x[0]).bind("k", x[1]).bind("drawn", x[2]).bind("mu", mu);
-        self.sizes(step, [x[0], x[1]], false).dispatch_items(items(mu.rows(), mu.last()), 64);
+        self.sizes(step, [x[0], x[1]], false).dispatch_items(items(mu.rows(), mu.last()));
         Forward::one(mu)
     }
 
@@ -64,12 +64,12 @@ impl Op for GatherKeys {
         let (Some(dmu), [q, k, index]) = (pass.dy[0], [pass.x[0], pass.x[1], pass.x[2]]) else { return };
         if let Some(slot) = pass.dx[0] {
             let step = rec.step(&GATHER_KEYS, "backward_q").bind("dmu", dmu).bind("dq", slot.grad);
-            self.sizes(step, [q, k], slot.accumulate).dispatch_items(items(q.rows(), q.last()), 64);
+            self.sizes(step, [q, k], slot.accumulate).dispatch_items(items(q.rows(), q.last()));
         }
         if let Some(slot) = pass.dx[1] {
             let step = rec.step(&GATHER_KEYS, "backward_k");
             let step = step.bind("drawn", index).bind("dmu", dmu).bind("dk", slot.grad);
-            self.sizes(step, [q, k], slot.accumulate).dispatch_items(items(k.rows(), k.last()), 64);
+            self.sizes(step, [q, k], slot.accumulate).dispatch_items(items(k.rows(), k.last()));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Move {
             .uint("part", self.part)
             .flag("zero", self.zero)
             .flag("accumulate", self.accumulate)
-            .dispatch([(tokens * dim.div_ceil(4)).div_ceil(64), heads, batch]);
+            .dispatch_grid(tokens * dim.div_ceil(4), [heads, batch]);
     }
 }
 

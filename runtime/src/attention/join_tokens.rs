@@ -46,7 +46,7 @@ impl Op for JoinTokens {
         let y = rec.scratch("joined", [dims[0], dims[1], self.repeat * tokens, dims[3]]);
         for (i, offset) in self.parts(x) {
             let step = rec.step(&JOIN_TOKENS, "forward").bind("x", x[i]).bind("y", y).flag("accumulate", false);
-            sizes(step, x[i], size(y), offset).dispatch_items(x[i].len(), 64);
+            sizes(step, x[i], size(y), offset).dispatch_items(x[i].len());
         }
         Forward::one(y)
     }
@@ -59,7 +59,7 @@ impl Op for JoinTokens {
                 let accumulate = slot.accumulate || at >= pass.x.len();
                 let step = rec.step(&JOIN_TOKENS, "backward").bind("dy", dy).bind("dx", slot.grad);
                 let step = step.flag("accumulate", accumulate);
-                sizes(step, pass.x[i], size(dy), offset).dispatch_items(pass.x[i].len(), 64);
+                sizes(step, pass.x[i], size(dy), offset).dispatch_items(pass.x[i].len());
             }
         }
     }

@@ -26,7 +26,7 @@ impl Op for KeyNorms {
             .uint("dim", x[0].last())
             .float("scale", self.scale)
             .flag("accumulate", false)
-            .dispatch_items(x[0].rows(), 64);
+            .dispatch_items(x[0].rows());
         Forward::one(y)
     }
 
@@ -40,7 +40,7 @@ impl Op for KeyNorms {
                 .uint("dim", pass.x[0].last())
                 .float("scale", self.scale)
                 .flag("accumulate", slot.accumulate)
-                .dispatch_items(pass.x[0].len(), 64);
+                .dispatch_items(pass.x[0].len());
         }
     }
 }

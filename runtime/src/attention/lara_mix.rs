@@ -33,7 +33,7 @@ impl Op for LaraMix {
             .uint("queries", y.dims()[2])
             .uint("landmarks", y.last())
             .float("alpha", self.alpha)
-            .dispatch_items(y.rows(), 64);
+            .dispatch_items(y.rows());
         Forward::one(y)
     }
 
@@ -53,7 +53,7 @@ impl Op for LaraMix {
             .uint("queries", y.dims()[2])
             .uint("landmarks", y.last())
             .float("alpha", self.alpha)
-            .dispatch_items(y.rows(), 64);
+            .dispatch_items(y.rows());
         for (from, slot) in [dx, dr].into_iter().zip(&pass.dx[..2]) {
             if let Some(slot) = slot {
                 pass_on(rec, from, *slot);

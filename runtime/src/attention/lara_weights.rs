@@ -25,7 +25,7 @@ impl Op for LaraWeights {
             .bind("log_q", log_q)
             .uint("rows", x[1].len())
             .uint("landmarks", x[1].last())
-            .dispatch_items(x[1].len(), 64);
+            .dispatch_items(x[1].len());
         Forward { y: vec![balance, log_q], saved: vec![] }
     }
 
@@ -48,7 +48,7 @@ impl Op for LaraWeights {
             .bind("dg", dg)
             .uint("rows", norm.len())
             .uint("landmarks", norm.last())
-            .dispatch_items(norm.len(), 64);
+            .dispatch_items(norm.len());
         if let Some(slot) = pass.dx[0] {
             pass_on(rec, dg, slot);
         }

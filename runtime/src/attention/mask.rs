@@ -41,14 +41,14 @@ impl Op for Mask {
         }
         let y = rec.scratch("masked", x.shape());
         let step = rec.step(&MASK, "forward").bind("x", x).bind("padding", mask).bind("y", y);
-        self.sizes(step, x, false).dispatch_items(x.len(), 64);
+        self.sizes(step, x, false).dispatch_items(x.len());
         Forward::one(y)
     }
 
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         if let (Some(dy), Some(slot)) = (pass.dy[0], pass.dx[0]) {
             let step = rec.step(&MASK, "backward").bind("padding", pass.x[1]).bind("dy", dy).bind("dx", slot.grad);
-            self.sizes(step, pass.x[0], slot.accumulate).dispatch_items(dy.len(), 64);
+            self.sizes(step, pass.x[0], slot.accumulate).dispatch_items(dy.len());
         }
     }
 }

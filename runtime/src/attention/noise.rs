@@ -24,7 +24,7 @@ impl Perturb {
             .uint("stream", self.stream as usize)
             .float("deviation", self.std)
             .flag("accumulate", accumulate)
-            .dispatch_items(quads(to.1.len()), 64);
+            .dispatch_items(quads(to.1.len()));
     }
 }
 

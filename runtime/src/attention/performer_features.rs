@@ -117,7 +117,7 @@ impl PerformerFeatures {
         let column = if let PerformerFeatures::Favorp { per_token, .. } = *self {
             let peaks = rec.scratch("largest of each token", &x.dims()[..3]);
             let step = rec.step(&PERFORMER_FEATURES, "row_peak").bind("x", x).bind("peaks", peaks);
-            self.sizes(step, x, false).dispatch_items(rows, 64);
+            self.sizes(step, x, false).dispatch_items(rows);
             if per_token {
                 return peaks;
             }
@@ -127,7 +127,7 @@ impl PerformerFeatures {
         };
         let peaks = rec.scratch("largest of all tokens", &x.dims()[..2]);
         let step = rec.step(&PERFORMER_FEATURES, "matrix_peak").bind("x", column).bind("peaks", peaks);
-        self.sizes(step, x, false).dispatch_items(rows / tokens, 1);
+        self.sizes(step, x, false).dispatch_groups(rows / tokens);
         peaks
     }
 }
@@ -161,7 +161,7 @@ impl Op for PerformerFeatures {
             step = step.bind("norm", norm).bind("peak", peak);
         }
         let items = if self.entries()[0] == "waves" { data.len() } else { y.len() };
-        self.sizes(step, data, false).dispatch_items(items, 64);
+        self.sizes(step, data, false).dispatch_items(items);
         Forward { y: vec![y], saved }
     }
 
@@ -176,13 +176,13 @@ impl Op for PerformerFeatures {
             if let [norm, peak] = *pass.saved {
                 step = step.bind("norm", norm).bind("peak", peak);
             }
-            self.sizes(step, x, slot.accumulate).dispatch_items(x.len(), 64);
+            self.sizes(step, x, slot.accumulate).dispatch_items(x.len());
         }
         if let (Some(slot), [norm, peak]) = (pass.dx.get(1).copied().flatten(), pass.saved) {
             let entry = if self.entries()[0] == "favorp" { "favorp_norm" } else { "waves_norm" };
             let step = rec.step(&PERFORMER_FEATURES, entry).bind("x", x).bind("norm", *norm).bind("peak", *peak);
             let step = step.bind("dy", dy).bind("dnorm", slot.grad);
-            self.sizes(step, x, slot.accumulate).dispatch_items(x.rows(), 64);
+            self.sizes(step, x, slot.accumulate).dispatch_items(x.rows());
         }
     }
 }

@@ -36,7 +36,7 @@ impl DrawProjection {
     pub fn record(&self, rec: &mut Recorder, shape @ [heads, rows, dim]: [usize; 3]) -> Tensor {
         let w = rec.scratch("projection", shape);
         let step = rec.step(&PROJECTION, "gaussian").bind("w", w);
-        self.sizes(step, shape).dispatch_items(quads(w.len()), 64);
+        self.sizes(step, shape).dispatch_items(quads(w.len()));
         if self.orthogonal {
             let key = format!("projection {} {dim}", (heads * rows.div_ceil(dim)).next_power_of_two());
             let variant = rec.choose(&key, &VARIANTS, &|rec, variant| {
@@ -50,9 +50,8 @@ impl DrawProjection {
 
     fn orthogonalise(&self, rec: &mut Recorder, variant: Variant, w: Tensor) {
         let shape @ [heads, rows, dim] = [0, 1, 2].map(|i| w.dims()[i]);
-        let per_group = if variant == "orthogonalise_rows" { 8 } else { 1 };
         let step = rec.step(&PROJECTION, variant).bind("w", w);
-        self.sizes(step, shape).dispatch_items(heads * rows.div_ceil(dim), per_group);
+        self.sizes(step, shape).dispatch_rows(heads * rows.div_ceil(dim));
     }
 }
 

@@ -119,11 +119,11 @@ impl Sizes {
         if entry == "forward_rows4" {
             let scales = rec.scratch("scales", [rows]);
             let step = self.step(rec, slab, entry, bias).bind("logit_quads", logits).bind("lse", lse);
-            step.bind("scales", scales).dispatch_items(rows, 8);
+            step.bind("scales", scales).dispatch_items(rows);
             return Some(scales);
         }
         let step = self.step(rec, slab, entry, bias).bind("logits", logits).bind("lse", lse);
-        step.dispatch_items(rows, if entry == "forward_rows" { 8 } else { 1 });
+        step.dispatch_rows(rows);
         None
     }
 
@@ -137,7 +137,7 @@ impl Sizes {
             .uint("queries", self.queries)
             .uint("keys", self.channels)
             .uint("first", self.query_offset(slab, 1))
-            .dispatch_items(rows * self.channels / 4, 64);
+            .dispatch_items(rows * self.channels / 4);
     }
 
     /// Logits of a slab: scale q k^T.

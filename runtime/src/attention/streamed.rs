@@ -89,7 +89,7 @@ impl Sizes {
             let step = step.bind("out_parts", to_out).bind("lse_parts", to_lse);
             let step = step.bind("out_joined", out).bind("lse_joined", lse);
             let sizes = Merge { rows, channels: self.channels, splits: pass.splits, ..Merge::default() };
-            sizes.params(step).dispatch_items(rows * self.channels, 64);
+            sizes.params(step).dispatch_items(rows * self.channels);
         }
     }
 
@@ -133,7 +133,7 @@ impl Sizes {
             has_dlse: given.dlse.is_some(),
             accumulate: false,
         };
-        sizes.params(step.bind("stats", stats)).dispatch_items(rows, 8);
+        sizes.params(step.bind("stats", stats)).dispatch_items(rows);
         stats
     }
 
@@ -173,7 +173,7 @@ impl Sizes {
             let step = rec.step(&ATTEND_MERGE, "backward_reduce").bind("parts", *parts).bind("total", slot.grad);
             let rows = slot.grad.len();
             let sizes = Merge { rows, splits: pass.splits, accumulate: slot.accumulate, ..Merge::default() };
-            sizes.params(step).dispatch_items(rows, 64);
+            sizes.params(step).dispatch_items(rows);
         }
     }
 }

@@ -18,7 +18,7 @@ impl Op for ValueNorms {
         let y = rec.scratch("value norms", Shape::from(outer));
         let step = rec.step(&VALUE_NORMS, "forward").bind("x", x[0]).bind("y", y);
         let step = step.uint("rows", x[0].rows()).uint("dim", x[0].last()).flag("accumulate", false);
-        step.dispatch_items(x[0].rows(), 64);
+        step.dispatch_items(x[0].rows());
         Forward::one(y)
     }
 
@@ -27,7 +27,7 @@ impl Op for ValueNorms {
             let x = pass.x[0];
             let step = rec.step(&VALUE_NORMS, "backward").bind("x", x).bind("dy", dy).bind("dx", slot.grad);
             let step = step.uint("rows", x.rows()).uint("dim", x.last()).flag("accumulate", slot.accumulate);
-            step.dispatch_items(x.len(), 64);
+            step.dispatch_items(x.len());
         }
     }
 }

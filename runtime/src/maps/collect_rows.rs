@@ -21,7 +21,7 @@ pub fn collect_rows(rec: &mut Recorder, dv: Tensor, rows: Tensor) {
         .uint("heads", heads)
         .uint("keys", keys)
         .uint("channels", channels)
-        .dispatch_items(count * keys, 64);
+        .dispatch_items(count * keys);
 }
 
 fn refused(dv: Tensor, rows: Tensor) -> Error {

@@ -43,6 +43,6 @@ pub fn discard(rec: &mut Recorder, maps: Tensor, ratio: Tensor, prefix: usize) -
         .uint("entries", entries)
         .uint("cols", cols)
         .uint("kept", prefix)
-        .dispatch_items(maps.len(), 64);
+        .dispatch_items(maps.len());
     kept
 }

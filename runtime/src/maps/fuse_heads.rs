@@ -43,5 +43,5 @@ pub(super) fn fuse_heads_at(rec: &mut Recorder, maps: Tensor, fusion: Fusion, (f
         .uint("entries", entries)
         .uint("mode", mode)
         .uint("offset", offset)
-        .dispatch_items(entries, 64);
+        .dispatch_items(entries);
 }

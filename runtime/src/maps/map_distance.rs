@@ -60,5 +60,5 @@ fn record(rec: &mut Recorder, variant: Variant, [a, b, distance]: [Tensor; 3]) {
         .bind("distances", distance)
         .uint("rows", a.rows())
         .uint("cols", a.last())
-        .dispatch_items(a.rows(), if variant == "forward_rows" { 8 } else { 1 });
+        .dispatch_rows(a.rows());
 }

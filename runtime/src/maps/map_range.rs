@@ -43,5 +43,5 @@ fn record(rec: &mut Recorder, variant: Variant, [maps, range]: [Tensor; 2], skip
         .uint("rows", maps.rows())
         .uint("cols", maps.last())
         .uint("skip", skip)
-        .dispatch_items(maps.rows(), if variant == "forward_rows" { 8 } else { 1 });
+        .dispatch_rows(maps.rows());
 }

@@ -29,6 +29,6 @@ pub fn moments(rec: &mut Recorder, sample: Tensor) -> Moments {
         .bind("m2", m2)
         .bind("deviation", deviation)
         .uint("quads", quads)
-        .dispatch_items(quads, 64);
+        .dispatch_items(quads);
     Moments { mean, m2, deviation }
 }

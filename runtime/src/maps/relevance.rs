@@ -28,13 +28,13 @@ pub fn relevance(rec: &mut Recorder, v: Tensor, dv: Tensor) -> Tensor {
         .uint("heads", heads)
         .uint("keys", keys)
         .uint("channels", channels)
-        .dispatch_items(heads * keys, 64);
+        .dispatch_items(heads * keys);
     rec.step(&RELEVANCE, "forward")
         .bind("s", products)
         .bind("y", y)
         .uint("heads", heads)
         .uint("keys", keys)
         .uint("channels", channels)
-        .dispatch_items(keys, 64);
+        .dispatch_items(keys);
     y
 }

@@ -24,7 +24,7 @@ pub fn roll_on(rec: &mut Recorder, rows: Tensor, select: Tensor) {
         .uint("rows", count)
         .uint("heads", maps - 1)
         .uint("tokens", tokens)
-        .dispatch_items(count * tokens, 64);
+        .dispatch_items(count * tokens);
 }
 
 fn refused(rows: Tensor, select: Tensor) -> Error {

@@ -70,5 +70,5 @@ fn record(rec: &mut Recorder, variant: Variant, [x, y]: [Tensor; 2]) {
         .bind("y", y)
         .uint("rows", x.rows())
         .uint("tokens", x.last())
-        .dispatch_items(x.rows(), if variant == "forward_rows" { 8 } else { 1 });
+        .dispatch_rows(x.rows());
 }

@@ -25,7 +25,7 @@ pub fn select_rows(rec: &mut Recorder, select: Tensor, dout: Tensor) {
         .uint("heads", heads)
         .uint("tokens", tokens)
         .uint("channels", channels)
-        .dispatch_items(tokens * channels, 64);
+        .dispatch_items(tokens * channels);
 }
 
 fn refused(select: Tensor, dout: Tensor) -> Error {

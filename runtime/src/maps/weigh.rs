@@ -16,6 +16,6 @@ pub fn weigh(rec: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
     }
     let quads = quads(y.len());
     let step = rec.step(&WEIGH, "forward").bind("a", a).bind("b", b).bind("y", y);
-    step.uint("quads", quads).dispatch_items(quads, 64);
+    step.uint("quads", quads).dispatch_items(quads);
     y
 }

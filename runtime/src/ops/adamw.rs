@@ -55,6 +55,6 @@ impl AdamW {
             .float("beta2", self.betas[1])
             .float("eps", self.eps)
             .float("decay", decay)
-            .dispatch_items(quads(len), 64);
+            .dispatch_items(quads(len));
     }
 }

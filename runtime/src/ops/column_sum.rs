@@ -41,7 +41,7 @@ pub(crate) fn column_sum_at(
         .float("scale", scale)
         .uint("offset", offset)
         .flag("accumulate", accumulate)
-        .dispatch([cols.div_ceil(64), blocks, batch]);
+        .dispatch_grid(cols, [blocks, batch]);
     rec.step(&COLUMN_SUM, "combine")
         .bind("parts", parts)
         .bind("y", y)
@@ -53,5 +53,5 @@ pub(crate) fn column_sum_at(
         .float("scale", scale)
         .uint("offset", offset)
         .flag("accumulate", accumulate)
-        .dispatch_items(batch * cols, 64);
+        .dispatch_items(batch * cols);
 }

@@ -31,7 +31,7 @@ impl Op for CrossEntropy {
         let loss = rec.scratch("loss", [1]);
         let statistics = rec.scratch("statistics", [2]);
         let step = rec.step(&CROSS_ENTROPY, "forward").bind("x", x[0]).bind("targets", x[1]).bind("per_row", per_row);
-        self.sizes(step, x[0], false).dispatch_items(x[0].rows(), 64);
+        self.sizes(step, x[0], false).dispatch_items(x[0].rows());
         let step = rec
             .step(&CROSS_ENTROPY, "summarize")
             .bind("per_row", per_row)
@@ -50,7 +50,7 @@ impl Op for CrossEntropy {
                 .bind("per_row", pass.saved[0])
                 .bind("dloss", dloss)
                 .bind("dx", slot.grad);
-            self.sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].rows(), 64);
+            self.sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].rows());
         }
     }
 }

@@ -18,7 +18,7 @@ impl Op for Difference {
         let y = rec.scratch("difference", x[0].shape());
         let quads = quads(y.len());
         let step = rec.step(&DIFFERENCE, "forward").bind("a", x[0]).bind("b", x[1]).bind("y", y);
-        step.uint("quads", quads).flag("accumulate", false).dispatch_items(quads, 64);
+        step.uint("quads", quads).flag("accumulate", false).dispatch_items(quads);
         Forward::one(y)
     }
 
@@ -30,7 +30,7 @@ impl Op for Difference {
         if let Some(slot) = pass.dx[1] {
             let quads = quads(dy.len());
             let step = rec.step(&DIFFERENCE, "backward").bind("dy", dy).bind("dx", slot.grad);
-            step.uint("quads", quads).flag("accumulate", slot.accumulate).dispatch_items(quads, 64);
+            step.uint("quads", quads).flag("accumulate", slot.accumulate).dispatch_items(quads);
         }
     }
 }

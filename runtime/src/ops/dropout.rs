@@ -30,7 +30,7 @@ impl Op for Dropout {
             .uint("stream", self.stream as usize)
             .float("probability", self.probability)
             .flag("accumulate", false)
-            .dispatch_items(y.len(), 64);
+            .dispatch_items(y.len());
         Forward::one(y)
     }
 
@@ -44,7 +44,7 @@ impl Op for Dropout {
                 .uint("stream", self.stream as usize)
                 .float("probability", self.probability)
                 .flag("accumulate", slot.accumulate)
-                .dispatch_items(dy.len(), 64);
+                .dispatch_items(dy.len());
         }
     }
 }

@@ -29,7 +29,7 @@ impl Sizes {
             .uint("dim", self.dim)
             .flag("class_token", self.class_token)
             .flag("accumulate", accumulate)
-            .dispatch_items(items, 64);
+            .dispatch_items(items);
     }
 }
 

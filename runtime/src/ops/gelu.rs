@@ -21,7 +21,7 @@ impl Op for Gelu {
             .bind("y", y)
             .uint("quads", quads(y.len()))
             .flag("accumulate", false)
-            .dispatch_items(quads(y.len()), 64);
+            .dispatch_items(quads(y.len()));
         Forward::one(y)
     }
 
@@ -33,7 +33,7 @@ impl Op for Gelu {
                 .bind("dx", slot.grad)
                 .uint("quads", quads(dy.len()))
                 .flag("accumulate", slot.accumulate)
-                .dispatch_items(quads(dy.len()), 64);
+                .dispatch_items(quads(dy.len()));
         }
     }
 }

@@ -26,7 +26,7 @@ pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> 
             .uint("partials", total)
             .float("max_norm", max_norm)
             .float("not_finite", f32::NAN)
-            .dispatch_items(counts[index], 1);
+            .dispatch_groups(counts[index]);
         offset += counts[index];
     }
     rec.step(&GRAD_NORM, "finish")

@@ -42,7 +42,7 @@ impl LayerNorm {
             .uint("block", BLOCK)
             .float("eps", self.eps)
             .flag("accumulate", false)
-            .dispatch_items(x.rows(), rows_per_group(variant));
+            .dispatch_rows(x.rows());
         Forward { y: vec![y], saved: vec![statistics] }
     }
 
@@ -61,17 +61,13 @@ impl LayerNorm {
             .uint("block", BLOCK)
             .float("eps", self.eps)
             .flag("accumulate", false)
-            .dispatch([x.last().div_ceil(64), blocks, 1]);
+            .dispatch_grid(x.last(), [blocks, 1]);
         for (part, slot) in parts.into_iter().zip(&pass.dx[1..]) {
             if let Some(Slot { grad, accumulate }) = *slot {
                 column_sum(rec, part, [1, blocks, x.last()], grad, 1.0, accumulate);
             }
         }
     }
-}
-
-fn rows_per_group(variant: Variant) -> usize {
-    if variant.ends_with("_rows") { 8 } else { 1 }
 }
 
 impl Op for LayerNorm {
@@ -100,7 +96,7 @@ impl Op for LayerNorm {
                 .uint("block", BLOCK)
                 .float("eps", self.eps)
                 .flag("accumulate", slot.accumulate)
-                .dispatch_items(x.rows(), rows_per_group(variant));
+                .dispatch_rows(x.rows());
         }
         if pass.dx[1].is_some() || pass.dx[2].is_some() {
             self.backward_params(rec, pass, dy);

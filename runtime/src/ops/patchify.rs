@@ -31,7 +31,7 @@ impl Patchify {
             .uint("width", image[3])
             .uint("side", self.patch)
             .flag("accumulate", add)
-            .dispatch_items(len, 64);
+            .dispatch_items(len);
     }
 }
 

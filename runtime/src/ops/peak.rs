@@ -24,5 +24,5 @@ fn record(rec: &mut Recorder, entry: &'static str, x: Tensor, y: Tensor, rounds:
         .bind("y", y)
         .uint("quads", quads(y.len()))
         .uint("rounds", rounds)
-        .dispatch_items(quads(y.len()), 64);
+        .dispatch_items(quads(y.len()));
 }

@@ -21,7 +21,7 @@ impl TokenPooling {
             .uint("first", self.first)
             .uint("count", self.count)
             .flag("accumulate", accumulate)
-            .dispatch_items(items, 64);
+            .dispatch_items(items);
     }
 }
 

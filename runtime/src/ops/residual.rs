@@ -16,7 +16,7 @@ pub(crate) fn pass_on(rec: &mut Recorder, dy: Tensor, slot: Slot) {
         .bind("dx", slot.grad)
         .uint("quads", quads(dy.len()))
         .flag("accumulate", slot.accumulate)
-        .dispatch_items(quads(dy.len()), 64);
+        .dispatch_items(quads(dy.len()));
 }
 
 impl Op for Residual {
@@ -32,7 +32,7 @@ impl Op for Residual {
             .bind("y", y)
             .uint("quads", quads(y.len()))
             .flag("accumulate", false)
-            .dispatch_items(quads(y.len()), 64);
+            .dispatch_items(quads(y.len()));
         Forward::one(y)
     }
 
