@@ -1,4 +1,4 @@
-//! One mechanism on the weights of another: its rows, how far they are from exact softmax, and how they vary.
+//! One mechanism on the weights of another: its rows, and how far they are from exact softmax.
 
 use lara_models::train::TrainConfig;
 use lara_runtime::attention::{AttentionConfig, MechanismKind, ProposalGen};
@@ -28,8 +28,6 @@ pub struct Distances {
 pub struct Comparison {
     /// As it is evaluated.
     pub settled: Inspector,
-    /// With the noise of training and fresh projections, for deviations.
-    pub noisy: Inspector,
     plan: Plan,
     maps: Tensor,
     reference: Tensor,
@@ -47,7 +45,6 @@ impl Comparison {
         let config = with_attention(&subject.config, attention);
         config.validate()?;
         let settled = Inspector::new(gpu, tune, subject, &config, false).await?;
-        let noisy = Inspector::new(gpu, tune, subject, &config, true).await?;
         let sizes = settled.sizes();
         let mut rec = Recorder::new(tune.clone());
         let shape = [sizes.slots, sizes.heads + 1, sizes.tokens()];
@@ -56,7 +53,7 @@ impl Comparison {
         rec.pin(distance);
         let plan = Plan::compile(gpu, rec, &Parameters::new(gpu)).await?;
         let ring = Ring::new(gpu, 2, distance.len());
-        Ok(Comparison { settled, noisy, plan, maps, reference, distance, ring, distances: Vec::new() })
+        Ok(Comparison { settled, plan, maps, reference, distance, ring, distances: Vec::new() })
     }
 
     /// Works out the rows and compares them with those of `reference`, which has looked at the same queries before.

@@ -1,6 +1,7 @@
 //! Rules of the house that no compiler checks. Each test lists every breach at once.
 
 mod files;
+mod imports;
 mod shaders;
 mod translate;
 mod tree;

@@ -12,7 +12,7 @@ use lara_models::train::{Checkpoint, Control, Event, TrainConfig, Trainer};
 use lara_runtime::attention::MechanismKind;
 use lara_runtime::{Role, Tune};
 use lara_tests::adapter;
-use lara_viewer::panes;
+use lara_viewer::panes::training::TrainingPane;
 use lara_viewer::training::{Curve, Pace, State, Training};
 use pollster::block_on;
 
@@ -216,8 +216,9 @@ fn frames_drive_a_run_that_was_begun_here() {
 
 /// The pane in a window of `size`, polled as the program does.
 fn pane<'a>(training: &'a mut Training, size: [f32; 2], theme: Theme) -> Harness<'a> {
+    let mut pane = TrainingPane::default();
     Harness::builder().with_size(size).with_theme(theme).with_max_steps(20).wgpu().build_ui(move |ui| {
-        egui::CentralPanel::default().show(ui, |ui| panes::training::show(ui, training));
+        egui::CentralPanel::default().show(ui, |ui| pane.show(training, ui));
     })
 }
 
@@ -262,10 +263,11 @@ fn the_buttons_of_the_pane_reach_the_run() {
     until(&mut training, "a step", |t| t.history().steps() > 3);
     let training = Arc::new(Mutex::new(training));
     let shown = training.clone();
+    let mut pane = TrainingPane::default();
     let mut harness = Harness::builder().with_size([900.0, 600.0]).wgpu().build_ui(move |ui| {
         let mut training = shown.lock().unwrap();
         training.poll();
-        egui::CentralPanel::default().show(ui, |ui| panes::training::show(ui, &mut training));
+        egui::CentralPanel::default().show(ui, |ui| pane.show(&mut training, ui));
     });
     let click = |harness: &mut Harness<'_>, label: &str| {
         harness.get_by_label(label).click();

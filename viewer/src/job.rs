@@ -56,3 +56,53 @@ impl<T: Send + 'static> Job<T> {
         }
     }
 }
+
+/// Something that takes its time.
+pub(crate) enum Stage<T> {
+    Empty,
+    Coming(Job<T>),
+    Ready(T),
+}
+
+impl<T> Default for Stage<T> {
+    fn default() -> Self {
+        Stage::Empty
+    }
+}
+
+impl<T: Send + 'static> Stage<T> {
+    /// Takes what has arrived; an error empties the stage.
+    pub(crate) fn settle(&mut self) -> Result<bool> {
+        let Stage::Coming(job) = self else { return Ok(false) };
+        match job.poll() {
+            None => Ok(false),
+            Some(Ok(value)) => {
+                *self = Stage::Ready(value);
+                Ok(true)
+            }
+            Some(Err(error)) => {
+                *self = Stage::Empty;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn ready(&mut self) -> Option<&mut T> {
+        if let Stage::Ready(value) = self { Some(value) } else { None }
+    }
+
+    /// Takes the value out, if it is there.
+    pub(crate) fn take_ready(&mut self) -> Option<T> {
+        match std::mem::replace(self, Stage::Empty) {
+            Stage::Ready(value) => Some(value),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn is_coming(&self) -> bool {
+        matches!(self, Stage::Coming(_))
+    }
+}

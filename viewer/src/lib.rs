@@ -4,8 +4,15 @@
 //! for labels. What is worked out without a window, rows of attention above all, is in the crate `lara_explain`.
 
 pub mod app;
+mod context;
+mod device;
+#[cfg(target_arch = "wasm32")]
+mod download;
 pub mod error;
+mod incoming;
 pub mod job;
+mod keys;
+mod looking;
 pub mod messages;
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
@@ -17,17 +24,8 @@ pub mod training;
 pub mod web;
 
 pub use app::{App, Launch, Status};
+pub use device::wgpu_setup;
 pub use error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{View, view, view_training};
 pub use wgpu::TextureFormat;
-
-/// The runtime's device as a window's own: what is drawn needs no copy.
-pub fn wgpu_setup(gpu: &lara_runtime::Gpu) -> eframe::egui_wgpu::WgpuSetup {
-    eframe::egui_wgpu::WgpuSetup::Existing(eframe::egui_wgpu::WgpuSetupExisting {
-        instance: gpu.instance().clone(),
-        adapter: gpu.adapter().clone(),
-        device: gpu.device().clone(),
-        queue: gpu.queue().clone(),
-    })
-}

@@ -12,6 +12,7 @@ use lara_models::train::{Control, Summary, Trainer};
 use lara_runtime::{Gpu, GpuOptions, Tune};
 
 use crate::app::{App, Launch};
+use crate::device::wgpu_setup;
 use crate::error::{Error, Result};
 use crate::pictures::Gallery;
 use crate::settings::{Page, Settings};
@@ -182,7 +183,7 @@ fn options(gpu: &Gpu) -> eframe::NativeOptions {
             .with_inner_size([1180.0, 780.0])
             .with_min_inner_size([900.0, 600.0])
             .with_drag_and_drop(true),
-        wgpu_options: WgpuConfiguration { wgpu_setup: crate::wgpu_setup(gpu), ..Default::default() },
+        wgpu_options: WgpuConfiguration { wgpu_setup: wgpu_setup(gpu), ..Default::default() },
         ..Default::default()
     }
 }

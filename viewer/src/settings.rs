@@ -70,6 +70,9 @@ impl Default for Settings {
     }
 }
 
+/// Pins at most: the slots but one.
+pub(crate) const MOST_PINS: usize = lara_explain::SLOTS - 1;
+
 /// Whose attention is shown: the query under the pointer, else the one that was chosen, and those that are pinned.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Focus {

@@ -2,7 +2,7 @@
 //! a test that drives one) can see of it: the object `window.lara_status`, with the fields of [`crate::Status`].
 
 #[cfg(target_arch = "wasm32")]
-pub use page::{download, start};
+pub use page::start;
 
 use crate::settings::Page;
 
@@ -51,12 +51,13 @@ mod page {
     use lara_runtime::attention::MechanismKind;
     use lara_runtime::{Gpu, GpuOptions};
     use wasm_bindgen::prelude::*;
-    use web_sys::js_sys::{Array, Function, JSON, Reflect, Uint8Array};
+    use web_sys::js_sys::{Function, JSON, Reflect};
 
     use super::Options;
+    use crate::app::{App, Launch, Status};
+    use crate::device::wgpu_setup;
     use crate::pictures::Gallery;
     use crate::settings::Settings;
-    use crate::{App, Launch, Status};
 
     /// Where settings lie in the browser's storage.
     const SETTINGS: &str = "lara-settings";
@@ -83,7 +84,7 @@ mod page {
         let subject = Subject::bundled().map_err(|error| sentence(&error))?;
         let gallery = Gallery::digits(DIGITS).map_err(|error| sentence(&error))?;
         let launch = Launch { subject, gallery, training: None, notes, tune: None };
-        let wgpu_options = WgpuConfiguration { wgpu_setup: crate::wgpu_setup(&gpu), ..Default::default() };
+        let wgpu_options = WgpuConfiguration { wgpu_setup: wgpu_setup(&gpu), ..Default::default() };
         let create = move |context: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, _> {
             let format = context.wgpu_render_state.as_ref().ok_or("the page has no wgpu renderer")?.target_format;
             let stored = context.storage.and_then(|storage| eframe::get_value::<Settings>(storage, SETTINGS));
@@ -151,26 +152,6 @@ mod page {
             // A window is extensible: setting a property of it does not fail.
             let _ = Reflect::set(&window, &"lara_status".into(), &object);
         }
-    }
-
-    /// Hands a file to the browser, which saves it among its downloads or asks where.
-    ///
-    /// # Errors
-    /// A sentence with the browser's words, if it refuses.
-    pub fn download(name: &str, bytes: &[u8]) -> Result<(), String> {
-        let offer = || -> Result<(), JsValue> {
-            let document = web_sys::window().and_then(|w| w.document()).ok_or("there is no page to download from")?;
-            // Of one piece: the array is copied into the blob at once.
-            let parts = Array::of1(&Uint8Array::from(bytes));
-            let blob = web_sys::Blob::new_with_u8_array_sequence(&parts)?;
-            let url = web_sys::Url::create_object_url_with_blob(&blob)?;
-            let link = document.create_element("a")?.dyn_into::<web_sys::HtmlAnchorElement>()?;
-            link.set_href(&url);
-            link.set_download(name);
-            link.click();
-            web_sys::Url::revoke_object_url(&url)
-        };
-        offer().map_err(|error| format!("the browser did not take {name}: {error:?}"))
     }
 
     /// Calls the page's `lara_error(text)`, which index.html defines; another page only has the console.

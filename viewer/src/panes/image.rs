@@ -3,10 +3,10 @@
 use egui::{Color32, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, vec2};
 use lara_explain::{Head, Query, Sizes};
 
-use super::MOST_PINS;
 use super::legend::{self, Ends, number};
-use crate::app::App;
+use crate::context::Context;
 use crate::paint::MapPaint;
+use crate::settings::MOST_PINS;
 
 /// Colours of the outlines of pinned queries, readable on every scale.
 pub(crate) const PIN_COLORS: [Color32; MOST_PINS] = [
@@ -20,30 +20,27 @@ pub(crate) const PIN_COLORS: [Color32; MOST_PINS] = [
 ];
 
 /// Draws the image pane `side` wide and high, with its caption, legend and pins below.
-pub(crate) fn show(app: &mut App, ui: &mut Ui, side: f32) {
+pub(crate) fn show(cx: &mut Context, ui: &mut Ui, side: f32) {
     let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
-    describe(app, &response);
-    if let Some(texture) = app.texture(ui.ctx(), app.picture) {
-        let uv = Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0));
-        ui.painter().image(texture.id(), rect, uv, Color32::WHITE);
-    } else {
+    describe(cx, &response);
+    if !cx.draw_image(ui, cx.picture, rect) {
         let text = "drop an image here";
         let font = egui::FontId::proportional(16.0);
         ui.painter().rect_stroke(rect, 4.0, Stroke::new(1.0, ui.visuals().weak_text_color()), StrokeKind::Inside);
         ui.painter().text(rect.center(), egui::Align2::CENTER_CENTER, text, font, ui.visuals().weak_text_color());
     }
-    let Some(sizes) = app.inspector().map(|inspector| inspector.sizes()) else { return };
-    point(app, ui, &response, rect, sizes);
-    if let Some(shape) = overlay(app, rect, app.settings.layer, app.settings.head, 0, app.settings.opacity) {
+    let Some(sizes) = cx.sizes() else { return };
+    point(cx, ui, &response, rect, sizes);
+    if let Some(shape) = overlay(cx, rect, cx.settings.layer, cx.settings.head, 0, cx.settings.opacity) {
         ui.painter().add(shape);
     }
-    outline(app, ui, rect, sizes);
-    caption(app, ui, sizes, side);
-    pins(app, ui, side);
+    outline(cx, ui, rect, sizes);
+    caption(cx, ui, sizes, side);
+    pins(cx, ui, side);
 }
 
-fn describe(app: &App, response: &Response) {
-    let shown = app.queries.first().zip(app.inspector());
+fn describe(cx: &Context, response: &Response) {
+    let shown = cx.looking.queries.first().zip(cx.inspector());
     let label = match shown {
         Some((query, inspector)) => format!("Attention of {} over the image", query.label(inspector.sizes().grid)),
         None => "Attention over the image".to_owned(),
@@ -69,28 +66,28 @@ pub(crate) fn patch_rect(rect: Rect, [rows, columns]: [usize; 2], patch: usize) 
 }
 
 /// Hover shows, a click chooses, a right click (or shift and click) pins.
-pub(crate) fn point(app: &mut App, ui: &Ui, response: &Response, rect: Rect, sizes: Sizes) {
+pub(crate) fn point(cx: &mut Context, ui: &Ui, response: &Response, rect: Rect, sizes: Sizes) {
     let hovered = response.hover_pos().and_then(|at| patch_at(rect, sizes.grid, at));
-    app.focus.hovered = hovered.map(Query::Patch);
+    cx.focus.hovered = hovered.map(Query::Patch);
     let Some(patch) = response.interact_pointer_pos().and_then(|at| patch_at(rect, sizes.grid, at)) else {
-        return tooltip(app, response, sizes, hovered);
+        return tooltip(cx, response, sizes, hovered);
     };
     let shift = ui.input(|input| input.modifiers.shift);
     if response.secondary_clicked() || (response.clicked() && shift) {
-        if !app.focus.toggle_pin(Query::Patch(patch), MOST_PINS.min(sizes.slots - 1)) {
-            app.messages.problem("no room for another pin; release one first");
+        if !cx.focus.toggle_pin(Query::Patch(patch), MOST_PINS.min(sizes.slots - 1)) {
+            cx.messages.problem("no room for another pin; release one first");
         }
     } else if response.clicked() {
         let chosen = Some(Query::Patch(patch));
-        app.focus.chosen = if app.focus.chosen == chosen { None } else { chosen };
+        cx.focus.chosen = if cx.focus.chosen == chosen { None } else { chosen };
     }
-    tooltip(app, response, sizes, hovered);
+    tooltip(cx, response, sizes, hovered);
 }
 
-fn tooltip(app: &App, response: &Response, sizes: Sizes, hovered: Option<usize>) {
+fn tooltip(cx: &Context, response: &Response, sizes: Sizes, hovered: Option<usize>) {
     let Some(patch) = hovered else { return };
     let (row, column) = (patch / sizes.grid[1], patch % sizes.grid[1]);
-    let weight = app.row(0).and_then(|values| values.get(sizes.prefix + patch)).copied();
+    let weight = cx.row(0).and_then(|values| values.get(sizes.prefix + patch)).copied();
     let text = match weight {
         Some(weight) => format!(
             "patch ({row}, {column}): its weight on itself {}, {:.1} times the uniform one",
@@ -104,14 +101,14 @@ fn tooltip(app: &App, response: &Response, sizes: Sizes, hovered: Option<usize>)
 
 /// The map of a row over `rect`.
 pub(crate) fn overlay(
-    app: &App,
+    cx: &Context,
     rect: Rect,
     layer: usize,
     head: Head,
     slot: usize,
     opacity: f32,
 ) -> Option<egui::Shape> {
-    let inspector = app.inspector()?;
+    let inspector = cx.inspector()?;
     if slot >= inspector.queries().len() {
         return None;
     }
@@ -120,25 +117,25 @@ pub(crate) fn overlay(
         minus: None,
         scale: inspector.scale(layer, head, slot)?,
         grid: inspector.sizes().grid,
-        colormap: app.settings.colormap,
+        colormap: cx.settings.colormap,
         opacity,
-        log_scale: app.settings.log_scale,
+        log_scale: cx.settings.log_scale,
     };
-    Some(app.painter.shape(rect, map))
+    Some(cx.painter.shape(rect, map))
 }
 
-fn outline(app: &App, ui: &Ui, rect: Rect, sizes: Sizes) {
-    for (query, color) in app.focus.pinned.iter().zip(PIN_COLORS) {
+fn outline(cx: &Context, ui: &Ui, rect: Rect, sizes: Sizes) {
+    for (query, color) in cx.focus.pinned.iter().zip(PIN_COLORS) {
         if let Query::Patch(patch) = *query {
             mark(ui, patch_rect(rect, sizes.grid, patch), color);
         }
     }
-    mark_query(app, ui, rect, sizes);
+    mark_query(cx, ui, rect, sizes);
 }
 
 /// Frames the patch whose attention is in front.
-pub(crate) fn mark_query(app: &App, ui: &Ui, rect: Rect, sizes: Sizes) {
-    if let Query::Patch(patch) = app.focus.current(sizes.prefix > 0) {
+pub(crate) fn mark_query(cx: &Context, ui: &Ui, rect: Rect, sizes: Sizes) {
+    if let Query::Patch(patch) = cx.focus.current(sizes.prefix > 0) {
         mark(ui, patch_rect(rect, sizes.grid, patch), Color32::WHITE);
     }
 }
@@ -149,36 +146,36 @@ fn mark(ui: &Ui, patch: Rect, color: Color32) {
     ui.painter().rect_stroke(patch, 0.0, Stroke::new(1.5, color), StrokeKind::Inside);
 }
 
-fn caption(app: &App, ui: &mut Ui, sizes: Sizes, side: f32) {
-    let query = app.focus.current(sizes.prefix > 0).label(sizes.grid);
-    let head = match app.settings.head {
+fn caption(cx: &Context, ui: &mut Ui, sizes: Sizes, side: f32) {
+    let query = cx.focus.current(sizes.prefix > 0).label(sizes.grid);
+    let head = match cx.settings.head {
         Head::Mean => "mean of all heads".to_owned(),
         Head::One(head) => format!("head {head}"),
     };
-    ui.add(egui::Label::new(format!("{query} · layer {} · {head}", app.settings.layer)).truncate());
-    let largest = app.row(0).map(|row| row[sizes.prefix..].iter().copied().fold(0.0, f32::max));
+    ui.add(egui::Label::new(format!("{query} · layer {} · {head}", cx.settings.layer)).truncate());
+    let largest = cx.row(0).map(|row| row[sizes.prefix..].iter().copied().fold(0.0, f32::max));
     let high = largest.unwrap_or(0.0);
-    let ends = if app.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
-    legend::show(ui, app.settings.colormap, ends, side);
-    if let Some(row) = app.row(0).filter(|_| sizes.prefix > 0) {
+    let ends = if cx.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
+    legend::show(ui, cx.settings.colormap, ends, side);
+    if let Some(row) = cx.row(0).filter(|_| sizes.prefix > 0) {
         ui.weak(format!("on the class token: {}", number(row[0])));
     }
 }
 
 /// The pinned queries' maps, small.
-fn pins(app: &mut App, ui: &mut Ui, side: f32) {
-    if app.focus.pinned.is_empty() {
+fn pins(cx: &mut Context, ui: &mut Ui, side: f32) {
+    if cx.focus.pinned.is_empty() {
         return;
     }
     let mut released = None;
     ui.horizontal_wrapped(|ui| {
         let size = (side / 4.0 - 8.0).clamp(48.0, 120.0);
-        for (at, (&query, color)) in app.focus.pinned.iter().zip(PIN_COLORS).enumerate() {
+        for (at, (&query, color)) in cx.focus.pinned.iter().zip(PIN_COLORS).enumerate() {
             let (rect, response) = ui.allocate_exact_size(Vec2::splat(size), Sense::click());
-            let shape = overlay(app, rect.shrink(2.0), app.settings.layer, app.settings.head, at + 1, 1.0);
+            let shape = overlay(cx, rect.shrink(2.0), cx.settings.layer, cx.settings.head, at + 1, 1.0);
             ui.painter().extend(shape);
             ui.painter().rect_stroke(rect, 0.0, Stroke::new(2.0, color), StrokeKind::Inside);
-            let grid = app.inspector().map_or([1, 1], |inspector| inspector.sizes().grid);
+            let grid = cx.inspector().map_or([1, 1], |inspector| inspector.sizes().grid);
             let label = format!("Release {}", query.label(grid));
             response.widget_info(|| WidgetInfo::labeled(Role::Button, true, &label));
             if response.on_hover_text(label).clicked() {
@@ -187,7 +184,7 @@ fn pins(app: &mut App, ui: &mut Ui, side: f32) {
         }
     });
     if let Some(query) = released {
-        app.focus.toggle_pin(query, MOST_PINS);
+        cx.focus.toggle_pin(query, MOST_PINS);
     }
 }
 

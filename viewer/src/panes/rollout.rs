@@ -1,17 +1,19 @@
 //! Attention through all layers: rollout, and attention weighted with the gradient of a class.
 
-use egui::{Color32, ComboBox, Pos2, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
-use lara_explain::{Factor, Inspector, MOST_TOKENS, MapSource, Matrices, Query, Relevance, ScaleEnd, Sizes, Subject};
-use lara_models::top;
+use egui::{ComboBox, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
+use lara_explain::{
+    Factor, Head, Inspector, MOST_TOKENS, MapSource, Matrices, Query, Relevance, ScaleEnd, Sizes, Subject,
+};
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
 
 use super::image::{mark_query, point};
 use super::legend::{self, Ends, number};
-use crate::app::{App, Stage};
+use crate::context::Context;
 use crate::error::Result;
-use crate::job::Job;
+use crate::job::{Job, Stage};
 use crate::paint::MapPaint;
+use crate::settings::Settings;
 
 const FUSIONS: [(&str, Fusion); 3] = [("mean", Fusion::Mean), ("max", Fusion::Max), ("min", Fusion::Min)];
 
@@ -111,7 +113,7 @@ impl Engine {
     }
 }
 
-/// The page's state.
+/// The page.
 pub(crate) struct RolloutPane {
     view: View,
     fusion: Fusion,
@@ -121,9 +123,9 @@ pub(crate) struct RolloutPane {
     engine: Stage<Option<Engine>>,
     /// What the engine was compiled for.
     compiled: Option<Need>,
-    run_for: Option<usize>,
+    /// The image that it ran on, by its count, and the class asked about.
+    run_for: Option<(u64, usize)>,
     looked: Option<(Vec<Query>, f32)>,
-    image_is_stale: bool,
     largest: f32,
 }
 
@@ -138,7 +140,6 @@ impl Default for RolloutPane {
             compiled: None,
             run_for: None,
             looked: None,
-            image_is_stale: true,
             largest: 0.0,
         }
     }
@@ -151,11 +152,6 @@ impl RolloutPane {
         *self = RolloutPane { view, fusion, discard, ..RolloutPane::default() };
     }
 
-    /// Another image, or other weights.
-    pub(crate) fn image_changed(&mut self) {
-        self.image_is_stale = true;
-    }
-
     /// Something is still being compiled or worked out.
     pub(crate) fn is_busy(&self) -> bool {
         match &self.engine {
@@ -164,6 +160,33 @@ impl RolloutPane {
             Stage::Ready(None) => false,
             Stage::Ready(Some(engine)) => engine.is_waiting() || self.run_for.is_none(),
         }
+    }
+
+    /// Draws the page.
+    pub(crate) fn show(&mut self, cx: &mut Context, ui: &mut Ui) {
+        let Some(sizes) = cx.sizes() else {
+            return compiling(ui);
+        };
+        let need = self.need(sizes.tokens());
+        let updated = self.update(cx, need);
+        cx.messages.keep(updated);
+        self.controls(cx, ui, need);
+        ui.separator();
+        // What was clicked counts at once.
+        let need = self.need(sizes.tokens());
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            if self.engine.is_coming() {
+                compiling(ui);
+            }
+            if let (View::Rollout(_), true) = (self.view, sizes.tokens() > MOST_TOKENS) {
+                ui.weak(limits(sizes.tokens()));
+            }
+            match need {
+                Need::Matrices(..) | Need::Linear => self.large(cx, ui, sizes),
+                Need::Relevance => self.layers(cx, ui, sizes),
+                Need::Nothing => (),
+            }
+        });
     }
 
     /// What the chosen view needs of a model with so many tokens.
@@ -179,37 +202,137 @@ impl RolloutPane {
     fn engine(&self) -> Option<&Engine> {
         if let Stage::Ready(engine) = &self.engine { engine.as_ref() } else { None }
     }
-}
 
-/// Draws the page.
-pub(crate) fn show(app: &mut App, ui: &mut Ui) {
-    if let Err(error) = update(app) {
-        app.messages.problem(error);
+    fn update(&mut self, cx: &mut Context, need: Need) -> Result<()> {
+        if self.compiled != Some(need) {
+            let (gpu, tune, subject) = (cx.gpu.clone(), cx.tune.clone(), cx.subject.clone());
+            let work = move || async move { Engine::new(&gpu, &tune, &subject, need).await };
+            self.engine = match need {
+                Need::Nothing => Stage::Ready(None),
+                _ => Stage::Coming(Job::spawn(cx.repaint.clone(), work)),
+            };
+            (self.compiled, self.run_for, self.looked) = (Some(need), None, None);
+        }
+        self.engine.settle()?;
+        let class = self.class.or(cx.best().map(|best| best.0)).unwrap_or(0);
+        let wanted = Some((cx.looking.images, class));
+        let is_stale = self.run_for != wanted;
+        let input = if is_stale && self.engine().is_some() { cx.input() } else { None };
+        let Some(Some(engine)) = self.engine.ready() else { return Ok(()) };
+        if let Some(input) = &input {
+            engine.run(input, class)?;
+            (self.run_for, self.looked) = (wanted, None);
+        }
+        let looked = Some((cx.queries(engine.sizes()), self.discard));
+        if self.run_for.is_some() && self.looked != looked {
+            if let Some((queries, discard)) = &looked {
+                engine.look(queries, *discard)?;
+            }
+            self.looked = looked;
+        }
+        if let Some(largest) = engine.largest()? {
+            self.largest = largest;
+        }
+        if engine.is_waiting() {
+            (cx.repaint)();
+        }
+        Ok(())
     }
-    controls(app, ui);
-    ui.separator();
-    egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-        if app.rollout.engine.is_coming() {
-            ui.horizontal(|ui| {
-                ui.spinner();
-                ui.label("compiling …");
+
+    fn controls(&mut self, cx: &Context, ui: &mut Ui, need: Need) {
+        ui.horizontal_wrapped(|ui| {
+            ui.selectable_value(&mut self.view, View::Rollout(Factor::Attention), "Rollout").on_hover_text(
+                "Attention multiplied through the layers, with the residual connection (Abnar and Zuidema 2020)",
+            );
+            ui.selectable_value(&mut self.view, View::Rollout(Factor::Gradient), "Gradient-weighted rollout")
+                .on_hover_text("Each layer's attention times its gradient for a class, then rolled out");
+            ui.selectable_value(&mut self.view, View::Relevance, "Gradient-weighted, by layer")
+                .on_hover_text("Attention times its gradient, summed over all queries: linear time, no matrix");
+        });
+        ui.horizontal_wrapped(|ui| {
+            if let Need::Matrices(..) = need {
+                let chosen = FUSIONS.iter().find(|(_, fusion)| *fusion == self.fusion).map_or("", |(name, _)| name);
+                ComboBox::from_label("of heads").width(70.0).selected_text(chosen).show_ui(ui, |ui| {
+                    for (name, fusion) in FUSIONS {
+                        ui.selectable_value(&mut self.fusion, fusion, name);
+                    }
+                });
+                ui.add(Slider::new(&mut self.discard, 0.0..=0.99).text("discard"))
+                    .on_hover_text("Share of each layer's lowest entries that are set to 0");
+            }
+            if matches!(need, Need::Relevance | Need::Matrices(Factor::Gradient, _)) {
+                let shown = self.class.map_or_else(|| "most probable".to_owned(), |class| cx.class_name(class));
+                ComboBox::from_label("class").width(110.0).selected_text(shown).show_ui(ui, |ui| {
+                    ui.selectable_value(&mut self.class, None, "most probable");
+                    for class in 0..cx.subject.classes.len() {
+                        ui.selectable_value(&mut self.class, Some(class), cx.class_name(class));
+                    }
+                });
+            }
+        });
+    }
+
+    /// The rollout of the query in front, over the image.
+    fn large(&self, cx: &mut Context, ui: &mut Ui, sizes: Sizes) {
+        let side = ui.available_width().min(ui.available_height() - 64.0).clamp(160.0, 640.0);
+        let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
+        response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, "Rollout over the image"));
+        cx.draw_image(ui, cx.picture, rect);
+        point(cx, ui, &response, rect, sizes);
+        let source = self.looked.as_ref().and_then(|_| self.engine()?.rollout());
+        ui.painter().extend(source.map(|source| overlay(cx, rect, sizes, source)));
+        let query = cx.focus.current(sizes.prefix > 0);
+        mark_query(cx, ui, rect, sizes);
+        ui.label(format!("what flows into the {} through {} layers", query.label(sizes.grid), sizes.layers));
+        let high = self.largest;
+        let ends = if cx.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
+        legend::show(ui, cx.settings.colormap, ends, side);
+    }
+
+    /// Gradient-weighted attention of every layer, each with its own scale.
+    fn layers(&self, cx: &mut Context, ui: &mut Ui, sizes: Sizes) {
+        ui.label(
+            "where each layer's attention speaks for the class, all queries together (each layer on its own scale)",
+        );
+        let columns = sizes.layers.min(3);
+        let side = (ui.available_width() / columns as f32 - 12.0).clamp(110.0, 300.0);
+        let row = match cx.settings.head {
+            Head::Mean => sizes.heads,
+            Head::One(head) => head,
+        };
+        let all: Vec<usize> = (0..sizes.layers).collect();
+        for chunk in all.chunks(columns) {
+            ui.horizontal_top(|ui| {
+                for &layer in chunk {
+                    ui.vertical(|ui| self.layer(cx, ui, sizes, (layer, row), side));
+                }
             });
         }
-        let tokens = tokens(app);
-        if let (View::Rollout(_), true) = (app.rollout.view, tokens > MOST_TOKENS) {
-            ui.weak(limits(tokens));
+        if let Some((_, class)) = self.run_for {
+            let probability = cx.looking.probabilities.as_ref().and_then(|p| p.get(class)).copied().unwrap_or(0.0);
+            ui.weak(format!("class {}, probability {}", cx.class_name(class), number(probability as f32)));
         }
-        match app.rollout.need(tokens) {
-            Need::Matrices(..) | Need::Linear => large(app, ui),
-            Need::Relevance => layers(app, ui),
-            Need::Nothing => (),
-        }
-    });
+    }
+
+    fn layer(&self, cx: &mut Context, ui: &mut Ui, sizes: Sizes, (layer, row): (usize, usize), side: f32) {
+        let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::hover());
+        let name = format!("layer {layer}");
+        response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, &name));
+        cx.draw_image(ui, cx.picture, rect);
+        let source = match self.engine() {
+            Some(Engine::Relevance(relevance)) if self.run_for.is_some() => relevance.source(layer, row),
+            _ => None,
+        };
+        ui.painter().extend(source.map(|source| overlay(cx, rect, sizes, source)));
+        ui.small(name);
+    }
 }
 
-/// Tokens of the model that is open.
-fn tokens(app: &App) -> usize {
-    Sizes::of(&app.subject.config).tokens()
+fn compiling(ui: &mut Ui) {
+    ui.horizontal(|ui| {
+        ui.spinner();
+        ui.label("compiling …");
+    });
 }
 
 /// What is told where there are too many tokens for matrices.
@@ -221,159 +344,7 @@ fn limits(tokens: usize) -> String {
     )
 }
 
-fn update(app: &mut App) -> Result<()> {
-    let need = app.rollout.need(tokens(app));
-    if app.rollout.compiled != Some(need) {
-        let (gpu, tune, subject) = (app.gpu.clone(), app.tune.clone(), app.subject.clone());
-        let work = move || async move { Engine::new(&gpu, &tune, &subject, need).await };
-        let pane = &mut app.rollout;
-        pane.engine = match need {
-            Need::Nothing => Stage::Ready(None),
-            _ => Stage::Coming(Job::spawn(app.repaint.clone(), work)),
-        };
-        (pane.compiled, pane.run_for, pane.looked) = (Some(need), None, None);
-    }
-    app.rollout.engine.settle()?;
-    let likely = app.probabilities.as_deref().and_then(|p| top(p, 1).first().map(|best| best.0));
-    let class = app.rollout.class.or(likely).unwrap_or(0);
-    let has_class = app.subject.config.model.layer(0).prefix > 0;
-    let is_stale = app.rollout.image_is_stale || app.rollout.run_for != Some(class);
-    let input = if is_stale && app.rollout.engine().is_some() { app.input() } else { None };
-    let pane = &mut app.rollout;
-    let Some(Some(engine)) = pane.engine.ready() else { return Ok(()) };
-    if let Some(input) = &input {
-        engine.run(input, class)?;
-        (pane.image_is_stale, pane.run_for, pane.looked) = (false, Some(class), None);
-    }
-    let queries = app.focus.queries(has_class, engine.sizes().slots);
-    let looked = Some((queries, pane.discard));
-    if pane.run_for.is_some() && pane.looked != looked {
-        if let Some((queries, discard)) = &looked {
-            engine.look(queries, *discard)?;
-        }
-        pane.looked = looked;
-    }
-    if let Some(largest) = engine.largest()? {
-        pane.largest = largest;
-    }
-    if engine.is_waiting() {
-        (app.repaint)();
-    }
-    Ok(())
-}
-
-fn controls(app: &mut App, ui: &mut Ui) {
-    let classes = app.subject.classes.clone();
-    let need = app.rollout.need(tokens(app));
-    let pane = &mut app.rollout;
-    ui.horizontal_wrapped(|ui| {
-        ui.selectable_value(&mut pane.view, View::Rollout(Factor::Attention), "Rollout").on_hover_text(
-            "Attention multiplied through the layers, with the residual connection (Abnar and Zuidema 2020)",
-        );
-        ui.selectable_value(&mut pane.view, View::Rollout(Factor::Gradient), "Gradient-weighted rollout")
-            .on_hover_text("Each layer's attention times its gradient for a class, then rolled out");
-        ui.selectable_value(&mut pane.view, View::Relevance, "Gradient-weighted, by layer")
-            .on_hover_text("Attention times its gradient, summed over all queries: linear time, no matrix");
-    });
-    ui.horizontal_wrapped(|ui| {
-        if let Need::Matrices(..) = need {
-            let chosen = FUSIONS.iter().find(|(_, fusion)| *fusion == pane.fusion).map_or("", |(name, _)| name);
-            ComboBox::from_label("of heads").width(70.0).selected_text(chosen).show_ui(ui, |ui| {
-                for (name, fusion) in FUSIONS {
-                    ui.selectable_value(&mut pane.fusion, fusion, name);
-                }
-            });
-            ui.add(Slider::new(&mut pane.discard, 0.0..=0.99).text("discard"))
-                .on_hover_text("Share of each layer's lowest entries that are set to 0");
-        }
-        if matches!(need, Need::Relevance | Need::Matrices(Factor::Gradient, _)) {
-            let name = |class: usize| classes.get(class).cloned().unwrap_or_else(|| class.to_string());
-            let shown = pane.class.map_or_else(|| "most probable".to_owned(), name);
-            ComboBox::from_label("class").width(110.0).selected_text(shown).show_ui(ui, |ui| {
-                ui.selectable_value(&mut pane.class, None, "most probable");
-                for class in 0..classes.len() {
-                    ui.selectable_value(&mut pane.class, Some(class), name(class));
-                }
-            });
-        }
-    });
-}
-
-/// The rollout of the query in front, over the image.
-fn large(app: &mut App, ui: &mut Ui) {
-    let side = ui.available_width().min(ui.available_height() - 64.0).clamp(160.0, 640.0);
-    let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
-    response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, "Rollout over the image"));
-    picture(app, ui, rect);
-    let Some(sizes) = app.inspector().map(|inspector| inspector.sizes()) else { return };
-    point(app, ui, &response, rect, sizes);
-    let source = app.rollout.looked.as_ref().and_then(|_| app.rollout.engine()?.rollout());
-    ui.painter().extend(source.map(|(values, scale)| overlay(app, rect, values, scale, app.settings.opacity)));
-    let query = app.focus.current(sizes.prefix > 0);
-    mark_query(app, ui, rect, sizes);
-    ui.label(format!("what flows into the {} through {} layers", query.label(sizes.grid), sizes.layers));
-    let high = app.rollout.largest;
-    let ends = if app.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
-    legend::show(ui, app.settings.colormap, ends, side);
-}
-
-/// Gradient-weighted attention of every layer, each with its own scale.
-fn layers(app: &mut App, ui: &mut Ui) {
-    let Some(sizes) = app.inspector().map(|inspector| inspector.sizes()) else { return };
-    ui.label("where each layer's attention speaks for the class, all queries together (each layer on its own scale)");
-    let columns = sizes.layers.min(3);
-    let side = (ui.available_width() / columns as f32 - 12.0).clamp(110.0, 300.0);
-    let row = match app.settings.head {
-        lara_explain::Head::Mean => sizes.heads,
-        lara_explain::Head::One(head) => head,
-    };
-    let all: Vec<usize> = (0..sizes.layers).collect();
-    for chunk in all.chunks(columns) {
-        ui.horizontal_top(|ui| {
-            for &layer in chunk {
-                ui.vertical(|ui| {
-                    let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::hover());
-                    let name = format!("layer {layer}");
-                    response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, &name));
-                    picture(app, ui, rect);
-                    let source = match app.rollout.engine() {
-                        Some(Engine::Relevance(relevance)) if app.rollout.run_for.is_some() => {
-                            relevance.source(layer, row)
-                        }
-                        _ => None,
-                    };
-                    let shape = source.map(|(values, scale)| overlay(app, rect, values, scale, app.settings.opacity));
-                    ui.painter().extend(shape);
-                    ui.small(name);
-                });
-            }
-        });
-    }
-    if let Some(class) = app.rollout.run_for {
-        let name = app.subject.classes.get(class).cloned().unwrap_or_else(|| class.to_string());
-        let p = app.probabilities.as_ref().and_then(|p| p.get(class)).copied().unwrap_or(0.0);
-        ui.weak(format!("class {name}, probability {}", number(p as f32)));
-    }
-}
-
-fn picture(app: &mut App, ui: &Ui, rect: Rect) {
-    if let Some(texture) = app.texture(ui.ctx(), app.picture) {
-        let uv = Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0));
-        ui.painter().image(texture.id(), rect, uv, Color32::WHITE);
-    }
-}
-
-fn overlay(app: &App, rect: Rect, values: MapSource, scale: ScaleEnd, opacity: f32) -> egui::Shape {
-    let grid = app.inspector().map_or([1, 1], |inspector| inspector.sizes().grid);
-    let settings = &app.settings;
-    let map = MapPaint {
-        values,
-        minus: None,
-        scale,
-        grid,
-        colormap: settings.colormap,
-        opacity,
-        log_scale: settings.log_scale,
-    };
-    app.painter.shape(rect, map)
+fn overlay(cx: &Context, rect: Rect, sizes: Sizes, (values, scale): (MapSource, ScaleEnd)) -> egui::Shape {
+    let Settings { colormap, opacity, log_scale, .. } = cx.settings;
+    cx.painter.shape(rect, MapPaint { values, minus: None, scale, grid: sizes.grid, colormap, opacity, log_scale })
 }

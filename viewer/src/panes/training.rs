@@ -6,16 +6,33 @@ use lara_runtime::attention::MechanismKind;
 
 use crate::training::{Curve, State, Training};
 
-/// Draws the pane into the whole of `ui`. Polling the run is the caller's part: [`Training::poll`], once a frame.
-pub fn show(ui: &mut Ui, training: &mut Training) {
-    controls(ui, training);
-    status(ui, training);
-    progress(ui, training);
-    numbers(ui, training);
-    ui.add_space(2.0);
-    // Where the window is too low for three plots it scrolls, rather than making them unreadable.
-    let height = ui.available_height();
-    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| curves(ui, training, height));
+/// The pane and what it is set to.
+#[derive(Debug)]
+pub struct TrainingPane {
+    /// The mechanism that the next run gets.
+    choice: MechanismKind,
+    /// Whether the loss is drawn over a logarithmic axis.
+    log_loss: bool,
+}
+
+impl Default for TrainingPane {
+    fn default() -> Self {
+        TrainingPane { choice: MechanismKind::Lara, log_loss: false }
+    }
+}
+
+impl TrainingPane {
+    /// Draws the pane into the whole of `ui`. Polling the run is the caller's part: [`Training::poll`], once a frame.
+    pub fn show(&mut self, training: &mut Training, ui: &mut Ui) {
+        controls(ui, training, &mut self.choice);
+        status(ui, training);
+        progress(ui, training);
+        numbers(ui, training);
+        ui.add_space(2.0);
+        // Where the window is too low for three plots it scrolls, rather than making them unreadable.
+        let height = ui.available_height();
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| curves(ui, training, &mut self.log_loss, height));
+    }
 }
 
 /// A button of a width that its label does not change.
@@ -24,7 +41,7 @@ fn button(ui: &mut Ui, enabled: bool, label: &str, does: &str, else_why: &str) -
     ui.add_enabled(enabled, button).on_hover_text(does).on_disabled_hover_text(else_why).clicked()
 }
 
-fn controls(ui: &mut Ui, training: &mut Training) {
+fn controls(ui: &mut Ui, training: &mut Training, choice: &mut MechanismKind) {
     let state = training.state();
     let control = training.control().clone();
     let no_run = "There is no run in progress";
@@ -32,7 +49,7 @@ fn controls(ui: &mut Ui, training: &mut Training) {
     let obeys = state.is_active() && state != State::Stopping;
     let mut ordered = false;
     ui.horizontal_wrapped(|ui| {
-        start(ui, training, &state);
+        start(ui, training, choice, &state);
         ui.separator();
         if control.is_paused() && obeys {
             if button(ui, true, "Go on", "Let the run go on", no_run) {
@@ -66,11 +83,10 @@ fn controls(ui: &mut Ui, training: &mut Training) {
     }
 }
 
-fn start(ui: &mut Ui, training: &mut Training, state: &State) {
+fn start(ui: &mut Ui, training: &mut Training, choice: &mut MechanismKind, state: &State) {
     let idle = !state.is_active();
     let busy = "A run is in progress; stop it first";
     ui.add_enabled_ui(idle, |ui| {
-        let choice = &mut training.choice;
         let list = ComboBox::new("mechanism of the next run", "").width(96.0).selected_text(name(*choice));
         let list = list.show_ui(ui, |ui| {
             for kind in MechanismKind::ALL {
@@ -81,7 +97,7 @@ fn start(ui: &mut Ui, training: &mut Training, state: &State) {
     });
     let does = "Train a small model on the embedded digits, here between the frames";
     if button(ui, idle, "Start", does, busy)
-        && let Err(error) = training.start_digits(training.choice)
+        && let Err(error) = training.start_digits(*choice)
     {
         training.fail(error.to_string());
     }
@@ -219,8 +235,8 @@ struct Chart<'a> {
 /// No loss is drawn below, where the logarithm would leave the plot.
 const LEAST_LOSS: f64 = 1e-9;
 
-fn charts<'a>(training: &'a Training, palette: &Palette) -> [Chart<'a>; 3] {
-    let (history, log) = (training.history(), training.log_loss);
+fn charts<'a>(training: &'a Training, palette: &Palette, log: bool) -> [Chart<'a>; 3] {
+    let history = training.history();
     let batches =
         |curve| Series { name: "batch", curve, color: palette.train.gamma_multiply(0.55), width: 1.0, marked: false };
     let smooth = |curve| Series { name: "smoothed", curve, color: palette.train, width: 1.8, marked: false };
@@ -277,12 +293,12 @@ fn nice(least: f64) -> f64 {
 /// The height of the labels under the last plot.
 const X_LABELS: f32 = 20.0;
 
-fn curves(ui: &mut Ui, training: &mut Training, available: f32) {
+fn curves(ui: &mut Ui, training: &Training, log_loss: &mut bool, available: f32) {
     let palette = Palette::of(ui);
     let titles = 3.0 * (ui.spacing().interact_size.y + 2.0 * ui.spacing().item_spacing.y);
     let height = ((available - titles - X_LABELS) / 3.0).max(45.0);
-    let mut log_loss = training.log_loss;
-    for (at, chart) in charts(training, &palette).into_iter().enumerate() {
+    let is_log = *log_loss;
+    for (at, chart) in charts(training, &palette, is_log).into_iter().enumerate() {
         ui.horizontal(|ui| {
             ui.strong(chart.title);
             for series in chart.series.iter().filter(|_| chart.series.len() > 1) {
@@ -290,13 +306,12 @@ fn curves(ui: &mut Ui, training: &mut Training, available: f32) {
             }
             if at == 0 {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    ui.checkbox(&mut log_loss, "log scale").on_hover_text("Draw the loss over a logarithmic axis");
+                    ui.checkbox(log_loss, "log scale").on_hover_text("Draw the loss over a logarithmic axis");
                 });
             }
         });
-        draw(ui, &chart, height, at == 2, log_loss);
+        draw(ui, &chart, height, at == 2, is_log);
     }
-    training.log_loss = log_loss;
 }
 
 fn draw(ui: &mut Ui, chart: &Chart<'_>, height: f32, is_last: bool, log: bool) {

@@ -101,10 +101,6 @@ pub struct Training {
     repaint: Repaint,
     source: Source,
     said: Said,
-    /// The mechanism that a run begun here gets.
-    pub(crate) choice: MechanismKind,
-    /// Whether the loss is drawn over a logarithmic axis.
-    pub(crate) log_loss: bool,
 }
 
 /// What the run said, and the handle on it.
@@ -185,8 +181,6 @@ impl Training {
             repaint,
             source: Source::None,
             said: Said::new(State::Idle, Control::new()),
-            choice: MechanismKind::Lara,
-            log_loss: false,
         }
     }
 
