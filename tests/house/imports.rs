@@ -8,8 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{assert_none, files_below, name, root, with_extension};
 
-/// Circles that stay, each with its reason.
-const ALLOWED: [(&[&str], &str); 0] = [];
+/// Circles that are still there, each with what it waits for. One that is gone is taken off the list.
+const KNOWN: &[(&[&str], &str)] = &[
+    (
+        &["plan", "pool", "profile", "recorder", "tune"],
+        "a measured choice runs the candidates, and a recorder asks for the choice",
+    ),
+    (&["ops/residual", "tape"], "a gradient that is passed on is added by an operation"),
+    (&["folder ops", "tape"], "the same"),
+    (&["train/checkpoint", "train/checkpoints"], "to be mended"),
+    (&["train/config", "train/layers"], "to be mended"),
+    (&["train/metrics", "train/tensorboard"], "to be mended"),
+    (&["folder data", "folder train", "predictor", "vit"], "to be mended"),
+    (&["attend/input", "attend/layer"], "to be mended"),
+    (&["experiment/approximation", "experiment/measure", "experiment/source"], "to be mended"),
+];
 
 /// One crate: its files, keyed by module path (`panes::compare`; empty for the root).
 struct Crate {
@@ -51,7 +64,7 @@ impl Crate {
     }
 
     /// The files that each file uses, itself and what lies below it left out.
-    fn arrows(&self) -> BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> {
+    fn arrows(&self) -> Arrows<'_> {
         let mut arrows = BTreeMap::new();
         for (module, (_, text)) in &self.files {
             let used = uses(text).into_iter().map(|(_, path)| path).chain(paths(text));
@@ -65,27 +78,47 @@ impl Crate {
         arrows
     }
 
-    /// Files that reach themselves, in groups.
+    /// Files that use each other in a circle, and the same of the rooms: what lies directly in the crate, a folder as one.
     fn circles(&self) -> Vec<Vec<String>> {
         let arrows = self.arrows();
-        let reach = |from: &Vec<String>| {
-            let (mut seen, mut waiting) = (BTreeSet::new(), vec![from.clone()]);
-            while let Some(at) = waiting.pop() {
-                waiting.extend(
-                    arrows[&at].iter().filter(|next| seen.insert((**next).clone())).map(|next| (*next).clone()),
-                );
-            }
-            seen
+        let file = |module: &Vec<String>| self.files[module].0.clone();
+        // A module's own file is part of its folder.
+        let folders: BTreeSet<&String> = self.files.keys().filter(|module| module.len() > 1).map(|m| &m[0]).collect();
+        let room = |module: &Vec<String>| match module.first().filter(|first| folders.contains(first)) {
+            Some(first) => format!("folder {first}"),
+            None => file(module),
         };
-        let reached: BTreeMap<&Vec<String>, BTreeSet<Vec<String>>> =
-            self.files.keys().map(|module| (module, reach(module))).collect();
-        let mut circles = BTreeSet::new();
-        for (module, reaches) in reached.iter().filter(|(module, reaches)| reaches.contains(**module)) {
-            let others = self.files.keys().filter(|other| reaches.contains(*other) && reached[other].contains(*module));
-            circles.insert(others.map(|module| self.files[module].0.clone()).collect::<Vec<_>>());
-        }
-        circles.into_iter().collect()
+        let mut found = circles_of(&arrows, file);
+        let rooms = circles_of(&arrows, room);
+        found.extend(rooms.into_iter().filter(|circle| circle.iter().any(|name| name.starts_with("folder "))));
+        found
     }
+}
+
+type Arrows<'a> = BTreeMap<&'a Vec<String>, BTreeSet<&'a Vec<String>>>;
+
+/// Names that reach themselves, in groups; modules of the same name are one.
+fn circles_of(arrows: &Arrows<'_>, name: impl Fn(&Vec<String>) -> String) -> Vec<Vec<String>> {
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, targets) in arrows {
+        let own = name(module);
+        let targets: Vec<String> = targets.iter().map(|target| name(target)).filter(|target| *target != own).collect();
+        named.entry(own).or_default().extend(targets);
+    }
+    let reach = |from: &String| {
+        let (mut seen, mut waiting) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(at) = waiting.pop() {
+            waiting.extend(named[&at].iter().filter(|next| seen.insert((*next).clone())).cloned());
+        }
+        seen
+    };
+    let reached: BTreeMap<&String, BTreeSet<String>> = named.keys().map(|name| (name, reach(name))).collect();
+    let mut circles = BTreeSet::new();
+    for (name, reaches) in reached.iter().filter(|(name, reaches)| reaches.contains(**name)) {
+        let others = named.keys().filter(|other| reaches.contains(*other) && reached[other].contains(*name));
+        circles.insert(others.cloned().collect::<Vec<_>>());
+    }
+    circles.into_iter().collect()
 }
 
 /// The text without comments and without its tests.
@@ -181,7 +214,7 @@ fn no_import_runs_up() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap_or_default();
     let members =
         manifest.split_once("members = [").and_then(|(_, rest)| rest.split_once(']')).map_or("", |(list, _)| list);
-    let mut breaches = Vec::new();
+    let (mut breaches, mut gone): (Vec<String>, Vec<usize>) = (Vec::new(), (0..KNOWN.len()).collect());
     for member in members.split('"').skip(1).step_by(2) {
         let folder = format!("{member}/src");
         if !root().join(&folder).is_dir() {
@@ -190,12 +223,17 @@ fn no_import_runs_up() {
         let sources = Crate::read(&folder);
         assert!(sources.files.len() > 3, "{folder} holds {} files: is it read?", sources.files.len());
         for circle in sources.circles() {
-            let is_allowed = |(files, _): &(&[&str], &str)| circle.iter().all(|file| files.contains(&file.as_str()));
-            if !ALLOWED.iter().any(is_allowed) {
-                breaches.push(circle.join(", "));
+            let short: Vec<&str> = circle
+                .iter()
+                .map(|file| file.trim_start_matches(&folder).trim_start_matches('/').trim_end_matches(".rs"))
+                .collect();
+            match KNOWN.iter().position(|(files, _)| *files == short) {
+                Some(at) => gone.retain(|known| *known != at),
+                None => breaches.push(format!("{folder}: {}", short.join(", "))),
             }
         }
     }
+    breaches.extend(gone.into_iter().map(|at| format!("{} is gone: take it off KNOWN", KNOWN[at].0.join(", "))));
     assert_none("files of a crate form layers, but these use each other in a circle", &breaches);
 }
 
@@ -223,5 +261,5 @@ fn a_circle_is_found_through_braces_re_exports_and_paths() {
     let face = ("m", "mod part;\nuse part::Part;\npub struct Face;\n");
     assert_eq!(files(&[("", ""), face, parts]).circles(), Vec::<Vec<String>>::new());
     let around = files(&[("", ""), ("m", "use crate::n::N;\n"), parts, ("n", "use crate::m::part::Part;\n")]);
-    assert_eq!(around.circles(), [["m", "m::part", "n"]]);
+    assert_eq!(around.circles(), [vec!["m", "m::part", "n"], vec!["folder m", "n"]]);
 }
