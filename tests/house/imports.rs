@@ -17,9 +17,9 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["ops/residual", "tape"], "a gradient that is passed on is added by an operation"),
     (&["folder ops", "tape"], "the same"),
     (&["train/checkpoint", "train/checkpoints"], "to be mended"),
-    (&["train/config", "train/layers"], "to be mended"),
+    (&["data/config", "data/registry"], "to be mended"),
     (&["train/metrics", "train/tensorboard"], "to be mended"),
-    (&["folder data", "folder train", "predictor", "vit"], "to be mended"),
+    (&["folder config", "folder train", "predictor"], "to be mended"),
     (&["attend/input", "attend/layer"], "to be mended"),
     (&["experiment/approximation", "experiment/measure", "experiment/source"], "to be mended"),
 ];
