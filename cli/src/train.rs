@@ -105,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 fn train(gpu: &Gpu, tune: &Tune, trainer: Trainer, in_window: bool) -> Outcome<Summary> {
     let interrupt = Interrupt::listen()?;
-    let (total, done) = trainer.steps();
+    let (total, done) = (trainer.total(), trainer.position());
     let bar = progress_bar(total);
     bar.set_position(done);
     bar.reset_eta();

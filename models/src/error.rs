@@ -53,7 +53,20 @@ pub enum Error {
     #[error("{0}")]
     Runtime(String),
 
-    /// Anything else that failed while it should not have (a loss that is not finite, a worker that panicked).
+    /// Numbers ran away: a loss or a weight that is not finite.
+    #[error("{0}")]
+    NotFinite(String),
+
+    /// A run ended before its time, with what is left of it.
+    #[error("{source}; {left}")]
+    Stopped {
+        /// Why.
+        source: Box<Error>,
+        /// What was saved and how to go on.
+        left: String,
+    },
+
+    /// Anything else that failed while it should not have (a worker that panicked).
     #[error("{0}")]
     Failed(String),
 }
@@ -71,7 +84,8 @@ impl Error {
                     | io::ErrorKind::NotADirectory
                     | io::ErrorKind::IsADirectory
             ),
-            Self::Save { .. } | Self::Runtime(_) | Self::Failed(_) => false,
+            Self::Stopped { source, .. } => source.is_bad_input(),
+            Self::Save { .. } | Self::Runtime(_) | Self::NotFinite(_) | Self::Failed(_) => false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lara_models::data::{Augment, Dataset, Digits, Split};
 use lara_models::random::{Draws, Purpose};
-use lara_models::train::{Control, LiveTrainer, Progress, Session, TrainConfig};
+use lara_models::train::{Control, Progress, Session, TrainConfig, Trainer};
 use lara_models::{Predictor, data};
 use lara_runtime::Role;
 use lara_tests::adapter;
@@ -12,12 +12,12 @@ use pollster::block_on;
 
 use crate::trainer::{configure, done, start, tensors, tune};
 
-fn live(config: &TrainConfig) -> LiveTrainer {
-    block_on(LiveTrainer::new(adapter(), &tune(), config)).unwrap_or_else(|e| panic!("{e}"))
+fn live(config: &TrainConfig) -> Trainer {
+    block_on(Trainer::without_files(adapter(), &tune(), config)).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Ticks until the results of everything started are in.
-fn settle(trainer: &mut LiveTrainer, control: &Control) -> Vec<Progress> {
+fn settle(trainer: &mut Trainer, control: &Control) -> Vec<Progress> {
     let (mut results, begin) = (Vec::new(), Instant::now());
     while trainer.under_way() > 0 {
         results.extend(trainer.tick(control, 0).unwrap());
@@ -45,7 +45,8 @@ fn ticks_take_the_steps_of_the_trainer_bit_for_bit() {
         assert!(before / 11 == trainer.position() / 11 || trainer.position().is_multiple_of(11));
         if trainer.is_evaluation_due() {
             let mut heard = 0;
-            evaluations.push((trainer.epochs(), block_on(trainer.evaluate(|done| heard = done)).unwrap()));
+            evaluations
+                .push((trainer.epochs(), block_on(trainer.evaluate(&control, |done| heard = done)).unwrap().unwrap()));
             assert_eq!(heard, trainer.held_out());
             assert!(!trainer.is_evaluation_due());
         }

@@ -188,7 +188,7 @@ fn complete(gpu: &Gpu, tune: &Tune, config: &TrainConfig, title: &str, stop: &Co
             None => Trainer::new(gpu, tune, config).await,
         }
     })?;
-    let (total, done) = trainer.steps();
+    let (total, done) = (trainer.total(), trainer.position());
     let bar = ProgressBar::new(total);
     let template = "{msg} {bar:30} {pos}/{len} eta {eta}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));

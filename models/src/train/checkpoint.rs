@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lara_runtime::{Gpu, Parameters, Role};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_dir::{self, Checksum};
@@ -41,6 +42,9 @@ pub struct State {
     pub step: u64,
     /// The next batch.
     pub position: Position,
+    /// Whether the evaluation that belongs after this step was not made: the run was stopped in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evaluation_due: bool,
     /// The run's seed.
     pub seed: u64,
     /// Best value of the metric so far, if there was an evaluation.
@@ -256,8 +260,29 @@ impl Checkpoint {
         Ok(OptimizerState { exp_avg, exp_avg_sq, ema })
     }
 
+    /// Uploads weights, moments and average.
+    pub(super) fn restore(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
+        let wanted = super::names_and_shapes(parameters);
+        let OptimizerState { exp_avg, exp_avg_sq, ema } = self.optimizer(&wanted)?;
+        if self.is_of_format_1_with_ema() {
+            tracing::info!("from here on evaluations and {BEST} are of the averaged weights; before, they were not");
+        }
+        let roles = [
+            (Role::Weight, Some(self.weights(&wanted)?)),
+            (Role::FirstMoment, Some(exp_avg)),
+            (Role::SecondMoment, Some(exp_avg_sq)),
+            (Role::Ema, ema),
+        ];
+        for (role, values) in roles {
+            for (index, values) in values.iter().flatten().enumerate() {
+                parameters.write(gpu, role, index, values);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it is from when the average was kept and not evaluated.
-    pub(super) fn is_of_format_1_with_ema(&self) -> bool {
+    fn is_of_format_1_with_ema(&self) -> bool {
         self.has(EMA)
     }
 

@@ -185,6 +185,7 @@ mod tests {
         let state = State {
             step,
             position: Position::default(),
+            evaluation_due: false,
             seed: 1,
             best_metric: Some(step as f64),
             best_step: Some(step),

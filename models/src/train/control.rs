@@ -97,16 +97,11 @@ impl Control {
         self.lock().next_order()
     }
 
-    /// Takes the next order and sleeps until there is one. In a browser nothing may sleep, see [`Control::next_order`].
+    /// Sleeps until there is an order to take. In a browser nothing may sleep.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn wait(&self) -> Order {
-        let mut wishes = self.lock();
-        loop {
-            if let Some(order) = wishes.next_order() {
-                return order;
-            }
-            wishes = self.shared.changed.wait(wishes).unwrap_or_else(PoisonError::into_inner);
-        }
+    pub fn wait(&self) {
+        let is_held = |wishes: &mut Wishes| wishes.is_held();
+        drop(self.shared.changed.wait_while(self.lock(), is_held).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn change(&self, change: impl FnOnce(&mut Wishes)) {
@@ -121,6 +116,10 @@ impl Control {
 }
 
 impl Wishes {
+    fn is_held(&self) -> bool {
+        self.paused && self.steps == 0 && !self.save && !self.stop
+    }
+
     fn next_order(&mut self) -> Option<Order> {
         if self.stop {
             return Some(Order::Stop);

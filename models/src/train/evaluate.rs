@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::data::{Augment, Dataset, Loader, LoaderOptions, Position};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::predictor::{Predictor, softmax};
 
 /// How good a model is on a data set.
@@ -34,6 +34,25 @@ pub async fn evaluate(
     workers: usize,
     mut progress: impl FnMut(usize),
 ) -> Result<Evaluation> {
+    let go_on = |done| {
+        progress(done);
+        true
+    };
+    let evaluation = evaluate_while(predictor, dataset, augment, workers, go_on).await?;
+    evaluation.ok_or_else(|| Error::Failed("an evaluation ended early".into()))
+}
+
+/// [`evaluate`], given up with `None` when `go_on`, which hears after every batch how many images are done, says no.
+///
+/// # Errors
+/// See [`evaluate`].
+pub async fn evaluate_while(
+    predictor: &Predictor,
+    dataset: &Arc<dyn Dataset>,
+    augment: &Augment,
+    workers: usize,
+    mut go_on: impl FnMut(usize) -> bool,
+) -> Result<Option<Evaluation>> {
     let options = LoaderOptions::eval(predictor.batch(), workers, augment.clone());
     let loader = Loader::new(dataset.clone(), options, Position::default())?;
     let classes = dataset.classes().len();
@@ -54,14 +73,16 @@ pub async fn evaluate(
             confusion[label][predicted] += 1;
             images += 1;
         }
-        progress(images);
+        if !go_on(images) && images < dataset.len() {
+            return Ok(None);
+        }
     }
     let share = |count: usize| count as f64 / images.max(1) as f64;
-    Ok(Evaluation {
+    Ok(Some(Evaluation {
         accuracy: share(right),
         top5: share(in_top5),
         loss: loss / images.max(1) as f64,
         images,
         confusion,
-    })
+    }))
 }

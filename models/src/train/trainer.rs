@@ -1,406 +1,421 @@
-//! The training loop: batches in, steps on the device, metrics and checkpoints out; it resumes bit-exactly.
+//! The training loop: batches in, steps on the device, results out. Its owner drives it tick by tick and never waits (a
+//! browser, a window that draws between two steps), or lets it [`Trainer::run`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lara_runtime::{Gpu, Parameters, Role, Tune};
+use lara_runtime::{Gpu, Tune};
 
-use super::checkpoint::{OptimizerState, STATE_FILE};
-use super::stepper::{Progress, Stepper};
-use super::{
-    Checkpoint, Checkpoints, Control, Evaluation, MetricsLog, Order, RunLock, Session, Snapshot, State, StepResult,
-    TrainConfig, checkpoints,
-};
-use crate::data::Position;
+use super::checkpoint::Checkpoint;
+use super::clock::Clock;
+use super::evaluate::{Evaluation, evaluate_while};
+use super::run_files::RunFiles;
+use super::{Control, Order, Session, StepResult, TrainConfig};
+use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
-use crate::weights::TensorView;
+use crate::predictor::Predictor;
 
-/// What happens during a run, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A step's result arrived.
-    Step(Progress),
-    /// Images evaluated so far.
-    Evaluating {
-        /// Done.
-        done: usize,
-        /// Of how many.
-        total: usize,
-    },
-    /// An evaluation is complete.
-    Evaluated {
-        /// Optimizer steps taken.
-        step: u64,
-        /// Epochs complete.
-        epoch: u64,
-        /// The result.
-        evaluation: &'a Evaluation,
-    },
-    /// A checkpoint was written.
-    Saved(&'a Path),
+/// A step's result and where the run stood with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// The result.
+    pub result: StepResult,
+    /// Its learning rate.
+    pub lr: f64,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Epochs complete, with the fraction of the current one.
+    pub epoch: f64,
+    /// Images a second since the run started or resumed, without its first step and without pauses.
+    pub images_per_second: f64,
 }
 
-/// How a run ended.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Summary {
-    /// Optimizer steps taken in all.
-    pub steps: u64,
-    /// Whether the run was interrupted and can be resumed.
-    pub interrupted: bool,
-    /// The last evaluation.
-    pub evaluation: Option<Evaluation>,
-    /// Best accuracy on the held-out images, and its step.
-    pub best: Option<(f64, u64)>,
-    /// Newest checkpoint.
-    pub checkpoint: Option<PathBuf>,
-    /// Seconds of training, evaluation and saving, since the start or the resume, without pauses.
-    pub seconds: f64,
-    /// Seconds from the call to the end of the first step: recording, tuning, compiling, running.
-    pub first_step_seconds: f64,
-    /// Number of trainable parameters.
-    pub parameters: usize,
-}
-
-/// A run in progress.
+/// A run: session, evaluator, data and the place in them; and its files, if it keeps any.
+///
+/// Whoever drives it, the steps are the same and have the same bits.
 pub struct Trainer {
-    stepper: Stepper,
-    checkpoints: Checkpoints,
-    metrics: MetricsLog,
-    state: State,
-    newest: Option<PathBuf>,
-    evaluation: Option<Evaluation>,
-    _lock: RunLock,
+    session: Session,
+    config: TrainConfig,
+    evaluator: Predictor,
+    loader: Loader,
+    held_out: Arc<dyn Dataset>,
+    classes: Vec<String>,
+    pub(super) files: Option<RunFiles>,
+    /// The newest evaluation.
+    pub(super) evaluation: Option<Evaluation>,
+    pub(super) clock: Clock,
+    pub(super) first_step_seconds: f64,
+    /// Optimizer steps started.
+    step: u64,
+    /// Where the batches after them begin.
+    position: Position,
+    /// Optimizer steps whose results arrived.
+    arrived: u64,
+    /// The step after which the held-out images were evaluated last.
+    evaluated: u64,
+    /// The step after which what an epoch's end asks for was done last.
+    closed: u64,
+    first_step: u64,
+    total_steps: u64,
+    steps_per_epoch: u64,
+    is_save_due: bool,
+    /// The end was asked for.
+    ended: bool,
 }
 
 impl Trainer {
-    /// Prepares a new run.
+    /// Prepares a new run, with checkpoints and metrics in `output.dir`.
     ///
     /// # Errors
-    /// Bad configuration or data, an adapter that is too small, files that cannot be written.
+    /// Bad configuration or data, an adapter that is too small, files that cannot be written, a folder that holds a run.
     pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
-        Self::prepare(gpu, tune, config, None, None).await
+        RunFiles::refuse_used(&config.output.dir)?;
+        let mut trainer = Self::prepare(gpu, tune, config, None).await?;
+        trainer.files = Some(RunFiles::create(config, &trainer.classes, tune)?);
+        trainer.warn_of_initial_weights();
+        Ok(trainer)
     }
 
-    /// Goes on from a checkpoint (or the newest one of a run's folder), bit for bit as if it had not stopped.
+    /// Prepares a new run that writes no files. Batches are made between the steps, without loader threads.
+    ///
+    /// # Errors
+    /// Bad configuration or data, or an adapter that is too small.
+    pub async fn without_files(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
+        let mut config = config.clone();
+        config.data.workers = 0;
+        Self::prepare(gpu, tune, &config, None).await
+    }
+
+    /// Goes on from a checkpoint (or the newest one of a run's folder that is whole), bit for bit as if it had not
+    /// stopped. Nothing in the folder is removed before the next checkpoint is written.
     ///
     /// # Errors
     /// As [`Trainer::new`], and a checkpoint that is damaged or does not fit.
     pub async fn resume(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
-        let folder = if path.join(STATE_FILE).is_file() { folder_of(path)? } else { path.to_path_buf() };
-        // Before anything is read: another process may be about to write it.
-        let lock = checkpoints::lock_and_recover(&folder)?;
-        let checkpoint = Checkpoint::load(path)?;
-        let mut config = checkpoint.config()?;
-        config.output.dir = folder;
+        let (checkpoint, config, lock) = RunFiles::find(path)?;
         tune.adopt(checkpoint.state.kernels.clone());
-        Self::prepare(gpu, tune, &config, Some(checkpoint), lock).await
+        let mut trainer = Self::prepare(gpu, tune, &config, Some(&checkpoint)).await?;
+        trainer.files = Some(RunFiles::resume(&config, checkpoint, lock, tune)?);
+        trainer.warn_of_initial_weights();
+        Ok(trainer)
     }
 
-    async fn prepare(
-        gpu: &Gpu,
-        tune: &Tune,
-        config: &TrainConfig,
-        from: Option<Checkpoint>,
-        lock: Option<RunLock>,
-    ) -> Result<Self> {
-        refuse_used_folder(config, from.is_some())?;
-        let (step, position) = from.as_ref().map_or((0, Position::default()), |c| (c.state.step, c.state.position));
-        let stepper = Stepper::new(gpu, tune, config, step, position).await?;
-        warn_of_initial_weights(config, stepper.total_steps());
-        let dir = &config.output.dir;
-        let lock = match lock {
-            Some(lock) => lock,
-            None => {
-                std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-                let lock = RunLock::take(dir)?;
-                // Another run may have begun there while this one was compiled.
-                refuse_used_folder(config, false)?;
-                lock
-            }
-        };
-        let mut checkpoints = Checkpoints::open(dir, config.output.checkpoint_hist)?;
-        let mut state = State {
+    /// Opens the data and compiles the plans; from a checkpoint also restores what it holds.
+    async fn prepare(gpu: &Gpu, tune: &Tune, config: &TrainConfig, from: Option<&Checkpoint>) -> Result<Self> {
+        config.validate()?;
+        let clock = Clock::start();
+        let (step, position) = from.map_or((0, Position::default()), |from| (from.state.step, from.state.position));
+        let images = config.open_data(Split::Train)?;
+        let held_out = config.open_data(Split::Test)?;
+        let classes = images.classes().to_vec();
+        let (loader, steps_per_epoch) = open_loader(config, images, position)?;
+        let session = Session::new(gpu, tune, config, config.schedule(steps_per_epoch)).await?;
+        let evaluator = session.evaluator(config.train.batch_size.min(held_out.len().max(1))).await?;
+        if let Some(checkpoint) = from {
+            checkpoint.restore(gpu, &session.parameters)?;
+        }
+        let evaluation_due = from.is_some_and(|from| from.state.evaluation_due);
+        let done = if evaluation_due { 0 } else { step };
+        Ok(Trainer {
+            session,
+            evaluator,
+            loader,
+            held_out,
+            classes,
+            files: None,
+            evaluation: None,
+            clock,
+            first_step_seconds: 0.0,
             step,
             position,
-            seed: config.train.seed,
-            best_metric: None,
-            best_step: None,
-            classes: stepper.classes().to_vec(),
-            config: config.to_toml()?,
-            kernels: tune.choices(),
-        };
-        if let Some(checkpoint) = &from {
-            restore(gpu, &stepper.session.parameters, checkpoint)?;
-            state = State { config: state.config, kernels: state.kernels, ..checkpoint.state.clone() };
-            checkpoints.repair_best(&state)?;
-            if checkpoints.go_back_to(checkpoint) > 0 {
-                MetricsLog::keep_copy(dir)?;
-            }
-        }
-        let metrics = MetricsLog::open(dir, from.as_ref().map(|_| step), config.output.tensorboard)?;
-        Ok(Trainer {
-            stepper,
-            checkpoints,
-            metrics,
-            state,
-            newest: from.map(|c| c.path),
-            evaluation: None,
-            _lock: lock,
+            arrived: step,
+            evaluated: done,
+            closed: done,
+            first_step: step,
+            total_steps: config.train.epochs.saturating_mul(steps_per_epoch),
+            steps_per_epoch,
+            is_save_due: false,
+            ended: false,
+            config: config.clone(),
         })
     }
 
-    /// Model, optimizer and plans. A clone of its `parameters` sees the weights change while the run goes on.
-    pub fn session(&self) -> &Session {
-        &self.stepper.session
+    /// Takes what has arrived, then starts up to `most_steps` steps for which the device has room and `control` gives
+    /// the order. Never waits. A tick ends with the epoch, so that an evaluation sees the weights between two epochs;
+    /// [`Trainer::is_evaluation_due`] says whether one is wanted, and going on without it is allowed. No step is started
+    /// while [`Trainer::is_save_due`].
+    ///
+    /// # Errors
+    /// An unreadable image, a loss that is not finite, a lost device, metrics that cannot be written.
+    pub fn tick(&mut self, control: &Control, most_steps: usize) -> Result<Vec<Progress>> {
+        let results = self.session.results()?;
+        let arrived = self.arrive(&results)?;
+        for _ in 0..most_steps {
+            if self.has_ended() || self.is_save_due || !self.session.has_room() {
+                break;
+            }
+            match control.next_order() {
+                None => {
+                    self.clock.hold();
+                    break;
+                }
+                Some(Order::Stop) => self.ended = true,
+                // Without files there is nothing to save to.
+                Some(Order::Save) => self.is_save_due = self.files.is_some(),
+                Some(Order::Step) => {
+                    self.clock.resume();
+                    let batches = self.next_batches()?;
+                    self.session.step(self.step, &batches)?;
+                    self.step += 1;
+                    self.position = self.loader.position();
+                    if self.completed_epoch().is_some() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(arrived)
     }
 
-    /// The configuration of the run.
-    pub fn config(&self) -> &TrainConfig {
-        &self.stepper.config
+    /// The batches of the next step. Waits for loader threads, if there are any, and never for the device.
+    fn next_batches(&mut self) -> Result<Vec<Batch>> {
+        let count = self.config.train.grad_accum_steps.max(1) as u64;
+        // Batches at the end of an epoch that are too few for a step are left out, so that steps never span epochs.
+        let per_epoch = self.loader.batches_per_epoch();
+        while self.loader.position().batch + count > per_epoch {
+            self.loader.next().transpose()?;
+        }
+        (0..count)
+            .map(|_| self.loader.next().unwrap_or_else(|| Err(Error::Failed("the loader ended early".into()))))
+            .collect()
+    }
+
+    /// Results as the run's progress, logged.
+    pub(super) fn arrive(&mut self, results: &[StepResult]) -> Result<Vec<Progress>> {
+        results.iter().map(|result| self.progress(result)).collect()
+    }
+
+    fn progress(&mut self, result: &StepResult) -> Result<Progress> {
+        let lr = self.session.lr(result.step);
+        if !result.loss.is_finite() || !result.grad_norm.is_finite() {
+            return Err(not_finite(result, lr, &self.kept()));
+        }
+        if result.step == self.first_step {
+            self.first_step_seconds = self.clock.seconds();
+        }
+        self.arrived = result.step + 1;
+        let progress = Progress {
+            result: *result,
+            lr,
+            total_steps: self.total_steps,
+            epoch: self.arrived as f64 / self.steps_per_epoch as f64,
+            images_per_second: self.images_per_second(),
+        };
+        if let Some(files) = &mut self.files {
+            files.log_step(&progress, self.config.output.log_interval)?;
+        }
+        Ok(progress)
+    }
+
+    /// Without the first step, which waits for compilers.
+    fn images_per_second(&self) -> f64 {
+        let train = &self.config.train;
+        let steps = self.arrived.saturating_sub(self.first_step + 1) as f64;
+        let images = steps * (train.batch_size * train.grad_accum_steps.max(1)) as f64;
+        images / (self.clock.seconds() - self.first_step_seconds).max(1e-6)
+    }
+
+    /// Whether an epoch ended after which the configuration wants an evaluation that was not made yet.
+    pub fn is_evaluation_due(&self) -> bool {
+        !self.ended && self.evaluated < self.step && self.is_due(self.config.output.eval_interval)
+    }
+
+    /// Whether `control` asked for a checkpoint, which [`Trainer::save`] writes.
+    pub fn is_save_due(&self) -> bool {
+        self.is_save_due
+    }
+
+    /// Evaluates every held-out image with the weights after the last step that was started (their average, where one
+    /// is kept); `progress` hears how many are done. `None` if `control` ended the run meanwhile.
+    ///
+    /// # Errors
+    /// Weights that are not finite, or a lost device.
+    pub async fn evaluate(&mut self, control: &Control, mut progress: impl FnMut(usize)) -> Result<Option<Evaluation>> {
+        let augment = Augment::eval(&self.config.data);
+        let go_on = |done| {
+            progress(done);
+            !control.is_stopped()
+        };
+        let workers = self.config.data.workers;
+        let evaluation = evaluate_while(&self.evaluator, &self.held_out, &augment, workers, go_on).await?;
+        let Some(evaluation) = evaluation else {
+            self.ended = true;
+            return Ok(None);
+        };
+        self.evaluated = self.step;
+        if let Some(files) = &mut self.files {
+            files.log_evaluation(self.step, &evaluation)?;
+        }
+        if !evaluation.loss.is_finite() {
+            // The last step's own loss may still be finite where its update was not.
+            return Err(self.diverged().await);
+        }
+        self.evaluation = Some(evaluation.clone());
+        Ok(Some(evaluation))
+    }
+
+    async fn diverged(&self) -> Error {
+        let (step, kept) = (self.step, self.kept());
+        let began = match self.session.first_not_finite().await {
+            Ok(Some(tensor)) => format!(", nor is {tensor}"),
+            _ => String::new(),
+        };
+        Error::NotFinite(format!(
+            "the loss on held-out images after step {step} is not finite{began}; training stopped and nothing of it was \
+             saved: {kept}. {ADVICE}"
+        ))
+    }
+
+    /// Writes a checkpoint of where the run stands; `None` if it keeps no files.
+    ///
+    /// # Errors
+    /// A full disk (what was saved before is intact), weights that are not finite, a lost device.
+    pub async fn save(&mut self) -> Result<Option<PathBuf>> {
+        self.is_save_due = false;
+        let evaluation_due = self.closed < self.step && self.is_due(self.config.output.eval_interval);
+        let Some(files) = &mut self.files else { return Ok(None) };
+        files.save(&self.session, self.step, self.position, evaluation_due).await.map(Some)
+    }
+
+    /// What is left of a run that failed.
+    pub(super) fn kept(&self) -> String {
+        self.files.as_ref().map_or_else(|| "it keeps no checkpoints".to_owned(), RunFiles::kept)
+    }
+
+    /// The number of the epoch that the step just started completes.
+    pub(super) fn completed_epoch(&self) -> Option<u64> {
+        let complete = self.step > 0 && self.step.is_multiple_of(self.steps_per_epoch);
+        complete.then(|| self.epochs())
+    }
+
+    /// Whether an epoch is complete after which something that happens every `interval` epochs happens; after the last
+    /// everything does.
+    pub(super) fn is_due(&self, interval: u64) -> bool {
+        let last = self.step >= self.total_steps;
+        self.completed_epoch().is_some_and(|epoch| last || epoch.is_multiple_of(interval.max(1)))
+    }
+
+    /// The epoch at whose end the run stands and whose end is not dealt with yet.
+    pub(super) fn epoch_to_close(&self) -> Option<u64> {
+        self.completed_epoch().filter(|_| self.closed < self.step)
+    }
+
+    /// It is dealt with.
+    pub(super) fn close_epoch(&mut self) {
+        self.closed = self.step;
+    }
+
+    /// Whether the step just started is the first since the start or the resume.
+    pub(super) fn is_first(&self) -> bool {
+        self.step == self.first_step + 1
+    }
+
+    /// Optimizer steps started.
+    pub fn position(&self) -> u64 {
+        self.step
+    }
+
+    /// Optimizer steps of the whole run.
+    pub fn total(&self) -> u64 {
+        self.total_steps
+    }
+
+    /// Epochs complete.
+    pub fn epochs(&self) -> u64 {
+        self.step / self.steps_per_epoch
+    }
+
+    /// Whether no step will be started any more: all were, or the end was asked for.
+    pub fn has_ended(&self) -> bool {
+        self.ended || self.step >= self.total_steps
+    }
+
+    /// Steps that were started and whose results did not arrive yet.
+    pub fn under_way(&self) -> u64 {
+        self.step - self.arrived
+    }
+
+    /// The learning rate of step `step` (the first is 0).
+    pub fn lr(&self, step: u64) -> f64 {
+        self.session.lr(step)
     }
 
     /// Names of the classes.
     pub fn classes(&self) -> &[String] {
-        self.stepper.classes()
+        &self.classes
     }
 
-    /// Optimizer steps of the whole run, and those already taken.
-    pub fn steps(&self) -> (u64, u64) {
-        (self.stepper.total_steps(), self.stepper.step())
+    /// Number of held-out images.
+    pub fn held_out(&self) -> usize {
+        self.held_out.len()
     }
 
-    /// Trains to the end, or until `control` stops it: then it saves and returns, and [`Trainer::resume`] goes on. While
-    /// `control` holds it the calling thread sleeps.
-    ///
-    /// # Errors
-    /// An unreadable image, a loss that is not finite (the last checkpoint stays good), a full disk, a lost device.
-    pub async fn run(mut self, control: &Control, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
-        let mut interrupted = false;
-        while !self.stepper.is_done() {
-            match self.next_order(control, on_event)? {
-                Order::Step => self.step(on_event).await?,
-                Order::Save => self.save_settled(on_event).await?,
-                Order::Stop => {
-                    interrupted = true;
-                    break;
-                }
-            }
-        }
-        self.settle(on_event)?;
-        if interrupted {
-            self.save(on_event).await?;
-        }
-        Ok(self.summary(interrupted))
+    /// Model, optimizer and plans. A clone of its `parameters` sees the weights change while the run goes on.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
-    fn next_order(&mut self, control: &Control, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Order> {
-        if let Some(order) = control.next_order() {
-            return Ok(order);
-        }
-        // Whoever pauses wants to see the last step's result.
-        self.settle(on_event)?;
-        self.stepper.clock.hold();
-        let order = control.wait();
-        self.stepper.clock.resume();
-        Ok(order)
+    /// See [`Trainer::session`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
     }
 
-    async fn step(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let batches = self.stepper.next_batches()?;
-        while !self.stepper.session.has_room() {
-            self.stepper.session.wait_oldest();
-            let results = self.stepper.session.results()?;
-            self.report(&results, on_event)?;
-        }
-        self.stepper.start(&batches)?;
-        if self.stepper.is_first() {
-            // Nothing is behind it that would be delayed, and its time is told apart from the others'.
-            self.settle(on_event)?;
-        }
-        let results = self.stepper.session.results()?;
-        self.report(&results, on_event)?;
-        match self.stepper.completed_epoch() {
-            Some(epoch) => self.end_epoch(epoch, on_event).await,
-            None => Ok(()),
-        }
+    /// The configuration of the run.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
     }
 
-    fn summary(self, interrupted: bool) -> Summary {
-        Summary {
-            steps: self.stepper.step(),
-            interrupted,
-            best: self.state.best_metric.zip(self.state.best_step),
-            evaluation: self.evaluation,
-            checkpoint: self.newest,
-            seconds: self.stepper.clock.seconds(),
-            first_step_seconds: self.stepper.first_step_seconds(),
-            parameters: self.stepper.session.parameters.count(),
-        }
-    }
-
-    /// Waits for the steps under way and looks at their losses.
-    fn settle(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let results = self.stepper.session.finish()?;
-        self.report(&results, on_event)
-    }
-
-    fn report(&mut self, results: &[StepResult], on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        for result in results {
-            let progress = self.stepper.progress(result, || kept(self.newest.as_deref()))?;
-            let step = result.step + 1;
-            if step.is_multiple_of(self.config().output.log_interval.max(1)) || step == progress.total_steps {
-                let values = [
-                    ("train/loss", result.loss),
-                    ("train/accuracy", result.accuracy),
-                    ("train/grad_norm", result.grad_norm),
-                    ("train/lr", progress.lr),
-                    ("train/images_per_second", progress.images_per_second),
-                ];
-                self.metrics.log(step, &values)?;
-            }
-            on_event(Event::Step(progress));
-        }
-        Ok(())
-    }
-
-    async fn end_epoch(&mut self, epoch: u64, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let output = &self.config().output;
-        let due = |interval| self.stepper.is_due(epoch, interval);
-        let (evaluates, saves) = (due(output.eval_interval), due(output.checkpoint_interval));
-        if !(evaluates || saves) {
-            return Ok(());
-        }
-        self.settle(on_event)?;
-        let better = evaluates && self.evaluate(epoch, on_event).await?;
-        if saves || better {
-            let path = self.save(on_event).await?;
-            if better {
-                self.checkpoints.promote_to_best(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the model is better than ever.
-    async fn evaluate(&mut self, epoch: u64, on_event: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
-        let (step, total) = (self.stepper.step(), self.stepper.held_out());
-        let evaluation = self.stepper.evaluate(|done| on_event(Event::Evaluating { done, total })).await?;
-        let values =
-            [("eval/loss", evaluation.loss), ("eval/accuracy", evaluation.accuracy), ("eval/top5", evaluation.top5)];
-        self.metrics.log(step, &values)?;
-        on_event(Event::Evaluated { step, epoch, evaluation: &evaluation });
-        self.stepper.check(&evaluation, || kept(self.newest.as_deref()))?;
-        let better = self.state.best_metric.is_none_or(|best| evaluation.accuracy > best);
-        if better {
-            self.state.best_metric = Some(evaluation.accuracy);
-            self.state.best_step = Some(step);
-        }
-        self.evaluation = Some(evaluation);
-        Ok(better)
-    }
-
-    /// Looks at every loss first: weights behind one that is not finite must not be saved.
-    async fn save_settled(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.settle(on_event)?;
-        self.save(on_event).await.map(drop)
-    }
-
-    async fn save(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<PathBuf> {
-        (self.state.step, self.state.position) = (self.stepper.step(), self.stepper.position());
-        let parameters = &self.stepper.session.parameters;
-        let gpu = self.stepper.session.gpu();
-        let read = |role| parameters.read(gpu, role);
-        let (weights, first, second) =
-            (read(Role::Weight).await?, read(Role::FirstMoment).await?, read(Role::SecondMoment).await?);
-        let ema = if self.config().train.model_ema { Some(read(Role::Ema).await?) } else { None };
-        self.metrics.sync()?;
-        let snapshot = Snapshot {
-            state: &self.state,
-            weights: views(parameters, &weights),
-            exp_avg: views(parameters, &first),
-            exp_avg_sq: views(parameters, &second),
-            ema: ema.as_ref().map(|ema| views(parameters, ema)),
-        };
-        let path = self.checkpoints.save(&snapshot)?;
-        on_event(Event::Saved(&path));
-        self.newest = Some(path.clone());
-        Ok(path)
-    }
-}
-
-/// What is left of a run that failed.
-fn kept(newest: Option<&Path>) -> String {
-    newest.map_or_else(
-        || "no checkpoint was written before".to_owned(),
-        |path| format!("{} is the last good checkpoint", path.display()),
-    )
-}
-
-/// The run's folder: a run may have been moved; what it writes goes where it was found.
-fn folder_of(checkpoint: &Path) -> Result<PathBuf> {
-    match checkpoint.parent() {
-        Some(folder) if checkpoint.file_name().is_some() && !folder.as_os_str().is_empty() => Ok(folder.to_path_buf()),
-        // `checkpoint-000100` or `.`, named from inside.
-        _ => {
-            let whole = checkpoint.canonicalize().map_err(Error::io("find", checkpoint))?;
-            Ok(whole.parent().unwrap_or(&whole).to_path_buf())
+    /// An average that is still mostly noise is what is evaluated and saved: better said at the beginning.
+    fn warn_of_initial_weights(&self) {
+        let (train, steps) = (&self.config.train, self.total_steps);
+        let share = train.initial_share_of_ema(steps);
+        if train.model_ema && share > 0.02 {
+            tracing::warn!(
+                "after {steps} steps the averaged weights, which are evaluated and saved, will still be {:.0} % initial \
+                 weights; set train.model_ema_warmup=true, or lower train.model_ema_decay (it is {})",
+                100.0 * share,
+                train.model_ema_decay
+            );
         }
     }
 }
 
-/// An average that is still mostly noise is what is evaluated and saved: better said at the beginning.
-fn warn_of_initial_weights(config: &TrainConfig, steps: u64) {
-    let share = config.train.initial_share_of_ema(steps);
-    if config.train.model_ema && share > 0.02 {
-        tracing::warn!(
-            "after {steps} steps the averaged weights, which are evaluated and saved, will still be {:.0} % initial weights; \
-             set train.model_ema_warmup=true, or lower train.model_ema_decay (it is {})",
-            100.0 * share,
-            config.train.model_ema_decay
-        );
-    }
+/// What to try when numbers run away.
+pub(super) const ADVICE: &str = "Try a lower train.lr, a longer train.warmup_epochs or a smaller train.clip_grad";
+
+fn not_finite(result: &StepResult, lr: f64, kept: &str) -> Error {
+    Error::NotFinite(format!(
+        "the loss of step {} is {} and its gradient norm {}; training stopped and nothing of it was saved: {kept}. \
+         Try a lower train.lr (it was {lr:.3e}), a longer train.warmup_epochs or a smaller train.clip_grad",
+        result.step + 1,
+        result.loss,
+        result.grad_norm,
+    ))
 }
 
-/// A new run never mixes its checkpoints with an older run's.
-fn refuse_used_folder(config: &TrainConfig, resumes: bool) -> Result<()> {
-    match super::checkpoints::latest(&config.output.dir) {
-        Some(found) if !resumes => Err(Error::BadInput(format!(
-            "{} already holds a run (its newest checkpoint is {}); go on with it (--resume), or choose another output.dir",
-            config.output.dir.display(),
-            found.display()
+/// The loader of training batches, and the optimizer steps of an epoch.
+fn open_loader(config: &TrainConfig, images: Arc<dyn Dataset>, position: Position) -> Result<(Loader, u64)> {
+    let train = &config.train;
+    let augment = Augment::train(&config.data);
+    let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);
+    let loader = Loader::new(images, options, position)?;
+    match config.steps_per_epoch(loader.batches_per_epoch()) {
+        0 => Err(Error::BadInput(format!(
+            "train.grad_accum_steps = {} is more than the {} batches of an epoch; lower it or train.batch_size",
+            train.grad_accum_steps,
+            loader.batches_per_epoch()
         ))),
-        _ => Ok(()),
+        steps => Ok((loader, steps)),
     }
-}
-
-fn views<'a>(parameters: &'a Parameters, values: &'a [Vec<f32>]) -> Vec<TensorView<'a>> {
-    let view = |(entry, values): (&'a lara_runtime::Entry, &'a Vec<f32>)| TensorView {
-        name: entry.name.as_str().into(),
-        shape: entry.shape.dims(),
-        data: values,
-    };
-    parameters.entries().iter().zip(values).map(view).collect()
-}
-
-fn restore(gpu: &Gpu, parameters: &Parameters, checkpoint: &Checkpoint) -> Result<()> {
-    let wanted = super::names_and_shapes(parameters);
-    let OptimizerState { exp_avg, exp_avg_sq, ema } = checkpoint.optimizer(&wanted)?;
-    let weights = checkpoint.weights(&wanted)?;
-    let roles = [
-        (Role::Weight, Some(weights)),
-        (Role::FirstMoment, Some(exp_avg)),
-        (Role::SecondMoment, Some(exp_avg_sq)),
-        (Role::Ema, ema),
-    ];
-    if checkpoint.is_of_format_1_with_ema() {
-        tracing::info!(
-            "from here on evaluations and {} are of the averaged weights; before, they were not",
-            checkpoints::BEST
-        );
-    }
-    for (role, values) in roles {
-        for (index, values) in values.iter().flatten().enumerate() {
-            parameters.write(gpu, role, index, values);
-        }
-    }
-    Ok(())
 }

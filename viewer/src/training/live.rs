@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lara_explain::LiveModel;
-use lara_models::train::{Control, Evaluation, LiveTrainer, TrainConfig};
+use lara_models::train::{Control, Evaluation, TrainConfig, Trainer};
 use lara_runtime::{Gpu, Tune};
 use web_time::Instant;
 
@@ -24,10 +24,10 @@ pub(super) struct LiveRun {
 }
 
 enum Stage {
-    Preparing(Job<LiveTrainer>),
-    Ticking(Box<LiveTrainer>),
+    Preparing(Job<Trainer>),
+    Ticking(Box<Trainer>),
     /// An evaluation has to be awaited; it takes the trainer along and brings it back.
-    Evaluating(Job<(Box<LiveTrainer>, Evaluation)>),
+    Evaluating(Job<(Box<Trainer>, Option<Evaluation>)>),
     Over,
 }
 
@@ -35,7 +35,7 @@ impl LiveRun {
     /// Begins to prepare a run.
     pub(super) fn start(gpu: &Gpu, tune: &Tune, config: TrainConfig, control: &Control, repaint: Repaint) -> Self {
         let (gpu, tune) = (gpu.clone(), tune.clone());
-        let prepare = move || async move { LiveTrainer::new(&gpu, &tune, &config).await };
+        let prepare = move || async move { Trainer::without_files(&gpu, &tune, &config).await };
         LiveRun {
             stage: Stage::Preparing(Job::spawn(repaint.clone(), prepare)),
             control: control.clone(),
@@ -81,7 +81,9 @@ impl LiveRun {
                     Ok(Stage::Evaluating(job))
                 }
                 Some((trainer, evaluation)) => {
-                    hear(Message::Evaluated { step: trainer.position(), evaluation });
+                    if let Some(evaluation) = evaluation {
+                        hear(Message::Evaluated { step: trainer.position(), evaluation });
+                    }
                     self.tick(trainer, hear)
                 }
             },
@@ -89,15 +91,15 @@ impl LiveRun {
         }
     }
 
-    fn tick(&mut self, mut trainer: Box<LiveTrainer>, hear: &mut dyn FnMut(Message)) -> Result<Stage> {
+    fn tick(&mut self, mut trainer: Box<Trainer>, hear: &mut dyn FnMut(Message)) -> Result<Stage> {
         let most = self.pace.frame().saturating_sub(trainer.under_way() as usize);
         trainer.tick(&self.control, most)?.into_iter().for_each(|progress| hear(Message::Step(progress)));
         if trainer.is_evaluation_due() {
             hear(Message::Evaluating { done: 0, total: self.held_out });
-            let evaluated = self.evaluated.clone();
+            let (evaluated, control) = (self.evaluated.clone(), self.control.clone());
             evaluated.store(0, Ordering::Relaxed);
             let evaluate = move || async move {
-                let evaluation = trainer.evaluate(|done| evaluated.store(done, Ordering::Relaxed)).await?;
+                let evaluation = trainer.evaluate(&control, |done| evaluated.store(done, Ordering::Relaxed)).await?;
                 Ok::<_, lara_models::Error>((trainer, evaluation))
             };
             return Ok(Stage::Evaluating(Job::spawn(self.repaint.clone(), evaluate)));

@@ -202,7 +202,7 @@ impl Training {
             parameters: trainer.session().parameters.clone(),
         };
         let mut said = Said::new(State::Running, control.clone());
-        said.ready(model, trainer.steps().0);
+        said.ready(model, trainer.total());
         self.source = Source::Native(native::NativeRun::start(trainer, control, listener, self.repaint.clone())?);
         self.said = said;
         Ok(())

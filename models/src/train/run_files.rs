@@ -1,0 +1,207 @@
+//! The files of a run: its lock, its checkpoints, its metrics, and what the next checkpoint will say.
+
+use std::path::{Path, PathBuf};
+
+use lara_runtime::{Entry, Parameters, Role, Tune};
+
+use super::checkpoint::{Checkpoint, STATE_FILE, Snapshot, State};
+use super::checkpoints::{Checkpoints, latest, lock_and_recover};
+use super::lock::RunLock;
+use super::trainer::{ADVICE, Progress};
+use super::{Evaluation, MetricsLog, Session, TrainConfig};
+use crate::data::Position;
+use crate::error::{Error, Result};
+use crate::weights::TensorView;
+
+pub(super) struct RunFiles {
+    checkpoints: Checkpoints,
+    metrics: MetricsLog,
+    /// What is best so far, and what does not change.
+    pub(super) state: State,
+    /// The newest checkpoint and its step.
+    pub(super) newest: Option<(PathBuf, u64)>,
+    _lock: RunLock,
+}
+
+impl RunFiles {
+    /// A new run never mixes its checkpoints with an older run's.
+    pub(super) fn refuse_used(dir: &Path) -> Result<()> {
+        let Some(found) = latest(dir) else { return Ok(()) };
+        Err(Error::BadInput(format!(
+            "{} already holds a run (its newest checkpoint is {}); go on with it (--resume), or choose another output.dir",
+            dir.display(),
+            found.display()
+        )))
+    }
+
+    /// The files of a new run.
+    pub(super) fn create(config: &TrainConfig, classes: &[String], tune: &Tune) -> Result<Self> {
+        let dir = &config.output.dir;
+        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let lock = RunLock::take(dir)?;
+        // Another run may have begun there while this one was compiled.
+        Self::refuse_used(dir)?;
+        let state = State {
+            step: 0,
+            position: Position::default(),
+            evaluation_due: false,
+            seed: config.train.seed,
+            best_metric: None,
+            best_step: None,
+            classes: classes.to_vec(),
+            config: config.to_toml()?,
+            kernels: tune.choices(),
+        };
+        Ok(RunFiles {
+            checkpoints: Checkpoints::open(dir, config.output.checkpoint_hist)?,
+            metrics: MetricsLog::open(dir, None, config.output.tensorboard)?,
+            state,
+            newest: None,
+            _lock: lock,
+        })
+    }
+
+    /// The checkpoint to go on from, its configuration, and the lock of its run's folder. A run may have been moved:
+    /// what it writes goes where it was found.
+    pub(super) fn find(path: &Path) -> Result<(Checkpoint, TrainConfig, Option<RunLock>)> {
+        let folder = if path.join(STATE_FILE).is_file() { folder_of(path)? } else { path.to_path_buf() };
+        // Before anything is read: another process may be about to write it.
+        let lock = lock_and_recover(&folder)?;
+        let checkpoint = Checkpoint::load(path)?;
+        let mut config = checkpoint.config()?;
+        config.output.dir = folder;
+        Ok((checkpoint, config, lock))
+    }
+
+    /// The files of a run that goes on from `from`.
+    pub(super) fn resume(config: &TrainConfig, from: Checkpoint, lock: Option<RunLock>, tune: &Tune) -> Result<Self> {
+        let dir = &config.output.dir;
+        let lock = lock.map_or_else(|| RunLock::take(dir), Ok)?;
+        let mut checkpoints = Checkpoints::open(dir, config.output.checkpoint_hist)?;
+        checkpoints.repair_best(&from.state)?;
+        if checkpoints.go_back_to(&from) > 0 {
+            MetricsLog::keep_copy(dir)?;
+        }
+        Ok(RunFiles {
+            checkpoints,
+            metrics: MetricsLog::open(dir, Some(from.state.step), config.output.tensorboard)?,
+            newest: Some((from.path, from.state.step)),
+            state: State { config: config.to_toml()?, kernels: tune.choices(), ..from.state },
+            _lock: lock,
+        })
+    }
+
+    /// Logs a step, if it is its turn.
+    pub(super) fn log_step(&mut self, progress: &Progress, interval: u64) -> Result<()> {
+        let step = progress.result.step + 1;
+        if !step.is_multiple_of(interval.max(1)) && step != progress.total_steps {
+            return Ok(());
+        }
+        let values = [
+            ("train/loss", progress.result.loss),
+            ("train/accuracy", progress.result.accuracy),
+            ("train/grad_norm", progress.result.grad_norm),
+            ("train/lr", progress.lr),
+            ("train/images_per_second", progress.images_per_second),
+        ];
+        self.metrics.log(step, &values)
+    }
+
+    /// Logs an evaluation.
+    pub(super) fn log_evaluation(&mut self, step: u64, evaluation: &Evaluation) -> Result<()> {
+        let values =
+            [("eval/loss", evaluation.loss), ("eval/accuracy", evaluation.accuracy), ("eval/top5", evaluation.top5)];
+        self.metrics.log(step, &values)
+    }
+
+    /// Notes an evaluation; whether the model is better than ever.
+    pub(super) fn is_best(&mut self, step: u64, evaluation: &Evaluation) -> bool {
+        let better = self.state.best_metric.is_none_or(|best| evaluation.accuracy > best);
+        if better {
+            self.state.best_metric = Some(evaluation.accuracy);
+            self.state.best_step = Some(step);
+        }
+        better
+    }
+
+    /// Writes a checkpoint. Weights that are not finite are not saved: their own loss would only come with the next step.
+    pub(super) async fn save(
+        &mut self,
+        session: &Session,
+        step: u64,
+        position: Position,
+        evaluation_due: bool,
+    ) -> Result<PathBuf> {
+        let (parameters, gpu) = (&session.parameters, session.gpu());
+        let read = |role| parameters.read(gpu, role);
+        let (weights, first, second) =
+            (read(Role::Weight).await?, read(Role::FirstMoment).await?, read(Role::SecondMoment).await?);
+        let ema = if session.has_ema() { Some(read(Role::Ema).await?) } else { None };
+        for (what, values) in [("weights", &weights), ("first moments", &first), ("second moments", &second)] {
+            if let Some(trouble) = first_not_finite(parameters.entries(), values) {
+                return Err(Error::NotFinite(format!(
+                    "the {what} after step {step} are not finite, first {trouble}; nothing of it was saved: {}. {ADVICE}",
+                    self.kept()
+                )));
+            }
+        }
+        (self.state.step, self.state.position, self.state.evaluation_due) = (step, position, evaluation_due);
+        // No checkpoint outlives the metrics before it.
+        self.metrics.sync()?;
+        let snapshot = Snapshot {
+            state: &self.state,
+            weights: views(parameters, &weights),
+            exp_avg: views(parameters, &first),
+            exp_avg_sq: views(parameters, &second),
+            ema: ema.as_ref().map(|ema| views(parameters, ema)),
+        };
+        let path = self.checkpoints.save(&snapshot)?;
+        self.newest = Some((path.clone(), step));
+        Ok(path)
+    }
+
+    /// Makes `best/` the newest checkpoint.
+    pub(super) fn promote_to_best(&self) -> Result<()> {
+        match &self.newest {
+            Some((path, _)) => self.checkpoints.promote_to_best(path).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// What is left of a run that failed.
+    pub(super) fn kept(&self) -> String {
+        self.newest.as_ref().map_or_else(
+            || "no checkpoint was written before".to_owned(),
+            |(path, _)| format!("{} is the last good checkpoint", path.display()),
+        )
+    }
+}
+
+fn folder_of(checkpoint: &Path) -> Result<PathBuf> {
+    match checkpoint.parent() {
+        Some(folder) if checkpoint.file_name().is_some() && !folder.as_os_str().is_empty() => Ok(folder.to_path_buf()),
+        // `checkpoint-000100` or `.`, named from inside.
+        _ => {
+            let whole = checkpoint.canonicalize().map_err(Error::io("find", checkpoint))?;
+            Ok(whole.parent().unwrap_or(&whole).to_path_buf())
+        }
+    }
+}
+
+fn views<'a>(parameters: &'a Parameters, values: &'a [Vec<f32>]) -> Vec<TensorView<'a>> {
+    let view = |(entry, values): (&'a Entry, &'a Vec<f32>)| TensorView {
+        name: entry.name.as_str().into(),
+        shape: entry.shape.dims(),
+        data: values,
+    };
+    parameters.entries().iter().zip(values).map(view).collect()
+}
+
+/// The first tensor with a number that is not finite, in words: which, where, how many.
+pub(super) fn first_not_finite(entries: &[Entry], values: &[Vec<f32>]) -> Option<String> {
+    entries.iter().zip(values).find_map(|(entry, values)| {
+        let at = values.iter().position(|value| !value.is_finite())?;
+        let count = values.iter().filter(|value| !value.is_finite()).count();
+        Some(format!("{} ({count} of its {} values; number {at} is {})", entry.name, values.len(), values[at]))
+    })
+}
