@@ -21,6 +21,7 @@ mod recorder;
 mod tape;
 mod tensor;
 mod tune;
+mod variant;
 
 pub use adapter::{AdapterReport, GpuOptions};
 pub use buffer::Buffer;
@@ -32,4 +33,5 @@ pub use readback::Ring;
 pub use recorder::{Aside, Place, Recorder, Step, StepBuilder, TensorInfo};
 pub use tape::{Backward, Forward, Mode, Op, Slot, Tape};
 pub use tensor::{Shape, Tensor};
-pub use tune::{Tune, Variant};
+pub use tune::Tune;
+pub use variant::Variant;

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::kernel::{Kernel, Signature};
 use crate::parameters::Role;
 use crate::tensor::{Shape, Tensor};
-use crate::tune::{Tune, Variant};
+use crate::tune::Tune;
+use crate::variant::Variant;
 
 /// Where a tensor lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Recorder {
     pub fn choose(&self, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
         match (&self.error, candidates.first()) {
             // A recording that will be refused is not worth a measurement.
-            (Some(_), Some(first)) => first,
+            (Some(_), Some(&first)) => first,
             _ => self.tune.choose(key, candidates, record),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::gpu::Gpu;
 use crate::recorder::Recorder;
+use crate::variant::Variant;
 
 /// Chooses variants. Clones share what was learned.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +17,7 @@ pub struct Tune {
 #[derive(Debug, Default)]
 struct State {
     gpu: Option<Gpu>,
-    forced: Vec<String>,
+    forced: Vec<Variant>,
     file: Option<PathBuf>,
     choices: BTreeMap<String, String>,
     /// Choices of a resumed run: they come first, and stay out of the cache, for they may be another adapter's.
@@ -28,22 +29,20 @@ impl State {
     fn known(&self, key: &str, candidates: &[Variant]) -> Option<Variant> {
         let full = with_candidates(key, candidates);
         let told = [self.adopted.get(&full), self.adopted.get(key), self.choices.get(&full)];
-        told.into_iter().flatten().find_map(|choice| candidates.iter().find(|c| *c == choice).copied())
+        told.into_iter().flatten().find_map(|choice| candidates.iter().find(|c| c.name() == choice).copied())
     }
 }
 
 /// Keys round sizes, candidates depend on the exact ones: what was chosen among others is no answer.
 fn with_candidates(key: &str, candidates: &[Variant]) -> String {
-    format!("{key} [{}]", candidates.join(" "))
+    let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name()).collect();
+    format!("{key} [{}]", names.join(" "))
 }
-
-/// A way to do the same thing.
-pub type Variant = &'static str;
 
 impl Tune {
     /// Never measures: takes the first candidate that is in `preferred`, else the first.
-    pub fn fixed(preferred: &[&str]) -> Self {
-        let state = State { forced: preferred.iter().map(|&p| p.to_owned()).collect(), ..State::default() };
+    pub fn fixed(preferred: &[Variant]) -> Self {
+        let state = State { forced: preferred.to_vec(), ..State::default() };
         Tune { shared: Arc::new(Mutex::new(state)) }
     }
 
@@ -82,11 +81,14 @@ impl Tune {
     }
 
     /// The best of `candidates` for `key` (operation, layout, sizes). `record` appends one variant to an empty recorder.
+    ///
+    /// # Panics
+    /// If there is no candidate: a bug in an operation.
     pub fn choose(&self, key: &str, candidates: &[Variant], record: &dyn Fn(&mut Recorder, Variant)) -> Variant {
-        let Some(&first) = candidates.first() else { return "" };
+        let first = candidates[0];
         let gpu = {
             let state = self.lock();
-            if let Some(&forced) = candidates.iter().find(|c| state.forced.iter().any(|f| f == *c)) {
+            if let Some(&forced) = candidates.iter().find(|c| state.forced.contains(c)) {
                 return forced;
             }
             if let Some(known) = state.known(key, candidates) {
@@ -104,7 +106,7 @@ impl Tune {
         if let Some(known) = state.known(key, candidates) {
             return known;
         }
-        state.choices.insert(with_candidates(key, candidates), best.to_owned());
+        state.choices.insert(with_candidates(key, candidates), best.name().to_owned());
         save(&state);
         best
     }
@@ -125,7 +127,7 @@ impl Tune {
     ) -> Variant {
         let timed = candidates.iter().filter_map(|&variant| {
             let seconds = self.time(gpu, &|rec| record(rec, variant))?;
-            tracing::debug!(key, variant, milliseconds = seconds * 1e3, "measured");
+            tracing::debug!(key, variant = variant.name(), milliseconds = seconds * 1e3, "measured");
             Some((variant, seconds))
         });
         timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(candidates[0], |best| best.0)

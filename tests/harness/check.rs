@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use lara_runtime::random::philox;
-use lara_runtime::{Gpu, GpuOptions, Parameters, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, GpuOptions, Parameters, Plan, Role, Tape, Tensor, Tune, Variant};
 
 use crate::case::{Case, Kind};
 use crate::{Dual, GOLDEN_TOLERANCE, GOLDEN_VARIANTS, Golden, GoldenCase, Real};
@@ -26,7 +26,9 @@ pub fn adapter() -> &'static Gpu {
 
 /// A tuner that takes the given variants without measuring.
 pub fn tune(preferred: &[&str]) -> Tune {
-    Tune::fixed(preferred)
+    // A misspelt variant would leave the right one untested.
+    let named = |name: &&str| Variant::named(name).unwrap_or_else(|error| panic!("{error}"));
+    Tune::fixed(&preferred.iter().map(named).collect::<Vec<_>>())
 }
 
 /// `len` reproducible numbers between -1 and 1, representable in f32; different for every `seed`.

@@ -3,7 +3,7 @@
 use lara_runtime::attention::{
     Attention, AttentionConfig, Context, Grid, JoinHeads, MechanismKind, Padding, ProposalGen, Qkv, Softmax, mechanism,
 };
-use lara_runtime::{Gpu, Header, Mode, Parameters, Plan, Role, Shape, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, Header, Mode, Parameters, Plan, Role, Shape, Tape, Tensor, Tune, Variant};
 
 use crate::golden::golden_inputs;
 
@@ -93,7 +93,8 @@ impl GoldenCase {
     /// What the runtime says.
     pub async fn output(&self, gpu: &Gpu, preferred: &[&str]) -> Result<Vec<f64>, lara_runtime::Error> {
         let mut parameters = Parameters::new(gpu);
-        let mut tape = Tape::new(&mut parameters, &Tune::fixed(preferred), Mode::Eval);
+        let preferred = preferred.iter().map(|name| Variant::named(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut tape = Tape::new(&mut parameters, &Tune::fixed(&preferred), Mode::Eval);
         let mut given = Vec::new();
         let mut input = |tape: &mut Tape<'_>, shape: Shape, values: Vec<f64>| {
             let tensor = tape.input("x", shape);

@@ -14,7 +14,7 @@ use lara_models::train::checkpoints::{BEST, latest};
 use lara_models::train::metrics::METRICS_FILE;
 use lara_models::train::names_and_shapes;
 use lara_models::{Predictor, softmax};
-use lara_runtime::{Parameters, Role, Tune};
+use lara_runtime::{Parameters, Role, Tune, Variant};
 use lara_tests::adapter;
 use pollster::block_on;
 use serde_json::Value;
@@ -280,7 +280,7 @@ fn predict_classifies_pictures_as_the_model_does_and_draws_its_attention() {
 fn probabilities_of_test_images(checkpoint: &Path, count: usize) -> Vec<Vec<f64>> {
     let checkpoint = Checkpoint::load(checkpoint).unwrap();
     let (config, mut parameters) = (checkpoint.config().unwrap(), Parameters::new(adapter()));
-    let tune = Tune::fixed(&["rows"]);
+    let tune = Tune::fixed(&[Variant::ROWS]);
     let predictor = block_on(Predictor::new(adapter(), &tune, &config, &mut parameters, 1, false)).unwrap();
     for (index, values) in checkpoint.weights(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
         parameters.write(adapter(), Role::Weight, index, values);

@@ -10,7 +10,7 @@ use lara_models::train::checkpoint::Checkpoint;
 use lara_models::train::checkpoints::BEST;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_models::weights::{self, Metadata, TensorView};
-use lara_runtime::{Parameters, Role, Tune};
+use lara_runtime::{Parameters, Role, Tune, Variant};
 use lara_tests::{adapter, random};
 use pollster::block_on;
 
@@ -35,7 +35,7 @@ fn array(file: &Path, tokens: usize) -> Vec<Vec<f32>> {
 fn matrices(checkpoint: &Path, image: &str) -> Vec<f32> {
     let checkpoint = Checkpoint::load(checkpoint).unwrap();
     let (config, mut parameters) = (checkpoint.config().unwrap(), Parameters::new(adapter()));
-    let tune = Tune::fixed(&["rows"]);
+    let tune = Tune::fixed(&[Variant::ROWS]);
     let predictor = block_on(Predictor::new(adapter(), &tune, &config, &mut parameters, 1, true)).unwrap();
     for (index, values) in checkpoint.weights(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
         parameters.write(adapter(), Role::Weight, index, values);

@@ -12,7 +12,7 @@ use lara_models::train::metrics::METRICS_FILE;
 use lara_models::train::{Checkpoint, Control, Event, Summary, TrainConfig, Trainer, names_and_shapes};
 use lara_models::weights::TensorFile;
 use lara_models::{Error, Predictor, Result, softmax, top};
-use lara_runtime::{Parameters, Role, Tune};
+use lara_runtime::{Parameters, Role, Tune, Variant};
 use lara_tests::adapter;
 use pollster::block_on;
 use serde_json::Value;
@@ -59,7 +59,7 @@ pub(crate) fn configure(dir: &Path, sets: &[&str]) -> TrainConfig {
 }
 
 pub(crate) fn tune() -> Tune {
-    Tune::fixed(&["rows4", "rows", "forward_rows", "slabs"])
+    Tune::fixed(&[Variant::ROWS4, Variant::ROWS, Variant::FORWARD_ROWS, Variant::SLABS])
 }
 
 pub(crate) fn start(config: &TrainConfig) -> Result<Trainer> {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use lara_models::data::{Augment, Batch, Digits, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Session, StepResult, TrainConfig, names_and_shapes};
 use lara_models::{ModelConfig, Predictor};
-use lara_runtime::{Mode, Parameters, Role, Tape, Tune};
+use lara_runtime::{Mode, Parameters, Role, Tape, Tune, Variant};
 use lara_tests::{adapter, random};
 use pollster::block_on;
 
 /// The same variants everywhere: no measurement decides what these tests run.
 fn tune() -> Tune {
-    Tune::fixed(&["rows4", "rows", "forward_rows", "slabs"])
+    Tune::fixed(&[Variant::ROWS4, Variant::ROWS, Variant::FORWARD_ROWS, Variant::SLABS])
 }
 
 /// The defaults, then these settings: presets may change, what is stored here may not.

@@ -10,7 +10,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 use lara_models::train::{Checkpoint, Control, Event, TrainConfig, Trainer};
 use lara_runtime::attention::MechanismKind;
-use lara_runtime::{Role, Tune};
+use lara_runtime::{Role, Tune, Variant};
 use lara_tests::adapter;
 use lara_viewer::panes::training::TrainingPane;
 use lara_viewer::training::{Curve, Pace, State, Training};
@@ -80,7 +80,7 @@ fn config(dir: &Path, sets: &[&str]) -> TrainConfig {
 }
 
 fn tune() -> Tune {
-    Tune::fixed(&["rows4", "rows", "forward_rows", "slabs"])
+    Tune::fixed(&[Variant::ROWS4, Variant::ROWS, Variant::FORWARD_ROWS, Variant::SLABS])
 }
 
 fn training() -> Training {

@@ -6,7 +6,7 @@ use egui_kittest::kittest::Queryable;
 use egui_kittest::wgpu::WgpuTestRenderer;
 use egui_kittest::{Harness, SnapshotOptions};
 use lara_explain::Subject;
-use lara_runtime::{Gpu, Tune};
+use lara_runtime::{Gpu, Tune, Variant};
 use lara_viewer::pictures::Gallery;
 use lara_viewer::settings::Settings;
 use lara_viewer::{App, Launch};
@@ -30,7 +30,7 @@ pub(crate) fn open(size: [f32; 2], scale: f32, settings: Settings) -> Window {
         gallery: Gallery::digits(30).expect("the digits are in the program"),
         training: None,
         notes: Vec::new(),
-        tune: Some(Tune::fixed(&["slabs", "rows4", "rows", "forward_rows"])),
+        tune: Some(Tune::fixed(&[Variant::SLABS, Variant::ROWS4, Variant::ROWS, Variant::FORWARD_ROWS])),
     };
     open_with(size, scale, settings, launch)
 }

@@ -16,7 +16,7 @@ pub struct Attend {
 }
 
 /// Matmuls over slabs of queries, or one streaming kernel.
-const VARIANTS: [Variant; 2] = ["streamed", "slabs"];
+const VARIANTS: [Variant; 2] = [Variant::STREAMED, Variant::SLABS];
 
 /// Most queries and keys that variants are compared on.
 const LONGEST_MEASURED: usize = 1024;
@@ -47,7 +47,7 @@ impl Attend {
                 |like: Tensor, rec: &mut Recorder| Slot { grad: rec.scratch("dx", like.shape()), accumulate: false };
             let slots = [Some(slot(q, rec)), Some(slot(k, rec)), Some(slot(v, rec)), None];
             let given = Given { inputs, bias: None, out, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
-            if variant == "streamed" {
+            if variant == Variant::STREAMED {
                 sizes.stream_forward(rec, inputs, None, out, lse);
                 sizes.stream_backward(rec, &given, slots);
             } else {
@@ -103,7 +103,7 @@ impl Op for Attend {
         let lse = rec.scratch("lse", &x[0].dims()[..3]);
         let bias = x.get(3).copied();
         match Self::variant(rec, &sizes) {
-            "streamed" => sizes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, lse),
+            Variant::STREAMED => sizes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, lse),
             _ => sizes.forward(rec, [x[0], x[1], x[2]], bias, out, lse),
         }
         Forward { y: vec![out, lse], saved: vec![] }
@@ -122,7 +122,7 @@ impl Op for Attend {
         let slots = [pass.dx[0], pass.dx[1], pass.dx[2], pass.dx.get(3).copied().flatten()];
         let sizes = self.sizes(x);
         match Self::variant(rec, &sizes) {
-            "streamed" => sizes.stream_backward(rec, &given, slots),
+            Variant::STREAMED => sizes.stream_backward(rec, &given, slots),
             _ => sizes.backward(rec, &given, slots),
         }
     }

@@ -18,7 +18,7 @@ impl DrawKeys {
     fn variant(&self, rec: &Recorder, rows: usize, keys: usize) -> Variant {
         let about = usize::next_power_of_two;
         let key = format!("draw_keys {} {} {}", about(rows), about(keys), about(self.samples));
-        rec.choose(&key, &["forward", "forward_rows"], &|rec, variant| {
+        rec.choose(&key, &[Variant::FORWARD, Variant::FORWARD_ROWS], &|rec, variant| {
             let (p, index) = (rec.scratch("p", [rows, keys]), rec.scratch("index", [rows, self.samples]));
             self.step(rec, variant, p, [0, rows], index);
         })
@@ -26,8 +26,8 @@ impl DrawKeys {
 
     fn step(&self, rec: &mut Recorder, entry: Variant, p: Tensor, [first, rows]: [usize; 2], index: Tensor) {
         // A workgroup draws all of a row's keys, an invocation one.
-        let items = if entry == "forward_rows" { rows * self.samples } else { rows };
-        rec.step(&DRAW_KEYS, entry)
+        let items = if entry == Variant::FORWARD_ROWS { rows * self.samples } else { rows };
+        rec.step(&DRAW_KEYS, entry.name())
             .bind("p", p)
             .bind("index", index)
             .uint("rows", rows)

@@ -20,7 +20,7 @@ pub struct DrawProjection {
 }
 
 /// A workgroup for each block of rows, or an invocation.
-const VARIANTS: [Variant; 2] = ["orthogonalise", "orthogonalise_rows"];
+const VARIANTS: [Variant; 2] = [Variant::ORTHOGONALISE, Variant::ORTHOGONALISE_ROWS];
 
 impl DrawProjection {
     fn sizes<'r>(&self, step: StepBuilder<'r>, [heads, rows, dim]: [usize; 3]) -> StepBuilder<'r> {
@@ -50,7 +50,7 @@ impl DrawProjection {
 
     fn orthogonalise(&self, rec: &mut Recorder, variant: Variant, w: Tensor) {
         let shape @ [heads, rows, dim] = [0, 1, 2].map(|i| w.dims()[i]);
-        let step = rec.step(&PROJECTION, variant).bind("w", w);
+        let step = rec.step(&PROJECTION, variant.name()).bind("w", w);
         self.sizes(step, shape).dispatch_rows(heads * rows.div_ceil(dim));
     }
 }

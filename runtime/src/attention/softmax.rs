@@ -65,13 +65,13 @@ impl Sizes {
 
     /// How probabilities are made.
     fn variant(&self, rec: &Recorder) -> Variant {
-        self.choose(rec, "", &["forward", "forward_rows"])
+        self.choose(rec, "", &[Variant::FORWARD, Variant::FORWARD_ROWS])
     }
 
     /// How probabilities are made that only the product with the values sees: its rows may be divided instead of theirs.
     fn variant_for_output(&self, rec: &Recorder) -> Variant {
         if self.keys.is_multiple_of(4) && self.channels.is_multiple_of(4) {
-            return self.choose(rec, " quads", &["forward", "forward_rows", "forward_rows4"]);
+            return self.choose(rec, " quads", &[Variant::FORWARD, Variant::FORWARD_ROWS, Variant::FORWARD_ROWS4]);
         }
         self.variant(rec)
     }
@@ -90,7 +90,13 @@ impl Sizes {
         })
     }
 
-    fn step<'r>(&self, rec: &'r mut Recorder, slab: &Slab, entry: Variant, bias: Option<Tensor>) -> StepBuilder<'r> {
+    fn step<'r>(
+        &self,
+        rec: &'r mut Recorder,
+        slab: &Slab,
+        entry: &'static str,
+        bias: Option<Tensor>,
+    ) -> StepBuilder<'r> {
         // An absent term still needs a binding.
         let (name, least) = if entry == "forward_rows4" { ("bias_quads", 4) } else { ("key_bias", 1) };
         let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [least]));
@@ -110,19 +116,19 @@ impl Sizes {
         &self,
         rec: &mut Recorder,
         slab: &Slab,
-        entry: Variant,
+        variant: Variant,
         bias: Option<Tensor>,
         logits: Tensor,
         lse: Tensor,
     ) -> Option<Tensor> {
         let rows = slab.batch * slab.rows;
-        if entry == "forward_rows4" {
+        if variant == Variant::FORWARD_ROWS4 {
             let scales = rec.scratch("scales", [rows]);
-            let step = self.step(rec, slab, entry, bias).bind("logit_quads", logits).bind("lse", lse);
+            let step = self.step(rec, slab, variant.name(), bias).bind("logit_quads", logits).bind("lse", lse);
             step.bind("scales", scales).dispatch_items(rows);
             return Some(scales);
         }
-        let step = self.step(rec, slab, entry, bias).bind("logits", logits).bind("lse", lse);
+        let step = self.step(rec, slab, variant.name(), bias).bind("logits", logits).bind("lse", lse);
         step.dispatch_rows(rows);
         None
     }

@@ -6,7 +6,7 @@ use crate::ops::Difference;
 use crate::{Error, Op, Recorder, Tensor, Variant};
 
 /// One workgroup a map where workgroups are cheap to synchronise, one invocation a map where they are not.
-const VARIANTS: [Variant; 2] = ["forward", "forward_rows"];
+const VARIANTS: [Variant; 2] = [Variant::FORWARD, Variant::FORWARD_ROWS];
 
 /// Records four distances [K, 4] of each of the maps a [.., M] from its reference b [.., M], where K is the number of
 /// maps:
@@ -54,7 +54,7 @@ fn fits(rec: &mut Recorder, maps: Tensor, reference: Tensor) -> bool {
 }
 
 fn record(rec: &mut Recorder, variant: Variant, [a, b, distance]: [Tensor; 3]) {
-    rec.step(&MAP_DISTANCE, variant)
+    rec.step(&MAP_DISTANCE, variant.name())
         .bind("a", a)
         .bind("b", b)
         .bind("distances", distance)

@@ -5,7 +5,7 @@ use lara_shaders::MAP_RANGE;
 use crate::{Error, Recorder, Shape, Tensor, Variant};
 
 /// One workgroup a map where workgroups are cheap to synchronise, one invocation a map where they are not.
-const VARIANTS: [Variant; 2] = ["forward", "forward_rows"];
+const VARIANTS: [Variant; 2] = [Variant::FORWARD, Variant::FORWARD_ROWS];
 
 /// Records [.., 2], the smallest and the largest value over the last dimension of maps [.., M], of the elements from
 /// `skip` on (`skip` class tokens in front are left out). Exact; infinities count as the ends that they are. A `skip`
@@ -37,7 +37,7 @@ pub fn map_range(rec: &mut Recorder, maps: Tensor, skip: usize) -> Tensor {
 }
 
 fn record(rec: &mut Recorder, variant: Variant, [maps, range]: [Tensor; 2], skip: usize) {
-    rec.step(&MAP_RANGE, variant)
+    rec.step(&MAP_RANGE, variant.name())
         .bind("x", maps)
         .bind("range", range)
         .uint("rows", maps.rows())

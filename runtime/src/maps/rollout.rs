@@ -8,7 +8,7 @@ use crate::ops::{Layout, Operand, Product};
 use crate::{Error, Recorder, Tensor, Variant};
 
 /// One workgroup a row where workgroups are cheap to synchronise, one invocation a row where they are not.
-const VARIANTS: [Variant; 2] = ["forward", "forward_rows"];
+const VARIANTS: [Variant; 2] = [Variant::FORWARD, Variant::FORWARD_ROWS];
 
 /// Records the rollout [N, N] (Abnar and Zuidema, 2020) of the explicit attention maps [1, heads, N, N] of all layers,
 /// first layer first: the heads of every layer are fused into one map, its lowest entries are discarded
@@ -65,7 +65,7 @@ fn with_residual(rec: &mut Recorder, x: Tensor) -> Tensor {
 }
 
 fn record(rec: &mut Recorder, variant: Variant, [x, y]: [Tensor; 2]) {
-    rec.step(&ROLLOUT, variant)
+    rec.step(&ROLLOUT, variant.name())
         .bind("x", x)
         .bind("y", y)
         .uint("rows", x.rows())

@@ -13,7 +13,7 @@ pub struct LayerNorm {
 }
 
 /// One workgroup a row where workgroups are cheap to synchronise, one invocation a row where they are not.
-const VARIANTS: [Variant; 2] = ["forward", "forward_rows"];
+const VARIANTS: [Variant; 2] = [Variant::FORWARD, Variant::FORWARD_ROWS];
 
 /// Rows whose parameter gradients one workgroup sums.
 const BLOCK: usize = 64;
@@ -31,7 +31,7 @@ impl LayerNorm {
     fn record_forward(&self, rec: &mut Recorder, [x, gain, bias]: [Tensor; 3], variant: Variant) -> Forward {
         let y = rec.scratch("norm", x.shape());
         let statistics = rec.scratch("statistics", [x.rows(), 2]);
-        rec.step(&LAYERNORM, variant)
+        rec.step(&LAYERNORM, variant.name())
             .bind("x", x)
             .bind("gain", gain)
             .bind("bias", bias)
@@ -84,8 +84,8 @@ impl Op for LayerNorm {
         let Some(dy) = pass.dy[0] else { return };
         let x = pass.x[0];
         if let Some(slot) = pass.dx[0] {
-            let variant = if Self::variant(rec, x) == "forward" { "backward" } else { "backward_rows" };
-            rec.step(&LAYERNORM, variant)
+            let entry = if Self::variant(rec, x) == Variant::FORWARD { "backward" } else { "backward_rows" };
+            rec.step(&LAYERNORM, entry)
                 .bind("x", x)
                 .bind("gain", pass.x[1])
                 .bind("saved", pass.saved[0])

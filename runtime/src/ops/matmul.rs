@@ -78,19 +78,19 @@ impl Product {
     }
 
     fn variant(&self, rec: &Recorder, [a, b, c]: [Operand; 3], has_bias: bool) -> Variant {
-        let mut candidates = vec!["tiles"];
+        let mut candidates = vec![Variant::TILES];
         if self.splits() > 1 {
-            candidates.push("tiles_split");
+            candidates.push(Variant::TILES_SPLIT);
         }
-        candidates.push("rows");
+        candidates.push(Variant::ROWS);
         let quads = self.allows_quads(a.offset, b.offset, c.offset);
         if quads {
-            candidates.push("rows4");
+            candidates.push(Variant::ROWS4);
         }
         let ragged = self.is_ragged() && !has_bias && !self.accumulate && b.offset.is_multiple_of(4);
         let lanes = quads && self.layout != Layout::Nt || (quads || ragged) && self.has_whole_rows_of_a(a.offset);
         if lanes && rec.allows_lanes() {
-            candidates.push("lanes");
+            candidates.push(Variant::LANES);
         }
         let product = self.for_measurement();
         let key = format!(
@@ -155,13 +155,13 @@ impl Product {
 
     fn record_variant(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
         match variant {
-            "rows" => self.whole(rec, &MATMUL_ROWS, self.entry(), [64, 32], operands, bias),
-            "rows4" => self.quads(rec, &MATMUL_ROWS4, [64, 32], operands, bias),
-            "lanes" if self.layout == Layout::Nn && !self.has_whole_rows_of_a(operands[0].offset) => {
+            Variant::ROWS => self.whole(rec, &MATMUL_ROWS, self.entry(), [64, 32], operands, bias),
+            Variant::ROWS4 => self.quads(rec, &MATMUL_ROWS4, [64, 32], operands, bias),
+            Variant::LANES if self.layout == Layout::Nn && !self.has_whole_rows_of_a(operands[0].offset) => {
                 self.odd(rec, operands, bias)
             }
-            "lanes" => self.quads(rec, &MATMUL_LANES, [32, 64], operands, bias),
-            "tiles_split" => self.split(rec, operands, bias),
+            Variant::LANES => self.quads(rec, &MATMUL_LANES, [32, 64], operands, bias),
+            Variant::TILES_SPLIT => self.split(rec, operands, bias),
             _ => self.whole(rec, &MATMUL_TILES, self.entry(), [64, 64], operands, bias),
         }
     }
