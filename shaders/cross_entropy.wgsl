@@ -3,9 +3,11 @@
 //
 // forward    one invocation per row, 64 a workgroup: row loss, and 1 if the largest logit is the largest target
 // summarize  one workgroup of one invocation: means over rows into loss [1] and statistics [2] (loss, accuracy)
+//            under gradient accumulation the statistics are the mean over the micro-steps so far
 // backward   one invocation per row, 64 a workgroup
-// Write policy: all stored; dx is added to when params.accumulate == 1.
+// Write policy: all stored; dx is added to when params.accumulate == 1. statistics is read where micro_step > 0.
 
+#import header
 #import index
 
 struct Params { rows: u32, classes: u32, smoothing: f32, accumulate: u32 }
@@ -63,9 +65,15 @@ fn summarize() {
         sum += per_row[row * 3u];
         correct += per_row[row * 3u + 1u];
     }
-    loss[0] = sum / f32(params.rows);
-    statistics[0] = sum / f32(params.rows);
-    statistics[1] = correct / f32(params.rows);
+    let mean = vec2(sum, correct) / f32(params.rows);
+    loss[0] = mean.x;
+    var before = vec2(0.0);
+    if header.micro_step > 0u {
+        before = vec2(statistics[0], statistics[1]);
+    }
+    let running = before + (mean - before) / f32(header.micro_step + 1u);
+    statistics[0] = running.x;
+    statistics[1] = running.y;
 }
 
 @compute @workgroup_size(64)

@@ -17,5 +17,6 @@ mod metrics;
 mod picture;
 mod random;
 mod resume;
+mod stopped;
 mod trainer;
 mod vit;

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use lara_models::data::{Augment, Dataset, Digits, Split};
+use lara_models::data::{Augment, Batch, Dataset, Digits, Loader, LoaderOptions, Position, Split};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TrainedModel};
 use lara_models::train::checkpoints::latest;
 use lara_models::train::metrics::METRICS_FILE;
-use lara_models::train::{Checkpoint, Control, Event, Summary, TrainConfig, Trainer, names_and_shapes};
+use lara_models::train::{
+    Checkpoint, Control, Event, Session, StepResult, Summary, TrainConfig, Trainer, names_and_shapes,
+};
 use lara_models::weights::TensorFile;
 use lara_models::{Error, Predictor, Result, softmax, top};
 use lara_runtime::{Parameters, Role, Tune, Variant};
@@ -352,4 +355,30 @@ fn weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved() {
     assert!(text.contains("after step 1 is not finite") && text.contains("no checkpoint was written"), "{text}");
     assert_eq!(latest(temp.path()), None);
     assert!(!temp.path().join("best").exists());
+}
+
+#[test]
+fn the_loss_of_a_step_is_the_mean_over_its_micro_batches() {
+    let temp = tempfile::tempdir().unwrap();
+    // Nothing random, which would depend on the place in the step.
+    let fixed = ["model.drop_rate=0", "model.drop_path_rate=0", "attention.mechanism=softmax"];
+    let results = |count: usize, batches: &[Batch]| -> StepResult {
+        let accumulate = format!("train.grad_accum_steps={count}");
+        let config = configure(temp.path(), &[&fixed[..], &[&accumulate]].concat());
+        let mut session = block_on(Session::new(adapter(), &tune(), &config, config.schedule(22))).unwrap();
+        session.step(0, batches).unwrap();
+        session.finish().unwrap()[0]
+    };
+    let config = configure(temp.path(), &[]);
+    let images: Arc<dyn Dataset> = Arc::new(Digits::new(Split::Train));
+    let options = LoaderOptions::train(64, 1, 0, Augment::eval(&config.data));
+    let batches: Vec<Batch> =
+        Loader::new(images, options, Position::default()).unwrap().take(3).map(Result::unwrap).collect();
+    let alone: Vec<StepResult> = batches.iter().map(|batch| results(1, std::slice::from_ref(batch))).collect();
+    let together = results(3, &batches);
+    let mean = |value: fn(&StepResult) -> f64| alone.iter().map(value).sum::<f64>() / 3.0;
+    let (loss, accuracy) = (mean(|r| r.loss), mean(|r| r.accuracy));
+    assert!((alone[2].loss - loss).abs() > 1e-3, "the last micro-batch has the mean loss by chance");
+    assert!((together.loss - loss).abs() < 1e-6, "{} and {loss}", together.loss);
+    assert!((together.accuracy - accuracy).abs() < 1e-6, "{} and {accuracy}", together.accuracy);
 }

@@ -18,7 +18,7 @@ const IN_FLIGHT: usize = 4;
 pub struct StepResult {
     /// Optimizer step, from 0.
     pub step: u64,
-    /// Mean loss of the batch (of the last micro-batch under accumulation).
+    /// Mean loss of the batch (over all micro-batches under accumulation).
     pub loss: f64,
     /// Accuracy of the batch.
     pub accuracy: f64,

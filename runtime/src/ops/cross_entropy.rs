@@ -5,7 +5,8 @@ use lara_shaders::CROSS_ENTROPY;
 use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
 
 /// Inputs: logits [rows, classes], targets [rows, classes] (rows sum to 1; one-hot for labels).
-/// Outputs: loss `[1]`, the mean over rows, and statistics `[2]`: mean loss and accuracy.
+/// Outputs: loss `[1]`, the mean over rows, and statistics `[2]`: mean loss and accuracy; under gradient accumulation, where
+/// they must be pinned, their mean over the micro-steps of the cycle so far.
 #[derive(Debug)]
 pub struct CrossEntropy {
     /// Label smoothing e: targets become (1 - e) t + e / classes.
