@@ -42,7 +42,9 @@ const COMMON: &[(&str, &str)] = &[
     ("index", include_str!("common/index.wgsl")),
     ("erf", include_str!("common/erf.wgsl")),
     ("finite", include_str!("common/finite.wgsl")),
+    ("matmul", include_str!("common/matmul.wgsl")),
     ("reduce", include_str!("common/reduce.wgsl")),
+    ("sums", include_str!("common/sums.wgsl")),
     ("attend", include_str!("common/attend.wgsl")),
     ("attend_backward", include_str!("common/attend_backward.wgsl")),
 ];

@@ -5,7 +5,7 @@
 // `nn_odd`: as `nn` for any K, a_stride and a_offset, with A read float by float.
 // `nn_ragged`: as `nn` for any N and c_offset, with rows of B padded to whole vec4s, no bias, and C stored.
 //   An A B^T product runs as matmul_rows4's transpose_b, then `nn` on the copy (b_offset = 0; b_stride = K*N, or 0 when B is shared).
-// One workgroup per 32 x 64 tile of C: dispatch [ceil(N/64), ceil(M/32), batch]; a lane owns two quads of columns in all 32 rows. The 8
+// One workgroup per 32 x 64 tile of C: dispatch [ceil(N/64), ceil(M/32), batch * splits]; a lane owns two quads of columns in all 32 rows. The 8
 // invocations have to be one subgroup: the runtime asks the adapter, and nothing depends on this kernel.
 // Writes: C is stored, or added to when params.accumulate == 1. Without a bias bind any read-only tensor to `bias`.
 // Why this shape: a load costs lavapipe dozens of instructions a float (eight guarded scalar loads), a broadcast one. So every lane loads
@@ -13,23 +13,9 @@
 // in memory then cost half as much; with four, or with more rows or columns, the loop outgrows the instruction cache and takes twice as
 // long.
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    splits: u32,      // not read here; the same Params serve every matmul kernel
-    a_stride: u32,    // floats from one batch to the next; 0 shares A
-    b_stride: u32,
-    c_stride: u32,
-    a_offset: u32,    // where A, B and C begin, in floats
-    b_offset: u32,
-    c_offset: u32,
-    has_bias: u32,
-    accumulate: u32,
-    scale: f32,
-}
+#import matmul
+#import sums
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;       // [batch, M, K/4], tn: [batch, K, M/4]
 @group(0) @binding(3) var<storage, read> b: array<vec4<f32>>;       // [batch, K, N/4]
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
@@ -38,9 +24,7 @@ struct Params {
 @group(0) @binding(7) var<storage, read> a_floats: array<f32>;      // [batch, M, K], nn_odd's A
 @group(0) @binding(6) var<storage, read_write> c_floats: array<f32>; // [batch, M, N], nn_ragged's C
 
-var<private> sums: array<vec4<f32>, 64>; // [32 rows][2 quads of columns]
-
-// Two quads of columns of B for k and for k + 1.
+// Sums are [32 rows][2 quads of columns]. Two quads of columns of B for k and for k + 1.
 struct Weights { u0: vec4<f32>, u1: vec4<f32>, v0: vec4<f32>, v1: vec4<f32> }
 
 // x: A(row, k) and A(row, k + 1).
@@ -63,19 +47,19 @@ fn add_rows(first: u32, step: u32, x: vec2<f32>, w: Weights) {
 
 // Rows and columns past the edge repeat the last one, so that no loop below needs a branch; they are not written.
 // q0 is the lane's first quad of columns, the second is 8 further.
-fn block_nn(z: u32, i0: u32, q0: u32, lane: u32) {
+fn block_nn(part: Part, i0: u32, q0: u32, lane: u32) {
     let last = params.m - 1u;
     let inner = params.k / 4u;
     let quads = (params.n + 3u) / 4u;
-    let a_base = (params.a_offset + z * params.a_stride) / 4u;
+    let a_base = (params.a_offset + part.z * params.a_stride) / 4u;
     let a0 = a_base + min(i0 + lane, last) * inner;
     let a1 = a_base + min(i0 + 8u + lane, last) * inner;
     let a2 = a_base + min(i0 + 16u + lane, last) * inner;
     let a3 = a_base + min(i0 + 24u + lane, last) * inner;
-    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(q0, quads - 1u);
     let b1 = b_base + min(q0 + 8u, quads - 1u);
-    for (var four = 0u; four < inner; four++) {
+    for (var four = part.begin / 4u; four < part.end / 4u; four++) {
         var x0 = a[a0 + four];
         var x1 = a[a1 + four];
         var x2 = a[a2 + four];
@@ -96,24 +80,24 @@ fn block_nn(z: u32, i0: u32, q0: u32, lane: u32) {
     }
 }
 
-// Where K is odd, the last k is taken twice, the second time as 0 times itself.
+// Where the number of k is odd, the last one is taken twice, the second time as 0 times itself.
 fn pair(at: u32, k: u32, next: u32) -> vec2<f32> {
     return vec2(a_floats[at + k], select(0.0, a_floats[at + next], next > k));
 }
 
-fn block_odd(z: u32, i0: u32, q0: u32, lane: u32) {
+fn block_odd(part: Part, i0: u32, q0: u32, lane: u32) {
     let last = params.m - 1u;
     let quads = params.n / 4u;
-    let a_base = params.a_offset + z * params.a_stride;
+    let a_base = params.a_offset + part.z * params.a_stride;
     let a0 = a_base + min(i0 + lane, last) * params.k;
     let a1 = a_base + min(i0 + 8u + lane, last) * params.k;
     let a2 = a_base + min(i0 + 16u + lane, last) * params.k;
     let a3 = a_base + min(i0 + 24u + lane, last) * params.k;
-    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(q0, quads - 1u);
     let b1 = b_base + min(q0 + 8u, quads - 1u);
-    for (var k = 0u; k < params.k; k += 2u) {
-        let next = min(k + 1u, params.k - 1u);
+    for (var k = part.begin; k < part.end; k += 2u) {
+        let next = min(k + 1u, part.end - 1u);
         let w = Weights(b[b0 + k * quads], b[b1 + k * quads], b[b0 + next * quads], b[b1 + next * quads]);
         add_rows(0u, 1u, pair(a0, k, next), w);
         add_rows(8u, 1u, pair(a1, k, next), w);
@@ -122,16 +106,16 @@ fn block_odd(z: u32, i0: u32, q0: u32, lane: u32) {
     }
 }
 
-fn block_tn(z: u32, i0: u32, q0: u32, lane: u32) {
+fn block_tn(part: Part, i0: u32, q0: u32, lane: u32) {
     let rows = params.m / 4u;
     let quads = params.n / 4u;
-    let a0 = (params.a_offset + z * params.a_stride) / 4u + min(i0 / 4u + lane, rows - 1u);
-    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let a0 = (params.a_offset + part.z * params.a_stride) / 4u + min(i0 / 4u + lane, rows - 1u);
+    let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(q0, quads - 1u);
     let b1 = b_base + min(q0 + 8u, quads - 1u);
-    for (var k = 0u; k < params.k; k += 2u) {
-        // Where K is odd, the last k is taken twice, the second time as 0 times itself.
-        let next = min(k + 1u, params.k - 1u);
+    for (var k = part.begin; k < part.end; k += 2u) {
+        // Where the number of k is odd, the last one is taken twice, the second time as 0 times itself.
+        let next = min(k + 1u, part.end - 1u);
         let x = a[a0 + k * rows];
         let y = select(vec4(0.0), a[a0 + next * rows], next > k);
         let w = Weights(b[b0 + k * quads], b[b1 + k * quads], b[b0 + next * quads], b[b1 + next * quads]);
@@ -150,10 +134,10 @@ fn finished(sum: vec4<f32>, at: u32, j: u32) -> vec4<f32> {
     return v;
 }
 
-fn finish(z: u32, i0: u32, q0: u32) {
+fn finish(slice: u32, i0: u32, q0: u32) {
     let quads = params.n / 4u;
     let rows = min(params.m, i0 + 32u);
-    let c_base = (params.c_offset + z * params.c_stride) / 4u + q0;
+    let c_base = (params.c_offset + slice * params.c_stride) / 4u + q0;
     let near = q0 < quads;
     let far = q0 + 8u < quads;
     // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
@@ -172,19 +156,29 @@ fn finish(z: u32, i0: u32, q0: u32) {
 
 @compute @workgroup_size(8)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    block_nn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block_nn(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+    }
+    take_back(part);
     finish(group.z, group.y * 32u, group.x * 16u + lane);
 }
 
 @compute @workgroup_size(8)
 fn nn_odd(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    block_odd(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block_odd(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+    }
+    take_back(part);
     finish(group.z, group.y * 32u, group.x * 16u + lane);
 }
 
-fn finish_ragged(z: u32, i0: u32, q0: u32) {
+fn finish_ragged(slice: u32, i0: u32, q0: u32) {
     let rows = min(params.m, i0 + 32u);
-    let c_base = params.c_offset + z * params.c_stride;
+    let c_base = params.c_offset + slice * params.c_stride;
     for (var i = i0; i < rows; i++) {
         for (var half = 0u; half < 2u; half++) {
             let sum = params.scale * sums[(i - i0) * 2u + half];
@@ -200,12 +194,22 @@ fn finish_ragged(z: u32, i0: u32, q0: u32) {
 
 @compute @workgroup_size(8)
 fn nn_ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    block_nn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block_nn(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+    }
+    take_back(part);
     finish_ragged(group.z, group.y * 32u, group.x * 16u + lane);
 }
 
 @compute @workgroup_size(8)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    block_tn(group.z, group.y * 32u, group.x * 16u + lane, lane);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block_tn(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+    }
+    take_back(part);
     finish(group.z, group.y * 32u, group.x * 16u + lane);
 }

@@ -1,35 +1,21 @@
 // Batched matrix product for CPU-like adapters (Mesa's lavapipe): for every z in 0..batch
 //   C[z](i,j) = scale * sum_k A[z](i,k) B[z](k,j)  (+ bias[j] when has_bias == 1)  (+ old C[z](i,j) when accumulate == 1)
 // `nt`: A [M,K], B [N,K].   `nn`: A [M,K], B [K,N].   `tn`: A [K,M], B [K,N].   All row-major, any M, N, K >= 1.
-// One workgroup (8 lanes = one 256-bit vector) per 64 x 32 tile of C: dispatch [ceil(N/32), ceil(M/64), batch].
+// One workgroup (8 lanes = one 256-bit vector) per 64 x 32 tile of C: dispatch [ceil(N/32), ceil(M/64), batch * splits].
 // Writes: C is stored, or added to when params.accumulate == 1. Without a bias bind any read-only tensor to `bias`.
 // Why this shape: a load costs lavapipe 7 to 9 multiply-adds (eight branches and eight scalar loads), so a lane owns 16 x 16 results and
 // does 8 multiply-adds per load. The sums stay in memory (`sums` is indexed dynamically at the end) because 256 live values
 // across the branches of the loads would be spilled and reloaded around every one of them.
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    splits: u32,      // not read here; the same Params serve every matmul kernel
-    a_stride: u32,    // floats from one batch to the next; 0 shares A
-    b_stride: u32,
-    c_stride: u32,
-    a_offset: u32,    // where A, B and C begin, in floats
-    b_offset: u32,
-    c_offset: u32,
-    has_bias: u32,
-    accumulate: u32,
-    scale: f32,
-}
+#import matmul
+#import sums
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> a: array<f32>;          // [batch, M, K], tn: [batch, K, M]
 @group(0) @binding(3) var<storage, read> b: array<f32>;          // [batch, K, N], nt: [batch, N, K]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;       // [N]
 @group(0) @binding(5) var<storage, read_write> c: array<f32>;    // [batch, M, N]
 
-var<private> sums: array<vec4<f32>, 64>; // [16 rows][4 quads of columns]
+// Sums are [16 rows][4 quads of columns].
 
 fn add_row(row: u32, x: f32, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>) {
     sums[row * 4u] = fma(vec4(x), b0, sums[row * 4u]);
@@ -39,12 +25,12 @@ fn add_row(row: u32, x: f32, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: ve
 }
 
 // Steps are the distances in floats between neighbours along the outer dimension (i or j) and along k.
-fn block(z: u32, i0: u32, j0: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u32) {
+fn block(part: Part, i0: u32, j0: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u32) {
     // Rows and columns past the edge repeat the last one, so that the loop below needs no branch; they are not written.
     let last_i = params.m - 1u;
     let last_j = params.n - 1u;
-    let a_base = params.a_offset + z * params.a_stride;
-    let b_base = params.b_offset + z * params.b_stride;
+    let a_base = params.a_offset + part.z * params.a_stride;
+    let b_base = params.b_offset + part.z * params.b_stride;
     let a0 = a_base + min(i0, last_i) * a_outer;
     let a1 = a_base + min(i0 + 1u, last_i) * a_outer;
     let a2 = a_base + min(i0 + 2u, last_i) * a_outer;
@@ -77,7 +63,7 @@ fn block(z: u32, i0: u32, j0: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u3
     let b13 = b_base + min(j0 + 13u, last_j) * b_outer;
     let b14 = b_base + min(j0 + 14u, last_j) * b_outer;
     let b15 = b_base + min(j0 + 15u, last_j) * b_outer;
-    for (var k = 0u; k < params.k; k++) {
+    for (var k = part.begin; k < part.end; k++) {
         let u = k * a_k;
         let v = k * b_k;
         let w0 = vec4(b[b0 + v], b[b1 + v], b[b2 + v], b[b3 + v]);
@@ -103,11 +89,11 @@ fn block(z: u32, i0: u32, j0: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u3
     }
 }
 
-fn finish(z: u32, i0: u32, j0: u32) {
+fn finish(slice: u32, i0: u32, j0: u32) {
     let rows = min(params.m, i0 + 16u);
     let columns = min(params.n, j0 + 16u);
     // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
-    let c_base = params.c_offset + z * params.c_stride;
+    let c_base = params.c_offset + slice * params.c_stride;
     let plain = params.has_bias + params.accumulate == 0u;
     for (var i = i0; i < select(i0, rows, plain); i++) {
         for (var j = j0; j < columns; j++) {
@@ -128,7 +114,12 @@ fn finish(z: u32, i0: u32, j0: u32) {
 fn product(group: vec3<u32>, lane: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u32) {
     let i0 = group.y * 64u + (lane / 2u) * 16u;
     let j0 = group.x * 32u + (lane % 2u) * 16u;
-    block(group.z, i0, j0, a_outer, a_k, b_outer, b_k);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block(stretch(part, begin), i0, j0, a_outer, a_k, b_outer, b_k);
+    }
+    take_back(part);
     finish(group.z, i0, j0);
 }
 

@@ -2,7 +2,7 @@
 //   C[z](i,j) = scale * sum_k A[z](i,k) B[z](k,j)  (+ bias[j] when has_bias == 1)  (+ old C[z](i,j) when accumulate == 1), z in 0..batch
 // `nn`: A [M,K], B [K,N]; N and the strides and offsets of B and C multiples of 4, and the binding of `a` a multiple of 16 bytes long (K may be anything).
 // `tn`: A [K,M], B [K,N]; M, N, all strides and all offsets multiples of 4.
-// One workgroup (8 lanes = one 256-bit vector) per 64 x 32 tile of C: dispatch [ceil(N/32), ceil(M/64), batch].
+// One workgroup (8 lanes = one 256-bit vector) per 64 x 32 tile of C: dispatch [ceil(N/32), ceil(M/64), batch * splits].
 // `transpose_b`: partial[z] = B[z]^T from B [N,K] to [K,N]; K, b_stride, b_offset multiples of 4; dispatch [ceil(N/32), ceil(K/16), batch of B].
 //   Where N is no multiple of 4, rows of the copy are padded to one, with repetitions of the last column.
 //   An A B^T product runs as transpose_b, then `nn` on the copy (b_offset = 0; b_stride = K*N, or 0 when B is shared).
@@ -11,30 +11,16 @@
 // Time goes with the size of the code (it has to fit the instruction cache), so a lane owns 16 x 16 results (8 multiply-adds per
 // float loaded) and one k is one trip of the loop. The sums stay in memory: 256 live values would be spilled around every load.
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    splits: u32,      // not read here; the same Params serve every matmul kernel
-    a_stride: u32,    // floats from one batch to the next; 0 shares A
-    b_stride: u32,
-    c_stride: u32,
-    a_offset: u32,    // where A, B and C begin, in floats
-    b_offset: u32,
-    c_offset: u32,
-    has_bias: u32,
-    accumulate: u32,
-    scale: f32,
-}
+#import matmul
+#import sums
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;       // [batch, M, K] read float by float; tn: [batch, K, M/4]
 @group(0) @binding(3) var<storage, read> b: array<vec4<f32>>;       // [batch, K, N/4]; transpose_b: [batch, N, K/4]
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
 @group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>; // [batch, K, N/4], the transposed B
 
-var<private> sums: array<vec4<f32>, 64>; // [16 rows][4 quads of columns]
+// Sums are [16 rows][4 quads of columns].
 
 fn add_row(row: u32, x: f32, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) {
     sums[row * 4u] = fma(vec4(x), w0, sums[row * 4u]);
@@ -48,8 +34,8 @@ fn element_a(at: u32) -> f32 {
 }
 
 // Rows and columns past the edge repeat the last one, so that no loop below needs a branch; they are not written.
-fn block_nn(z: u32, i0: u32, j0: u32) {
-    let a_base = params.a_offset + z * params.a_stride;
+fn block_nn(part: Part, i0: u32, j0: u32) {
+    let a_base = params.a_offset + part.z * params.a_stride;
     let last = params.m - 1u;
     let a0 = a_base + min(i0, last) * params.k;
     let a1 = a_base + min(i0 + 1u, last) * params.k;
@@ -67,12 +53,12 @@ fn block_nn(z: u32, i0: u32, j0: u32) {
     let a13 = a_base + min(i0 + 13u, last) * params.k;
     let a14 = a_base + min(i0 + 14u, last) * params.k;
     let a15 = a_base + min(i0 + 15u, last) * params.k;
-    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(j0 / 4u, params.n / 4u - 1u);
     let b1 = b_base + min(j0 / 4u + 1u, params.n / 4u - 1u);
     let b2 = b_base + min(j0 / 4u + 2u, params.n / 4u - 1u);
     let b3 = b_base + min(j0 / 4u + 3u, params.n / 4u - 1u);
-    for (var k = 0u; k < params.k; k++) {
+    for (var k = part.begin; k < part.end; k++) {
         let v = k * (params.n / 4u);
         let w0 = b[b0 + v];
         let w1 = b[b1 + v];
@@ -97,18 +83,18 @@ fn block_nn(z: u32, i0: u32, j0: u32) {
     }
 }
 
-fn block_tn(z: u32, i0: u32, j0: u32) {
-    let a_base = (params.a_offset + z * params.a_stride) / 4u;
+fn block_tn(part: Part, i0: u32, j0: u32) {
+    let a_base = (params.a_offset + part.z * params.a_stride) / 4u;
     let a0 = a_base + min(i0 / 4u, params.m / 4u - 1u);
     let a1 = a_base + min(i0 / 4u + 1u, params.m / 4u - 1u);
     let a2 = a_base + min(i0 / 4u + 2u, params.m / 4u - 1u);
     let a3 = a_base + min(i0 / 4u + 3u, params.m / 4u - 1u);
-    let b_base = (params.b_offset + z * params.b_stride) / 4u;
+    let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(j0 / 4u, params.n / 4u - 1u);
     let b1 = b_base + min(j0 / 4u + 1u, params.n / 4u - 1u);
     let b2 = b_base + min(j0 / 4u + 2u, params.n / 4u - 1u);
     let b3 = b_base + min(j0 / 4u + 3u, params.n / 4u - 1u);
-    for (var k = 0u; k < params.k; k++) {
+    for (var k = part.begin; k < part.end; k++) {
         let u = k * (params.m / 4u);
         let v = k * (params.n / 4u);
         let w0 = b[b0 + v];
@@ -138,12 +124,12 @@ fn block_tn(z: u32, i0: u32, j0: u32) {
     }
 }
 
-fn finish(z: u32, i0: u32, j0: u32) {
+fn finish(slice: u32, i0: u32, j0: u32) {
     let quads = params.n / 4u;
     let rows = min(params.m, i0 + 16u);
     let end = min(quads, j0 / 4u + 4u);
     // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
-    let c_base = (params.c_offset + z * params.c_stride) / 4u;
+    let c_base = (params.c_offset + slice * params.c_stride) / 4u;
     let plain = params.has_bias + params.accumulate == 0u;
     for (var i = i0; i < select(i0, rows, plain); i++) {
         for (var j = j0 / 4u; j < end; j++) {
@@ -169,14 +155,24 @@ fn corner(group: vec3<u32>, lane: u32) -> vec2<u32> {
 @compute @workgroup_size(8)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = corner(group, lane);
-    block_nn(group.z, at.x, at.y);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block_nn(stretch(part, begin), at.x, at.y);
+    }
+    take_back(part);
     finish(group.z, at.x, at.y);
 }
 
 @compute @workgroup_size(8)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = corner(group, lane);
-    block_tn(group.z, at.x, at.y);
+    let part = part_of(group.z);
+    for (var begin = part.begin; begin < part.end; begin += STRETCH) {
+        if begin > part.begin { settle(); }
+        block_tn(stretch(part, begin), at.x, at.y);
+    }
+    take_back(part);
     finish(group.z, at.x, at.y);
 }
 

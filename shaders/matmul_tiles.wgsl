@@ -1,35 +1,20 @@
 // Batched matrix product for GPUs: for every z in 0..batch
 //   C[z](i,j) = scale * sum_k A[z](i,k) B[z](k,j)  (+ bias[j] when has_bias == 1)  (+ old C[z](i,j) when accumulate == 1)
 // `nt`: A [M,K], B [N,K].   `nn`: A [M,K], B [K,N].   `tn`: A [K,M], B [K,N].   All row-major, any M, N, K >= 1.
-// One workgroup per 64 x 64 tile of C: dispatch [ceil(N/64), ceil(M/64), batch] for `nt`, `nn`, `tn`.
-// Few tiles and a long K (weight gradients): `nt_split`, `nn_split`, `tn_split` with [ceil(N/64), ceil(M/64), batch * splits] store
-// plain partial sums in `partial` (no scale, bias or accumulation); then `sum_splits` with
-// [min(G, 1024), ceil(G/1024), batch], G = ceil(M*N/64), finishes C. A split without any k stores zeros.
-// Writes: C is stored, or added to when params.accumulate == 1; `partial` is stored. Without a bias bind any read-only tensor to it.
+// One workgroup per 64 x 64 tile of C: dispatch [ceil(N/64), ceil(M/64), batch * splits] for `nt`, `nn`, `tn`.
+// Few tiles and a long K (weight gradients), or a very long K: with splits > 1 C is a scratch tensor [batch, splits, M, N] of parts,
+// zeros where a part holds no k; then `sum_splits` with splits as before, batch in z and [min(G, 1024), ceil(G/1024)],
+// G = ceil(M*N/64), in x and y makes C of them.
+// Writes: C is stored, or added to when params.accumulate == 1. Without a bias bind any read-only tensor to it.
 // Why this shape: 8 x 4 results a thread read 3 vec4 of workgroup memory for 32 multiply-adds, in 72 registers (RADV, Navi 31: 16 waves, no spills).
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    splits: u32,      // 1 except for the *_split entry points and sum_splits
-    a_stride: u32,    // floats from one batch to the next; 0 shares A
-    b_stride: u32,
-    c_stride: u32,
-    a_offset: u32,    // where A, B and C begin, in floats
-    b_offset: u32,
-    c_offset: u32,
-    has_bias: u32,
-    accumulate: u32,
-    scale: f32,
-}
+#import matmul
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> a: array<f32>;          // [batch, M, K], tn: [batch, K, M]
 @group(0) @binding(3) var<storage, read> b: array<f32>;          // [batch, K, N], nt: [batch, N, K]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;       // [N]
 @group(0) @binding(5) var<storage, read_write> c: array<f32>;    // [batch, M, N]
-@group(0) @binding(6) var<storage, read_write> partial: array<f32>; // [batch, splits, M, N]
+@group(0) @binding(6) var<storage, read> partial: array<f32>; // [batch, splits, M, N]
 
 const TILE: u32 = 64u;  // rows and columns of C a workgroup owns
 const DEPTH: u32 = 16u; // values of k staged at a time
@@ -74,15 +59,16 @@ fn spot(thread: u32, turn: u32, k_contiguous: bool) -> vec2<u32> {
     return select(vec2(t / 16u, t % 16u), vec2(t % 16u, t / 16u), k_contiguous);
 }
 
-fn block(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool, begin: u32, end: u32, z: u32) -> Block {
-    let a_base = params.a_offset + z * params.a_stride;
-    let b_base = params.b_offset + z * params.b_stride;
+fn block(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool, part: Part) -> Block {
+    let a_base = params.a_offset + part.z * params.a_stride;
+    let b_base = params.b_offset + part.z * params.b_stride;
+    let end = part.end;
     let a_step = select(vec2(params.k, 1u), vec2(1u, params.m), a_transposed);
     let b_step = select(vec2(1u, params.n), vec2(params.k, 1u), b_transposed);
     let rows = (thread / 16u) * 2u;
     let columns = thread % 16u;
     var s: Block;
-    for (var k0 = begin; k0 < end; k0 += DEPTH) {
+    for (var k0 = part.begin; k0 < end; k0 += DEPTH) {
         for (var turn = 0u; turn < 2u; turn++) {
             let p = spot(thread, turn, !a_transposed);
             a_tile[p.x * PITCH + p.y] = four_a(a_base, group.y * TILE + p.y * 4u, k0 + p.x, end, a_step.x, a_step.y);
@@ -108,90 +94,54 @@ fn block(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool, 
     return s;
 }
 
-fn finish(at: u32, j: u32, sum: f32) {
+fn finish(at: u32, j: u32, sum: f32, first: bool) {
     var v = params.scale * sum;
-    if params.has_bias == 1u { v += bias[j]; }
-    if params.accumulate == 1u { v += c[at]; }
+    if params.has_bias == 1u && first { v += bias[j]; }
+    if params.accumulate == 1u || !first { v += c[at]; }
     c[at] = v;
 }
 
-fn finish_row(z: u32, i: u32, j: u32, s: vec4<f32>) {
+fn finish_row(slice: u32, i: u32, j: u32, s: vec4<f32>, first: bool) {
     if i >= params.m { return; }
-    let at = params.c_offset + z * params.c_stride + i * params.n + j;
-    if j < params.n { finish(at, j, s.x); }
-    if j + 1u < params.n { finish(at + 1u, j + 1u, s.y); }
-    if j + 2u < params.n { finish(at + 2u, j + 2u, s.z); }
-    if j + 3u < params.n { finish(at + 3u, j + 3u, s.w); }
+    let at = params.c_offset + slice * params.c_stride + i * params.n + j;
+    if j < params.n { finish(at, j, s.x, first); }
+    if j + 1u < params.n { finish(at + 1u, j + 1u, s.y, first); }
+    if j + 2u < params.n { finish(at + 2u, j + 2u, s.z, first); }
+    if j + 3u < params.n { finish(at + 3u, j + 3u, s.w, first); }
 }
 
-fn whole(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
-    let s = block(group, thread, a_transposed, b_transposed, 0u, params.k, group.z);
+fn product(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
+    let part = part_of(group.z);
     let i = group.y * TILE + (thread / 16u) * 8u;
     let j = group.x * TILE + (thread % 16u) * 4u;
-    finish_row(group.z, i, j, s.r0);
-    finish_row(group.z, i + 1u, j, s.r1);
-    finish_row(group.z, i + 2u, j, s.r2);
-    finish_row(group.z, i + 3u, j, s.r3);
-    finish_row(group.z, i + 4u, j, s.r4);
-    finish_row(group.z, i + 5u, j, s.r5);
-    finish_row(group.z, i + 6u, j, s.r6);
-    finish_row(group.z, i + 7u, j, s.r7);
-}
-
-fn part_row(slab: u32, i: u32, j: u32, s: vec4<f32>) {
-    if i >= params.m { return; }
-    let at = slab * params.m * params.n + i * params.n + j;
-    if j < params.n { partial[at] = s.x; }
-    if j + 1u < params.n { partial[at + 1u] = s.y; }
-    if j + 2u < params.n { partial[at + 2u] = s.z; }
-    if j + 3u < params.n { partial[at + 3u] = s.w; }
-}
-
-fn part(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
-    let span = (params.k + params.splits - 1u) / params.splits;
-    let begin = min((group.z % params.splits) * span, params.k);
-    let end = min(begin + span, params.k);
-    let s = block(group, thread, a_transposed, b_transposed, begin, end, group.z / params.splits);
-    let i = group.y * TILE + (thread / 16u) * 8u;
-    let j = group.x * TILE + (thread % 16u) * 4u;
-    part_row(group.z, i, j, s.r0);
-    part_row(group.z, i + 1u, j, s.r1);
-    part_row(group.z, i + 2u, j, s.r2);
-    part_row(group.z, i + 3u, j, s.r3);
-    part_row(group.z, i + 4u, j, s.r4);
-    part_row(group.z, i + 5u, j, s.r5);
-    part_row(group.z, i + 6u, j, s.r6);
-    part_row(group.z, i + 7u, j, s.r7);
+    // Once even where there is no k, so that zeros are stored. Sums go through C: its traffic is little, registers are few.
+    for (var begin = part.begin; begin < max(part.end, part.begin + 1u); begin += STRETCH) {
+        let s = block(group, thread, a_transposed, b_transposed, stretch(part, begin));
+        let first = begin == part.begin;
+        finish_row(group.z, i, j, s.r0, first);
+        finish_row(group.z, i + 1u, j, s.r1, first);
+        finish_row(group.z, i + 2u, j, s.r2, first);
+        finish_row(group.z, i + 3u, j, s.r3, first);
+        finish_row(group.z, i + 4u, j, s.r4, first);
+        finish_row(group.z, i + 5u, j, s.r5, first);
+        finish_row(group.z, i + 6u, j, s.r6, first);
+        finish_row(group.z, i + 7u, j, s.r7, first);
+    }
 }
 
 @compute @workgroup_size(128)
 fn nt(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    whole(group, thread, false, true);
+    product(group, thread, false, true);
 }
 
 @compute @workgroup_size(128)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    whole(group, thread, false, false);
+    product(group, thread, false, false);
 }
 
 @compute @workgroup_size(128)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    whole(group, thread, true, false);
-}
-
-@compute @workgroup_size(128)
-fn nt_split(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    part(group, thread, false, true);
-}
-
-@compute @workgroup_size(128)
-fn nn_split(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    part(group, thread, false, false);
-}
-
-@compute @workgroup_size(128)
-fn tn_split(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    part(group, thread, true, false);
+    product(group, thread, true, false);
 }
 
 @compute @workgroup_size(64)
@@ -201,5 +151,5 @@ fn sum_splits(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     if at >= size { return; }
     var s = 0.0;
     for (var p = 0u; p < params.splits; p++) { s += partial[(group.z * params.splits + p) * size + at]; }
-    finish(params.c_offset + group.z * params.c_stride + at, at % params.n, s);
+    finish(params.c_offset + group.z * params.c_stride + at, at % params.n, s, true);
 }

@@ -13,6 +13,7 @@ mod gelu;
 mod grad_norm;
 mod harness;
 mod layernorm;
+mod long_sums;
 mod maps;
 mod matmul;
 mod patchify;

@@ -53,8 +53,23 @@ pub struct Product {
 /// Multiply-adds of the largest product that variants are compared on.
 const LARGEST_MEASURED: usize = 1 << 29;
 
-/// Longest K that one workgroup walks when there are few tiles.
+/// Longest K that one workgroup walks when there are few tiles, and the longest ever: `matmul.wgsl` adds up 32 stretches of
+/// it, and those of a sum of 10^6 values are as many parts again, so that no chain of additions is long.
 const SPLIT_K: usize = 1024;
+const LONGEST_K: usize = 16_384;
+
+/// A kernel, and how it sees a product.
+struct Kernel {
+    module: &'static Module,
+    entry: &'static str,
+    /// Rows and columns of c of one workgroup.
+    tile: [usize; 2],
+    /// Names of the bindings of a and c.
+    a: &'static str,
+    c: &'static str,
+    /// Floats between the matrices of b.
+    b_stride: usize,
+}
 
 impl Product {
     /// Appends the product. The variant is measured once per layout and size.
@@ -79,7 +94,7 @@ impl Product {
 
     fn variant(&self, rec: &Recorder, [a, b, c]: [Operand; 3], has_bias: bool) -> Variant {
         let mut candidates = vec![Variant::TILES];
-        if self.splits() > 1 {
+        if self.splits() > self.parts() {
             candidates.push(Variant::TILES_SPLIT);
         }
         candidates.push(Variant::ROWS);
@@ -148,104 +163,114 @@ impl Product {
         self.layout == Layout::Nt && !self.n.is_multiple_of(4)
     }
 
+    /// Parts of k that keep chains of additions short.
+    fn parts(&self) -> usize {
+        self.k.div_ceil(LONGEST_K)
+    }
+
+    /// Parts of k that also occupy a GPU where there are few tiles.
     fn splits(&self) -> usize {
         let tiles = self.batch * self.m.div_ceil(64) * self.n.div_ceil(64);
-        if tiles > 256 { 1 } else { self.k.div_ceil(SPLIT_K).min(64) }
+        if tiles > 256 { self.parts() } else { self.k.div_ceil(SPLIT_K).min(64).max(self.parts()) }
     }
 
-    fn record_variant(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
-        match variant {
-            Variant::ROWS => self.whole(rec, &MATMUL_ROWS, self.entry(), [64, 32], operands, bias),
-            Variant::ROWS4 => self.quads(rec, &MATMUL_ROWS4, [64, 32], operands, bias),
-            Variant::LANES if self.layout == Layout::Nn && !self.has_whole_rows_of_a(operands[0].offset) => {
-                self.odd(rec, operands, bias)
-            }
-            Variant::LANES => self.quads(rec, &MATMUL_LANES, [32, 64], operands, bias),
-            Variant::TILES_SPLIT => self.split(rec, operands, bias),
-            _ => self.whole(rec, &MATMUL_TILES, self.entry(), [64, 64], operands, bias),
-        }
+    /// Whether a variant reads a transposed copy of b.
+    fn copies_b(&self, variant: Variant) -> bool {
+        self.layout == Layout::Nt && matches!(variant, Variant::ROWS4 | Variant::LANES)
     }
 
-    fn entry(&self) -> &'static str {
-        match self.layout {
+    fn kernel(&self, variant: Variant, a_offset: usize) -> Kernel {
+        let (module, tile): (&Module, _) = match variant {
+            Variant::ROWS => (&MATMUL_ROWS, [64, 32]),
+            Variant::ROWS4 => (&MATMUL_ROWS4, [64, 32]),
+            Variant::LANES => (&MATMUL_LANES, [32, 64]),
+            _ => (&MATMUL_TILES, [64, 64]),
+        };
+        let entry = match self.layout {
             Layout::Nt => "nt",
             Layout::Nn => "nn",
             Layout::Tn => "tn",
-        }
-    }
-
-    /// One dispatch with a workgroup for every tile of c.
-    fn whole(
-        &self,
-        rec: &mut Recorder,
-        module: &'static Module,
-        entry: &'static str,
-        tile: [usize; 2],
-        operands: [Operand; 3],
-        bias: Option<Tensor>,
-    ) {
-        let [a, b, c] = operands;
-        let groups = [self.n.div_ceil(tile[1]), self.m.div_ceil(tile[0]), self.batch];
-        let step = rec.step(module, entry).bind("a", a.tensor).bind("b", b.tensor).bind("c", c.tensor);
-        let step = step.bind("bias", bias.unwrap_or(a.tensor));
-        self.params(step, operands, bias.is_some(), 1).dispatch(groups);
-    }
-
-    /// `lanes` where the rows of a are no whole vec4s: only a is read float by float.
-    fn odd(&self, rec: &mut Recorder, operands: [Operand; 3], bias: Option<Tensor>) {
-        let [a, b, c] = operands;
-        let groups = [self.n.div_ceil(64), self.m.div_ceil(32), self.batch];
-        let step = rec.step(&MATMUL_LANES, "nn_odd").bind("a_floats", a.tensor).bind("b", b.tensor).bind("c", c.tensor);
-        // Any tensor that is only read stands for an absent bias.
-        let step = step.bind("bias", bias.unwrap_or(b.tensor));
-        self.params(step, operands, bias.is_some(), 1).dispatch(groups);
-    }
-
-    /// As `whole`, with rows read as vec4s; a transposed b is copied into rows first.
-    fn quads(
-        &self,
-        rec: &mut Recorder,
-        module: &'static Module,
-        tile: [usize; 2],
-        operands: [Operand; 3],
-        bias: Option<Tensor>,
-    ) {
-        let [a, b, c] = operands;
-        if self.layout != Layout::Nt {
-            return self.whole(rec, module, self.entry(), tile, operands, bias);
-        }
-        let columns = self.n.next_multiple_of(4);
-        let copy = rec.scratch("b transposed", [self.batch, self.k, columns]);
-        let step = rec.step(&MATMUL_ROWS4, "transpose_b").bind("b", b.tensor).bind("partial", copy);
-        let groups = [self.n.div_ceil(32), self.k.div_ceil(16), self.batch];
-        self.params(step, operands, false, 1).dispatch(groups);
-        let product = Product { layout: Layout::Nn, ..*self };
-        if self.is_ragged() {
-            let groups = [self.n.div_ceil(tile[1]), self.m.div_ceil(tile[0]), self.batch];
-            let step = rec.step(module, "nn_ragged").bind("a", a.tensor).bind("b", copy).bind("c_floats", c.tensor);
-            let step = product.params(step, [a, copy.into(), c], false, 1);
-            return step.uint("b_stride", self.k * columns).dispatch(groups);
-        }
-        product.whole(rec, module, "nn", tile, [a, copy.into(), c], bias);
-    }
-
-    /// Partial sums over parts of k, then their sum.
-    fn split(&self, rec: &mut Recorder, operands: [Operand; 3], bias: Option<Tensor>) {
-        let [a, b, c] = operands;
-        let splits = self.splits();
-        let entry = match self.layout {
-            Layout::Nt => "nt_split",
-            Layout::Nn => "nn_split",
-            Layout::Tn => "tn_split",
         };
+        let kernel = Kernel { module, entry, tile, a: "a", c: "c", b_stride: self.k * self.n };
+        if self.copies_b(variant) {
+            let b_stride = self.k * self.n.next_multiple_of(4);
+            if self.is_ragged() {
+                return Kernel { entry: "nn_ragged", c: "c_floats", b_stride, ..kernel };
+            }
+            return Kernel { entry: "nn", b_stride, ..kernel };
+        }
+        if variant == Variant::LANES && self.layout == Layout::Nn && !self.has_whole_rows_of_a(a_offset) {
+            // Only a is read float by float.
+            return Kernel { entry: "nn_odd", a: "a_floats", ..kernel };
+        }
+        kernel
+    }
+
+    fn record_variant(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
+        let [a, mut b, c] = operands;
+        if self.copies_b(variant) {
+            b = self.transposed_b(rec, b).into();
+        }
+        self.record_prepared(rec, variant, [a, b, c], bias);
+    }
+
+    /// b [batch, n, k] as [batch, k, n], rows padded to whole vec4s.
+    fn transposed_b(&self, rec: &mut Recorder, b: Operand) -> Tensor {
+        let copy = rec.scratch("b transposed", [self.batch, self.k, self.n.next_multiple_of(4)]);
+        let step = rec.step(&MATMUL_ROWS4, "transpose_b").bind("b", b.tensor).bind("partial", copy);
+        let operands = [b, b, copy.into()];
+        let step = self.params(step, operands, self.k * self.n, false, 1);
+        step.dispatch([self.n.div_ceil(32), self.k.div_ceil(16), self.batch]);
+        copy
+    }
+
+    /// As `record_variant`, with b transposed where the variant wants it so.
+    fn record_prepared(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
+        let splits = if variant == Variant::TILES_SPLIT { self.splits() } else { self.parts() };
+        if splits == 1 {
+            return self.dispatch(rec, variant, operands, bias, 1);
+        }
+        let [a, b, _] = operands;
         let partial = rec.scratch("partial products", [self.batch, splits, self.m, self.n]);
-        let step = rec.step(&MATMUL_TILES, entry).bind("a", a.tensor).bind("b", b.tensor).bind("partial", partial);
-        let groups = [self.n.div_ceil(64), self.m.div_ceil(64), self.batch * splits];
-        self.params(step, operands, false, splits).dispatch(groups);
+        let plain = Product { scale: 1.0, accumulate: false, ..*self };
+        plain.dispatch(rec, variant, [a, b, partial.into()], None, splits);
+        self.sum_splits(rec, operands, partial, bias, splits);
+    }
+
+    /// A workgroup for every tile of c.
+    fn dispatch(
+        &self,
+        rec: &mut Recorder,
+        variant: Variant,
+        operands: [Operand; 3],
+        bias: Option<Tensor>,
+        splits: usize,
+    ) {
+        let [a, b, c] = operands;
+        let kernel = self.kernel(variant, a.offset);
+        let groups = [self.n.div_ceil(kernel.tile[1]), self.m.div_ceil(kernel.tile[0]), self.batch * splits];
+        let step = rec.step(kernel.module, kernel.entry).bind(kernel.a, a.tensor).bind("b", b.tensor);
+        let mut step = step.bind(kernel.c, c.tensor);
+        if kernel.entry != "nn_ragged" {
+            // Any tensor that is only read stands for an absent bias.
+            step = step.bind("bias", bias.unwrap_or(if kernel.a == "a" { a.tensor } else { b.tensor }));
+        }
+        self.params(step, operands, kernel.b_stride, bias.is_some(), splits).dispatch(groups);
+    }
+
+    fn sum_splits(
+        &self,
+        rec: &mut Recorder,
+        operands: [Operand; 3],
+        partial: Tensor,
+        bias: Option<Tensor>,
+        splits: usize,
+    ) {
+        let [a, _, c] = operands;
         let count = (self.m * self.n).div_ceil(64);
         let step = rec.step(&MATMUL_TILES, "sum_splits").bind("c", c.tensor).bind("partial", partial);
         let step = step.bind("bias", bias.unwrap_or(a.tensor));
-        let step = self.params(step, operands, bias.is_some(), splits);
+        let step = self.params(step, operands, self.k * self.n, bias.is_some(), splits);
         step.dispatch([count.min(1024), count.div_ceil(1024), self.batch]);
     }
 
@@ -253,6 +278,7 @@ impl Product {
         &self,
         step: crate::StepBuilder<'r>,
         [a, b, c]: [Operand; 3],
+        b_stride: usize,
         has_bias: bool,
         splits: usize,
     ) -> crate::StepBuilder<'r> {
@@ -261,7 +287,7 @@ impl Product {
             .uint("k", self.k)
             .uint("splits", splits)
             .uint("a_stride", self.m * self.k)
-            .uint("b_stride", self.k * self.n)
+            .uint("b_stride", b_stride)
             .uint("c_stride", self.m * self.n)
             .uint("a_offset", a.offset)
             .uint("b_offset", b.offset)

@@ -1,0 +1,35 @@
+// What the matmul kernels have in common: their parameters, and how long sums are made. A chain of n additions in f32 is off by
+// up to 1.5e-8 n, so sums are put aside every STRETCH values of k. Sums over more than some ten thousand values are made in
+// `splits` parts, each a matrix of its own, and added by matmul_tiles.sum_splits.
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    splits: u32,      // parts of k
+    a_stride: u32,    // floats from one batch to the next; 0 shares A
+    b_stride: u32,
+    c_stride: u32,    // floats from one matrix of C to the next, of which there are batch * splits
+    a_offset: u32,    // where A, B and C begin, in floats
+    b_offset: u32,
+    c_offset: u32,
+    has_bias: u32,
+    accumulate: u32,
+    scale: f32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+
+const STRETCH: u32 = 512u; // a multiple of what any kernel takes at a time
+
+// Part of the sums: values of k in begin..end (begin a multiple of 4) for the matrices z of A and B.
+struct Part { z: u32, begin: u32, end: u32 }
+
+fn part_of(slice: u32) -> Part {
+    let span = ((params.k + params.splits - 1u) / params.splits + 3u) / 4u * 4u;
+    let begin = min(slice % params.splits * span, params.k);
+    return Part(slice / params.splits, begin, min(begin + span, params.k));
+}
+
+// The stretch of a part that begins at `begin`.
+fn stretch(part: Part, begin: u32) -> Part {
+    return Part(part.z, begin, min(begin + STRETCH, part.end));
+}
