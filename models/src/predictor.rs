@@ -1,6 +1,6 @@
 //! A model ready to look at images: forward only, a fixed batch size.
 
-use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, Header, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
 
 use crate::config::TrainConfig;
 use crate::error::Result;
@@ -11,6 +11,7 @@ pub struct Predictor {
     images: Tensor,
     logits: Tensor,
     maps: Vec<Tensor>,
+    header: Header,
     batch: usize,
     classes: usize,
 }
@@ -43,7 +44,10 @@ impl Predictor {
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, parameters).await?;
-        Ok(Predictor { plan, images, logits, maps, batch, classes: model.num_classes() })
+        // What attention draws at evaluation (RA's keys) depends on the run's seed alone.
+        let seed = config.train.seed;
+        let header = Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
+        Ok(Predictor { plan, images, logits, maps, header, batch, classes: model.num_classes() })
     }
 
     /// Images of one run.
@@ -63,7 +67,7 @@ impl Predictor {
     pub async fn logits(&self, images: &[f32]) -> Result<Vec<Vec<f32>>> {
         let sample = self.images.len() / self.batch;
         let count = images.len() / sample;
-        self.plan.run().write(self.images, images).steps().submit()?;
+        self.plan.run().header(self.header).write(self.images, images).steps().submit()?;
         let logits = self.plan.read(self.logits).await?;
         Ok(logits.chunks(self.classes).take(count).map(<[f32]>::to_vec).collect())
     }

@@ -64,18 +64,11 @@ impl Attend {
         self.sizes(&[q, k]).probabilities(rec, q, k, bias).reshape(shape)
     }
 
-    /// Keys drawn by their softmax weights, `samples` for every query: [batch, heads, N S], numbers as f32, those of
-    /// query n from n S on. No gradient; memory O(N S + M). A query that sees no key gets key 0.
-    pub fn draw(
-        &self,
-        rec: &mut Recorder,
-        [q, k]: [Tensor; 2],
-        bias: Option<Tensor>,
-        samples: usize,
-        stream: u32,
-    ) -> Tensor {
-        let index = rec.scratch("drawn keys", [q.dims()[0], q.dims()[1], q.dims()[2] * samples]);
-        self.sizes(&[q, k]).draw(rec, [q, k], bias, DrawKeys { samples, stream }, index);
+    /// Keys drawn by their softmax weights, S for every query: [batch, heads, N S], numbers as f32, those of query n from
+    /// n S on. No gradient; memory O(N S + M). A query that sees no key gets key 0.
+    pub fn draw(&self, rec: &mut Recorder, [q, k]: [Tensor; 2], bias: Option<Tensor>, draw: DrawKeys) -> Tensor {
+        let index = rec.scratch("drawn keys", [q.dims()[0], q.dims()[1], q.dims()[2] * draw.samples]);
+        self.sizes(&[q, k]).draw(rec, [q, k], bias, draw, index);
         index
     }
 

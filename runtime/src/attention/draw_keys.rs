@@ -2,16 +2,24 @@
 
 use lara_shaders::DRAW_KEYS;
 
-use crate::{Recorder, Tensor, Variant};
+use crate::{Error, Recorder, Tensor, Variant};
 
-/// Draws `samples` keys for every row of probabilities; no gradient. The draw depends on the header's seed and step,
-/// the stream and the row alone.
+/// Most keys: their numbers are kept as f32.
+const MOST_KEYS: usize = 1 << 24;
+
+/// Draws `samples` keys for every row of probabilities; no gradient. A draw depends on the header's seed and step, the
+/// stream and its place alone.
 #[derive(Clone, Copy, Debug)]
 pub struct DrawKeys {
     /// Keys a row S.
     pub samples: usize,
     /// Number of the random stream, from [`Recorder::next_stream`].
     pub stream: u32,
+    /// Whether the place of a sample in its batch counts: while training. Otherwise a sample draws the same in any batch.
+    pub by_batch: bool,
+    /// Real queries before each query [batch, N + 1], the last being their number: a padded sample then draws
+    /// what it would without its padding.
+    pub ranks: Option<Tensor>,
 }
 
 impl DrawKeys {
@@ -19,8 +27,8 @@ impl DrawKeys {
         let about = usize::next_power_of_two;
         let key = format!("draw_keys {} {} {}", about(rows), about(keys), about(self.samples));
         rec.choose(&key, &[Variant::FORWARD, Variant::FORWARD_ROWS], &|rec, variant| {
-            let (p, index) = (rec.scratch("p", [rows, keys]), rec.scratch("index", [rows, self.samples]));
-            self.step(rec, variant, p, [0, rows], index);
+            let (p, index) = (rec.scratch("p", [rows, keys]), rec.scratch("index", [1, 1, rows * self.samples]));
+            DrawKeys { ranks: None, ..*self }.step(rec, variant, p, [0, rows], index);
         })
     }
 
@@ -28,20 +36,36 @@ impl DrawKeys {
         // A workgroup draws all of a row's keys, an invocation one.
         let items = if entry == Variant::FORWARD_ROWS { rows * self.samples } else { rows };
         rec.step(&DRAW_KEYS, entry.name())
+            .constant("HAS_PADDING", if self.ranks.is_some() { 1.0 } else { 0.0 })
             .bind("p", p)
             .bind("index", index)
+            // Absent ranks still need a binding.
+            .bind("ranks", self.ranks.unwrap_or(p))
             .uint("rows", rows)
             .uint("keys", p.last())
             .uint("samples", self.samples)
             .uint("first", first)
             .uint("stream", self.stream as usize)
+            .uint("heads", index.dims()[1])
+            .uint("queries", index.last() / self.samples)
+            .flag("by_batch", self.by_batch)
             .dispatch_rows(items);
     }
 
-    /// Records the draws of `rows` rows of probabilities [rows, M], the first of which is row `first` of `index`
-    /// [all rows, S] (numbers as f32). A row without a positive probability gets key 0.
+    /// Records the draws of `rows` rows of probabilities [rows, M], the first of which is row `first` of all rows of
+    /// `index` [batch, heads, N S] (numbers as f32). Rows need not sum to 1; one without a positive probability gets key 0.
     pub fn record(&self, rec: &mut Recorder, probabilities: Tensor, [first, rows]: [usize; 2], index: Tensor) {
-        let entry = self.variant(rec, rows, probabilities.last());
+        let keys = probabilities.last();
+        if keys > MOST_KEYS {
+            rec.fail(Error::TooLarge {
+                what: "the keys that one is drawn from".into(),
+                needed: keys.to_string(),
+                allowed: MOST_KEYS.to_string(),
+                lower: "the sequence length".into(),
+            });
+            return;
+        }
+        let entry = self.variant(rec, rows, keys);
         self.step(rec, entry, probabilities, [first, rows], index);
     }
 }

@@ -5,7 +5,7 @@ use super::gather_keys::GatherKeys;
 use super::landmarks::{Landmarks, Pooling};
 use super::noise::Perturb;
 use super::softmax::Sizes;
-use super::{Attend, Attention, AttentionConfig, Context, MechanismKind, Qkv};
+use super::{Attend, Attention, AttentionConfig, Context, DrawKeys, MechanismKind, Qkv};
 use crate::ops::{Layout, MatMul, Residual};
 use crate::{Error, Tape, Tensor};
 
@@ -50,7 +50,9 @@ impl Ra {
                 let stream = tape.rec.next_stream();
                 let index = context.index.unwrap_or_else(|| {
                     let bias = context.key_bias(tape, k, None);
-                    Attend::new(context.scale(q)).draw(&mut tape.rec, [q, k], bias, self.samples(), stream)
+                    let by_batch = tape.is_training();
+                    let draw = DrawKeys { samples: self.samples(), stream, by_batch, ranks: None };
+                    Attend::new(context.scale(q)).draw(&mut tape.rec, [q, k], bias, draw)
                 });
                 tape.apply(GatherKeys { samples: self.samples() }, &[q, k, index])
             }

@@ -3,7 +3,7 @@ use lara_runtime::{Header, Mode, Parameters, Plan, Role, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
 
 use super::attend::{Exact, Sizes, VARIANTS};
-use super::draw_keys::{host_key, host_softmax, host_uniform};
+use super::draw_keys::{host_key, host_softmax, host_uniforms};
 
 /// One way to use RA, and its reference.
 #[derive(Clone, Debug)]
@@ -206,18 +206,19 @@ fn padded_keys_are_not_drawn() {
         let result = run(&case, preferred, 1);
         assert!(result.outputs[0][80..].iter().all(|&y| y == 0.0), "{:?}", &result.outputs[0][80..]);
         assert!(result.gradients.iter().flatten().all(|g| g.is_finite()), "{:?}", result.gradients);
-        let drawn = Ra { index: host_index(&ra, &case.values(), header, 1), ..ra.clone() };
+        let drawn = Ra { index: host_index(&ra, &case.values(), header, 1, false), ..ra.clone() };
         assert_close("masked draw", &drawn.eval(&case.values())[0], &result.outputs[0], 2e-5);
     }
 }
 
-/// What stream `stream` draws.
-fn host_index(ra: &Ra, x: &[Vec<f64>], header: Header, stream: u32) -> Vec<f64> {
+/// What stream `stream` draws; only while training does the place in the batch count.
+fn host_index(ra: &Ra, x: &[Vec<f64>], header: Header, stream: u32, by_batch: bool) -> Vec<f64> {
     let rows = host_softmax(&ra.sizes, &x[0], &x[1], &|z, m| ra.hides(z, m));
     let samples = ra.samples();
-    (0..rows.len() * samples)
-        .map(|draw| host_key(&rows[draw / samples], host_uniform(header, stream, draw)) as f64)
-        .collect()
+    let draws = rows.len() * samples;
+    let numbers = if by_batch { draws } else { draws / ra.sizes.batch };
+    let key = |draw: usize| host_key(&rows[draw / samples], host_uniforms(header, stream, draw % numbers)) as f64;
+    (0..draws).map(key).collect()
 }
 
 /// Keys come from the recording's first stream in every mode, noise from the second while training.
@@ -240,7 +241,7 @@ fn draws_its_keys_always_and_its_noise_while_training() {
         };
         ra.index.clear();
         let case = ra.case(&build).mode(mode).header(header);
-        ra.index = host_index(&ra, &case.values(), header, 1);
+        ra.index = host_index(&ra, &case.values(), header, 1, mode == training);
         let drawn = super::noise::host_noise(header, 2, 2 * 2 * 9 * 3 * 8);
         ra.noise = drawn.into_iter().map(|e| std * e).collect();
         for preferred in VARIANTS {
