@@ -133,7 +133,8 @@ impl Sizes {
             has_dlse: given.dlse.is_some(),
             accumulate: false,
         };
-        sizes.params(step.bind("stats", stats)).dispatch_items(rows);
+        // Eight invocations a row.
+        sizes.params(step.bind("stats", stats)).dispatch_items(8 * rows);
         stats
     }
 
