@@ -70,7 +70,7 @@ modules! {
     DROPOUT = "dropout";
     LAYERNORM = "layernorm";
     PATCHIFY = "patchify";
-    EMBEDDING = "embedding";
+    POSITION_EMBEDDING = "position_embedding";
     POOLING = "pooling";
     COLUMN_SUM = "column_sum";
     CROSS_ENTROPY = "cross_entropy";

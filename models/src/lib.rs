@@ -19,6 +19,7 @@ pub mod config;
 pub mod data;
 mod error;
 mod family;
+pub mod layers;
 mod predictor;
 pub mod random;
 mod registry;

@@ -3,8 +3,8 @@
 //! Pre-norm blocks: x += attention(norm1 x), x += mlp(norm2 x); a final norm, pooling, a linear classifier. Names of the
 //! parameters are timm's; LARA's landmark generators are `attn.q_landmarks` and `attn.k_landmarks`.
 
-use lara_runtime::attention::{AttentionConfig, JoinHeads, Qkv, SplitHeads, mechanism};
-use lara_runtime::ops::{Dropout, Embedding, Gelu, LayerNorm, Linear, Patchify, Residual, TokenPooling};
+use lara_runtime::attention::{Attention, AttentionConfig, mechanism};
+use lara_runtime::ops::{Linear, Patchify, PositionEmbedding, TokenPooling};
 use lara_runtime::{Init, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,8 @@ use crate::attention::LayerAttention;
 use crate::check::{ensure, within};
 use crate::data::ImageShape;
 use crate::error::Result;
-use crate::family::{Classifier, Family, Hook, LayerShape, Site};
+use crate::family::{Classifier, Family, Hook, LayerShape};
+use crate::layers::{Block, Mlp, SelfAttention, dropout, layer_norm, linear};
 
 /// Epsilon of the norms of a block, as in timm.
 const EPS: f32 = 1e-6;
@@ -205,21 +206,22 @@ impl Family for VitConfig {
 }
 
 /// A Vision Transformer: what to record for images [batch, channels, size, size].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Vit {
     config: VitConfig,
-    attention: Vec<AttentionConfig>,
+    attention: Vec<Box<dyn Attention>>,
 }
 
 impl Vit {
     /// The model of these settings, with `attention` in every block for which they do not say otherwise.
     ///
     /// # Errors
-    /// If `attention_layers` does not fit (see [`LayerAttention::resolve`]).
+    /// If `attention_layers` does not fit (see [`LayerAttention::resolve`]), or settings of attention contradict each other.
     pub fn new(config: &VitConfig, attention: &AttentionConfig) -> Result<Self> {
         let layers = &config.attention_layers;
-        let attention =
-            (0..config.depth).map(|at| LayerAttention::resolve(layers, attention, at)).collect::<Result<_>>()?;
+        let attention = (0..config.depth)
+            .map(|at| Ok(mechanism(&LayerAttention::resolve(layers, attention, at)?)?))
+            .collect::<Result<_>>()?;
         Ok(Vit { config: config.clone(), attention })
     }
 
@@ -247,11 +249,11 @@ impl Vit {
         let position = tape.parameter_without_decay("pos_embed", table, Init::TruncNormal(0.02));
         let embedded = if self.config.class_token {
             let class_token = tape.parameter_without_decay("cls_token", [1, 1, dim], Init::TruncNormal(0.02));
-            tape.apply(Embedding, &[tokens, position, class_token])
+            tape.apply(PositionEmbedding, &[tokens, position, class_token])
         } else {
-            tape.apply(Embedding, &[tokens, position])
+            tape.apply(PositionEmbedding, &[tokens, position])
         };
-        dropout(tape, embedded, self.config.drop_rate, 1)
+        dropout(tape, embedded, self.config.drop_rate)
     }
 
     /// Initial weights of the linear layers.
@@ -267,43 +269,13 @@ impl Vit {
     }
 
     fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, hook: &mut Hook<'_>) -> Tensor {
-        let last = self.config.depth.saturating_sub(1).max(1) as f64;
-        let drop_path = self.config.drop_path_rate * layer as f64 / last;
-        let sample = self.tokens() * self.config.embed_dim;
-        let normed = layer_norm(tape, "norm1", x);
-        let branch = tape.scope("attn", |tape| self.attention(tape, normed, layer, hook));
-        let branch = dropout(tape, branch, drop_path, sample);
-        let x = tape.apply(Residual, &[x, branch]);
-        let normed = layer_norm(tape, "norm2", x);
-        let branch = tape.scope("mlp", |tape| self.mlp(tape, normed));
-        let branch = dropout(tape, branch, drop_path, sample);
-        tape.apply(Residual, &[x, branch])
-    }
-
-    fn attention(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, hook: &mut Hook<'_>) -> Tensor {
-        let VitConfig { embed_dim: dim, num_heads: heads, qkv_bias, drop_rate, .. } = self.config;
-        let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * dim, qkv_bias, self.init()));
-        let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
-        let qkv = Qkv { q: parts[0], k: parts[1], v: parts[2] };
-        let context = self.config.layer(layer).context();
-        let mechanism = mechanism(&self.attention[layer]);
-        if tape.inspects() {
-            tape.watch(qkv.v);
-        }
-        let output = mechanism.attend(tape, qkv, &context);
-        hook(tape, &Site { layer, mechanism: &*mechanism, qkv, context: &context, output });
-        let joined = tape.apply(JoinHeads, &[output]);
-        let projected = tape.scope("proj", |tape| linear(tape, joined, dim, true, self.init()));
-        dropout(tape, projected, drop_rate, 1)
-    }
-
-    fn mlp(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
-        let VitConfig { embed_dim: dim, drop_rate, .. } = self.config;
-        let hidden = tape.scope("fc1", |tape| linear(tape, x, self.config.mlp_hidden(), true, self.init()));
-        let active = tape.apply(Gelu, &[hidden]);
-        let active = dropout(tape, active, drop_rate, 1);
-        let output = tape.scope("fc2", |tape| linear(tape, active, dim, true, self.init()));
-        dropout(tape, output, drop_rate, 1)
+        let VitConfig { num_heads: heads, qkv_bias, drop_rate, drop_path_rate, depth, .. } = self.config;
+        let (context, init) = (self.config.layer(layer).context(), self.init());
+        let mechanism = &*self.attention[layer];
+        let attention = SelfAttention { layer, mechanism, context: &context, heads, qkv_bias, drop_rate, init };
+        let mlp = Mlp { hidden: self.config.mlp_hidden(), drop_rate, init };
+        let last = depth.saturating_sub(1).max(1) as f64;
+        Block { attention, mlp, drop_path: drop_path_rate * layer as f64 / last, eps: EPS }.record(tape, x, hook)
     }
 }
 
@@ -314,39 +286,12 @@ impl Classifier for Vit {
             x = tape
                 .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *hook)));
         }
-        x = layer_norm(tape, "norm", x);
+        x = layer_norm(tape, "norm", x, EPS);
         let pooled = tape.apply(self.pooling(x), &[x]);
-        let pooled = dropout(tape, pooled, self.config.drop_rate, 1);
+        let pooled = dropout(tape, pooled, self.config.drop_rate);
         tape.scope("head", |tape| {
             let init = if self.config.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
             linear(tape, pooled, self.config.num_classes, true, init)
         })
     }
-}
-
-fn linear(tape: &mut Tape<'_>, x: Tensor, outputs: usize, bias: bool, init: Init) -> Tensor {
-    let weight = tape.parameter("weight", [outputs, x.last()], init);
-    if bias {
-        let bias = tape.parameter("bias", [outputs], Init::Zeros);
-        tape.apply(Linear, &[x, weight, bias])
-    } else {
-        tape.apply(Linear, &[x, weight])
-    }
-}
-
-fn layer_norm(tape: &mut Tape<'_>, name: &str, x: Tensor) -> Tensor {
-    tape.scope(name, |tape| {
-        let gain = tape.parameter("weight", [x.last()], Init::Ones);
-        let bias = tape.parameter("bias", [x.last()], Init::Zeros);
-        tape.apply(LayerNorm { eps: EPS }, &[x, gain, bias])
-    })
-}
-
-/// Dropout (`group` = 1) or drop-path (`group` = elements of a sample); nothing outside training.
-fn dropout(tape: &mut Tape<'_>, x: Tensor, rate: f64, group: usize) -> Tensor {
-    if rate == 0.0 || !tape.is_training() {
-        return x;
-    }
-    let stream = tape.rec.next_stream();
-    tape.apply(Dropout { probability: rate as f32, group, stream }, &[x])
 }

@@ -114,7 +114,7 @@ impl GoldenCase {
         };
         let heads = match self.config.mechanism {
             MechanismKind::Softmax => Softmax::default().attend(&mut tape, Qkv { q, k, v }, &context),
-            _ => mechanism(&self.config).attend(&mut tape, Qkv { q, k, v }, &context),
+            _ => mechanism(&self.config).unwrap().attend(&mut tape, Qkv { q, k, v }, &context),
         };
         let out: Tensor = tape.apply(JoinHeads, &[heads]);
         tape.rec.pin(out);

@@ -183,8 +183,8 @@ fn record(
         tensor
     });
     let Setting { grid, key_grid, prefix, .. } = *setting;
-    let context = Context { grid, key_grid, prefix, key_padding_mask, noise, index, projection };
-    let mechanism = mechanism(&setting.config);
+    let context = Context { grid, key_grid, prefix, causal: false, key_padding_mask, noise, index, projection };
+    let mechanism = mechanism(&setting.config)?;
     let qkv = Qkv { q, k, v };
     let result = match want {
         Want::Map => mechanism.weights(&mut tape, qkv, &context),

@@ -144,7 +144,7 @@ fn measure(bench: &mut Bench<'_>, side: usize, kind: MechanismKind, backward: bo
     let inputs = ["q", "k", "v"].map(|name| tape.variable(name, shape));
     let [q, k, v] = inputs;
     let context = Context { grid: Grid::Plane([side, side]), ..Context::default() };
-    let out = self::mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
+    let out = self::mechanism(&config)?.attend(&mut tape, Qkv { q, k, v }, &context);
     tape.rec.pin(out);
     let dout = tape.input("dout", shape);
     if backward {

@@ -244,9 +244,8 @@ impl AttentionConfig {
     /// # Errors
     /// Names the first setting that does not, its value and what it may be.
     pub fn check(&self) -> Result<(), Error> {
-        let name = self.mechanism.name();
         let complaint = if self.causal && self.mechanism != MechanismKind::Softmax {
-            format!("causal is true, but {name} has no causal form; of the mechanisms only softmax has one")
+            super::no_causal_form("causal is true", self.mechanism)
         } else if self.num_landmarks == 0 {
             "num_landmarks is 0; at least one is needed (49 is usual)".to_owned()
         } else if self.proposal_gen == ProposalGen::Adaptive1d && self.pool_module_type == PoolModule::Dense {
@@ -265,6 +264,6 @@ impl AttentionConfig {
         } else {
             return Ok(());
         };
-        Err(Error::Shape(complaint))
+        Err(Error::Setting(complaint))
     }
 }

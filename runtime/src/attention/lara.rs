@@ -127,6 +127,7 @@ struct Proposals {
 
 impl Attention for Lara {
     fn attend(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Lara);
         let (qkv, context) = self.as_released(tape, qkv, context);
         let p = self.proposals(tape, qkv, &context);
         if self.config.mis_type == MisType::MisOpt {
@@ -140,6 +141,7 @@ impl Attention for Lara {
 
     /// A_eff[n, m] = sum_c mix_nc softmax_m(phi(k_m, w_c)) (spec 1.4).
     fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Lara);
         let (qkv, context) = self.as_released(tape, qkv, context);
         let scale = context.scale(qkv.q);
         let p = self.proposals(tape, qkv, &context);

@@ -90,6 +90,9 @@ pub struct Context {
     pub key_grid: Option<Grid>,
     /// Tokens in front of the grid or sequence that stand for no place: 1 for a class token.
     pub prefix: usize,
+    /// Hide keys that lie after the query (aligned at the ends where M differs from N): a decoder's self-attention. Refused
+    /// by mechanisms that have no such form.
+    pub causal: bool,
     /// [batch, M], 1 where a key is padding, otherwise 0.
     pub key_padding_mask: Option<Tensor>,
     /// Noise that is added to the proposals' means as it is, instead of drawing some: [batch, heads, C, D] (2 C under
@@ -116,6 +119,13 @@ impl Context {
         let (name, given, means) = (mechanism.name(), given.shape(), means.shape());
         tape.rec.fail(Error::Shape(format!("the noise of {name} has the shape {means} here, not {given}")));
         None
+    }
+
+    /// For mechanisms whose sums over keys are the same for all queries.
+    fn refuse_causal(&self, tape: &mut Tape<'_>, mechanism: MechanismKind) {
+        if self.causal {
+            tape.rec.fail(Error::Setting(no_causal_form("attention is causal here", mechanism)));
+        }
     }
 
     /// The mask of the queries: in self-attention that of the keys.
@@ -152,16 +162,27 @@ pub trait Attention: std::fmt::Debug {
     fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor;
 }
 
+/// The sentence for `what` under a mechanism that cannot hide later keys.
+fn no_causal_form(what: &str, mechanism: MechanismKind) -> String {
+    format!("{what}, but {} has no causal form; of the mechanisms only softmax has one", mechanism.name())
+}
+
 /// Exact softmax attention.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Softmax {
-    /// Hide keys that lie after the query (aligned at the ends where M differs from N).
+    /// Hide later keys in any context, as [`Context::causal`] does in one.
     pub causal: bool,
+}
+
+impl Softmax {
+    fn attend_in(&self, context: &Context, q: Tensor) -> Attend {
+        Attend { scale: context.scale(q), causal: self.causal || context.causal }
+    }
 }
 
 impl Attention for Softmax {
     fn attend(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Tensor {
-        let attend = Attend { scale: context.scale(q), causal: self.causal };
+        let attend = self.attend_in(context, q);
         match context.key_bias(tape, k, None) {
             Some(bias) => tape.apply_all(attend, &[q, k, v, bias])[0],
             None => tape.apply_all(attend, &[q, k, v])[0],
@@ -170,36 +191,21 @@ impl Attention for Softmax {
 
     fn weights(&self, tape: &mut Tape<'_>, Qkv { q, k, .. }: Qkv, context: &Context) -> Tensor {
         let bias = context.key_bias(tape, k, None);
-        Attend { scale: context.scale(q), causal: self.causal }.probabilities(&mut tape.rec, q, k, bias)
+        self.attend_in(context, q).probabilities(&mut tape.rec, q, k, bias)
     }
 }
 
-/// Settings that contradict each other: says so when it is recorded.
-#[derive(Debug)]
-struct Refused(String);
-
-impl Attention for Refused {
-    fn attend(&self, tape: &mut Tape<'_>, qkv: Qkv, _: &Context) -> Tensor {
-        tape.rec.fail(Error::Shape(self.0.clone()));
-        qkv.q
-    }
-
-    fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
-        self.attend(tape, qkv, context)
-    }
-}
-
-/// The mechanism that a configuration names. One whose settings contradict each other fails when it is recorded
-/// ([`AttentionConfig::check`] says so earlier).
-pub fn mechanism(config: &AttentionConfig) -> Box<dyn Attention> {
-    if let Err(error) = config.check() {
-        return Box::new(Refused(error.to_string()));
-    }
-    match config.mechanism {
+/// The mechanism that a configuration names.
+///
+/// # Errors
+/// Settings that contradict each other: see [`AttentionConfig::check`].
+pub fn mechanism(config: &AttentionConfig) -> Result<Box<dyn Attention>, Error> {
+    config.check()?;
+    Ok(match config.mechanism {
         MechanismKind::Softmax => Box::new(Softmax { causal: config.causal }),
         MechanismKind::Ra => Box::new(Ra::new(config.clone())),
         MechanismKind::Performer => Box::new(Performer::new(config.clone())),
         MechanismKind::Rfa => Box::new(Rfa::new(config.clone())),
         MechanismKind::Lara => Box::new(Lara::new(config.clone())),
-    }
+    })
 }

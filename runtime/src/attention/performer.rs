@@ -2,7 +2,8 @@
 
 use super::projection::projection;
 use super::{
-    Attention, AttentionConfig, Broadcast, Context, Divide, FeatureMap, KeyNorms, Mask, PerformerFeatures, Qkv,
+    Attention, AttentionConfig, Broadcast, Context, Divide, FeatureMap, KeyNorms, Mask, MechanismKind,
+    PerformerFeatures, Qkv,
 };
 use crate::ops::{Layout, Linear, MatMul, fill};
 use crate::{Error, Init, Tape, Tensor};
@@ -144,6 +145,7 @@ impl Performer {
 
 impl Attention for Performer {
     fn attend(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Performer);
         let [queries, keys] = self.both(tape, q, k, context);
         let seen = tape.apply(MatMul { layout: Layout::Tn, scale: 1.0 }, &[keys, v]);
         let sums = tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[queries, seen]);
@@ -154,6 +156,7 @@ impl Attention for Performer {
     /// psi(q_n).psi(k_m) over the same normaliser. Rows sum to less than 1 where it was raised; `fourier` has negative
     /// weights.
     fn weights(&self, tape: &mut Tape<'_>, Qkv { q, k, .. }: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Performer);
         let [queries, keys] = self.both(tape, q, k, context);
         let products = tape.apply(MatMul { layout: Layout::Nt, scale: 1.0 }, &[queries, keys]);
         let normaliser = self.normaliser(tape, queries, keys);

@@ -102,6 +102,7 @@ fn fits(tape: &mut Tape<'_>, Qkv { q, k, .. }: Qkv) -> bool {
 
 impl Attention for Ra {
     fn attend(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Ra);
         if !fits(tape, qkv) {
             return qkv.q;
         }
@@ -114,6 +115,7 @@ impl Attention for Ra {
     /// The mean over s of softmax_m(phi(k_m, w_ns)). Where keys are drawn, another recording draws others: to see the
     /// weights of an output, give both the same `index` (and `noise`).
     fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Ra);
         if !fits(tape, qkv) {
             return qkv.q;
         }

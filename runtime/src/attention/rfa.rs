@@ -2,7 +2,7 @@
 
 use super::broadcast::Broadcast;
 use super::projection::projection;
-use super::{Attend, Attention, AttentionConfig, Context, Qkv};
+use super::{Attend, Attention, AttentionConfig, Context, MechanismKind, Qkv};
 use crate::ops::{Layout, MatMul};
 use crate::{Tape, Tensor};
 
@@ -29,6 +29,7 @@ impl Rfa {
 impl Attention for Rfa {
     /// out_n = sum_s softmax_s(s w_s.q_n + LSE_m phi(k_m, w_s)) f(w_s); the term -(s/2)|q_n|^2 is the same for every s.
     fn attend(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Rfa);
         let scale = context.scale(q);
         let samples = self.samples(tape, q, context);
         let bias = context.feature_bias(tape, k);
@@ -38,6 +39,7 @@ impl Attention for Rfa {
     }
 
     fn weights(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Tensor {
+        context.refuse_causal(tape, MechanismKind::Rfa);
         let attend = Attend::new(context.scale(q));
         let samples = self.samples(tape, q, context);
         let bias = context.feature_bias(tape, k);

@@ -94,7 +94,7 @@ fn weights_sum_to_one_and_give_the_output() {
             let config = AttentionConfig { mechanism: kind, ..lara.config.clone() };
             let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
                 let (qkv, context) = (Qkv { q: x[0], k: x[1], v: x[2] }, lara.context(x));
-                let attention = mechanism(&config);
+                let attention = mechanism(&config).unwrap();
                 vec![attention.attend(tape, qkv, &context), attention.weights(tape, qkv, &context)]
             };
             let mut case = lara.case(&build).mode(Mode::Eval);
@@ -123,7 +123,7 @@ fn activation_bytes(preferred: &[&str], tokens: usize) -> u64 {
     let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|label| tape.variable(label, [1, 2, tokens, 16]));
     let side = tokens.isqrt();
     let context = Context { grid: Grid::Plane([side, side]), ..Context::default() };
-    let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
+    let out = mechanism(&config).unwrap().attend(&mut tape, Qkv { q, k, v }, &context);
     tape.backward(&[(out, dout)]);
     let rec = tape.finish().expect("attention can be recorded");
     parameters.allocate_blocking(adapter(), &[Role::Weight, Role::Grad]).unwrap();
@@ -154,7 +154,7 @@ fn a_context_that_does_not_fit_the_tokens_is_refused() {
         let mut parameters = Parameters::new(adapter());
         let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
         let [q, k, v] = ["q", "k", "v"].map(|label| tape.input(label, [1, 2, 16, 8]));
-        mechanism(&AttentionConfig::default()).attend(&mut tape, Qkv { q, k, v }, &context);
+        mechanism(&AttentionConfig::default()).unwrap().attend(&mut tape, Qkv { q, k, v }, &context);
         let error = tape.finish().expect_err("16 tokens do not fit").to_string();
         assert!(error.starts_with(said), "{error}");
     }

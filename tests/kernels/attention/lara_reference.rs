@@ -133,7 +133,7 @@ impl Lara {
     }
 
     pub(super) fn record(&self, tape: &mut Tape<'_>, x: &[Tensor]) -> Tensor {
-        mechanism(&self.config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &self.context(x))
+        mechanism(&self.config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &self.context(x))
     }
 }
 

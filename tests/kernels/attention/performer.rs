@@ -80,7 +80,7 @@ impl Performer {
     }
 
     fn record(&self, tape: &mut Tape<'_>, x: &[Tensor]) -> Tensor {
-        mechanism(&self.config()).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &self.context(x))
+        mechanism(&self.config()).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &self.context(x))
     }
 }
 
@@ -230,7 +230,7 @@ fn weights_give_the_output() {
     for performer in cases().into_iter().filter(|p| p.masked) {
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
             let (qkv, context) = (Qkv { q: x[0], k: x[1], v: x[2] }, performer.context(x));
-            let attention = mechanism(&performer.config());
+            let attention = mechanism(&performer.config()).unwrap();
             vec![attention.attend(tape, qkv, &context), attention.weights(tape, qkv, &context)]
         };
         let case = performer.case(&build).mode(Mode::Eval);
@@ -253,7 +253,7 @@ fn draws_or_learns_its_projection() {
         let performer = Performer { sizes, kernel, features: 6, cos_weighting: false, masked: false };
         let config = AttentionConfig { sample_scheme: SampleScheme::Learnable, ..performer.config() };
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-            vec![mechanism(&config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
+            vec![mechanism(&config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
         };
         let case = sizes.case(&format!("{kernel:?} with a learned projection"), 1.5, &build).tolerance(3e-5);
         let w: Vec<f64> = random(7, 48).into_iter().map(|x| f64::from((1.5 * x) as f32)).collect();
@@ -261,7 +261,7 @@ fn draws_or_learns_its_projection() {
         let outputs = [Projection::Iid, Projection::Orthogonal].map(|projection| {
             let config = AttentionConfig { projection, ..performer.config() };
             let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-                vec![mechanism(&config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
+                vec![mechanism(&config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
             };
             run(&sizes.case("drawn", 1.5, &build).mode(Mode::Eval), &[], 1).outputs.remove(0)
         });

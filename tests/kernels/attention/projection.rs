@@ -161,14 +161,13 @@ fn is_drawn_anew_when_it_should_be() {
 
 /// What RFA, recorded in a scope after other operations that draw, makes of its projection.
 fn recorded(config: &AttentionConfig, mode: Mode, draws_before: usize) -> Vec<f64> {
-    let build =
-        |tape: &mut Tape<'_>, x: &[Tensor]| {
-            (0..draws_before).for_each(|_| _ = tape.rec.next_stream());
-            let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
-            vec![tape.scope("blocks", |tape| {
-                tape.scope("3", |tape| mechanism(config).attend(tape, qkv, &Context::default()))
-            })]
-        };
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+        (0..draws_before).for_each(|_| _ = tape.rec.next_stream());
+        let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
+        vec![tape.scope("blocks", |tape| {
+            tape.scope("3", |tape| mechanism(config).unwrap().attend(tape, qkv, &Context::default()))
+        })]
+    };
     let x = |seed| lara_tests::random(seed, 2 * 5 * 3);
     let case = (1..4).fold(Case::new("rfa", &build), |case, seed| case.constant([1, 2, 5, 3], x(seed)));
     run(&case.mode(mode).header(header(40, [3, 4])), &[], 1).outputs.remove(0)
@@ -241,7 +240,7 @@ fn refuses_what_does_not_fit() {
         let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
         let [q, k, v] = ["q", "k", "v"].map(|label| tape.input(label, [1, 2, 5, 4]));
         let projection = shape.map(|shape| tape.input("projection", &shape[..]));
-        mechanism(config).attend(&mut tape, Qkv { q, k, v }, &Context { projection, ..Context::default() });
+        mechanism(config).unwrap().attend(&mut tape, Qkv { q, k, v }, &Context { projection, ..Context::default() });
         let error = tape.finish().expect_err("there is no projection").to_string();
         assert!(error.starts_with(said), "{error}");
     }

@@ -80,7 +80,7 @@ impl Ra {
 
     fn record(&self, tape: &mut Tape<'_>, x: &[Tensor]) -> Tensor {
         let (qkv, context) = self.given(x);
-        mechanism(&self.config()).attend(tape, qkv, &context)
+        mechanism(&self.config()).unwrap().attend(tape, qkv, &context)
     }
 
     /// Whether key m of matrix z is padding.
@@ -237,7 +237,7 @@ fn draws_its_keys_always_and_its_noise_while_training() {
         let config = AttentionConfig { noise, ..ra.config() };
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
             let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
-            vec![mechanism(&config).attend(tape, qkv, &Context::default())]
+            vec![mechanism(&config).unwrap().attend(tape, qkv, &Context::default())]
         };
         ra.index.clear();
         let case = ra.case(&build).mode(mode).header(header);
@@ -265,7 +265,7 @@ fn weights_are_those_of_the_output() {
             let ra = ra.noisy();
             let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
                 let (qkv, context) = ra.given(x);
-                vec![ra.record(tape, x), mechanism(&ra.config()).weights(tape, qkv, &context)]
+                vec![ra.record(tape, x), mechanism(&ra.config()).unwrap().weights(tape, qkv, &context)]
             };
             let case = ra.case(&build).gradients_of(&[0]);
             let outputs = run(&case, &[], 1).outputs;
@@ -288,7 +288,7 @@ fn activation_bytes(preferred: &[&str], tokens: usize) -> u64 {
     let mut tape = Tape::new(&mut parameters, &tune(preferred), Mode::Train { accumulate: false });
     let config = AttentionConfig { mechanism: MechanismKind::Ra, num_samples: 2, ..AttentionConfig::default() };
     let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|label| tape.variable(label, [1, 2, tokens, 16]));
-    let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &Context::default());
+    let out = mechanism(&config).unwrap().attend(&mut tape, Qkv { q, k, v }, &Context::default());
     tape.backward(&[(out, dout)]);
     let rec = tape.finish().expect("attention can be recorded");
     parameters.allocate_blocking(adapter(), &[Role::Weight, Role::Grad]).unwrap();
@@ -318,7 +318,7 @@ fn what_does_not_fit_is_refused() {
         let [q, k, v, noise] = [[1, 2, 5, 4], k, k, noise].map(|shape| tape.input("x", shape));
         let context = Context { index: Some(tape.input("index", index)), noise: Some(noise), ..Context::default() };
         let config = AttentionConfig { mechanism: MechanismKind::Ra, num_samples: 2, ..AttentionConfig::default() };
-        mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &context);
+        mechanism(&config).unwrap().attend(&mut tape, Qkv { q, k, v }, &context);
         assert_eq!(tape.finish().expect_err("this does not fit").to_string(), said);
     }
 }

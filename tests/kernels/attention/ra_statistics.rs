@@ -31,7 +31,7 @@ fn outputs(noise: Noise, num_samples: i32) -> Vec<Vec<f64>> {
     let config = AttentionConfig { mechanism: MechanismKind::Ra, num_samples, noise, ..AttentionConfig::default() };
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
         let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
-        vec![mechanism(&config).attend(tape, qkv, &Context::default())]
+        vec![mechanism(&config).unwrap().attend(tape, qkv, &Context::default())]
     };
     let mut case = Case::new("ra", &build).mode(Mode::Train { accumulate: false });
     for (values, tokens) in inputs().into_iter().zip([n, m, m]) {

@@ -44,7 +44,7 @@ impl Rfa {
     }
 
     fn record(&self, tape: &mut Tape<'_>, x: &[Tensor]) -> Tensor {
-        mechanism(&config()).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &context(x))
+        mechanism(&config()).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &context(x))
     }
 }
 
@@ -161,7 +161,7 @@ fn weights_give_the_output() {
     for rfa in cases() {
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
             let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
-            let attention = mechanism(&config());
+            let attention = mechanism(&config()).unwrap();
             vec![attention.attend(tape, qkv, &context(x)), attention.weights(tape, qkv, &context(x))]
         };
         let case = Rfa { masked: Masked::Some, ..rfa.clone() }.case(&build).mode(Mode::Eval);
@@ -183,7 +183,7 @@ fn learns_its_projection() {
     let rfa = Rfa::new([2, 2, 9, 9, 4], 6);
     let config = AttentionConfig { features: 6, sample_scheme: SampleScheme::Learnable, ..config() };
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-        vec![mechanism(&config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
+        vec![mechanism(&config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
     };
     let case = rfa.sizes.case("rfa with a learned projection", 1.5, &build).tolerance(2e-5);
     check(&case.parameter("projection", [2, 6, 4], rfa.projection()), &rfa, VARIANTS);
@@ -196,7 +196,7 @@ fn approaches_softmax_attention() {
     let error = |features: usize| {
         let config = AttentionConfig { features, ..config() };
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-            vec![mechanism(&config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
+            vec![mechanism(&config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
         };
         let case = sizes.case("rfa against softmax", 1.0, &build).mode(Mode::Eval);
         let (exact, got) = (sizes.exact().eval(&case.values()).remove(0), run(&case, &[], 1).outputs.remove(0));
@@ -212,7 +212,7 @@ fn activation_bytes(preferred: &[&str], tokens: usize) -> u64 {
     let mut tape = Tape::new(&mut parameters, &tune(preferred), Mode::Train { accumulate: false });
     let config = AttentionConfig { mechanism: MechanismKind::Rfa, ..AttentionConfig::default() };
     let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|label| tape.variable(label, [1, 2, tokens, 16]));
-    let out = mechanism(&config).attend(&mut tape, Qkv { q, k, v }, &Context::default());
+    let out = mechanism(&config).unwrap().attend(&mut tape, Qkv { q, k, v }, &Context::default());
     tape.backward(&[(out, dout)]);
     let rec = tape.finish().expect("attention can be recorded");
     parameters.allocate_blocking(adapter(), &[Role::Weight, Role::Grad]).unwrap();

@@ -16,7 +16,7 @@ fn repeated(seed: u32) -> Vec<f64> {
 
 fn outputs(config: &AttentionConfig) -> Vec<f64> {
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-        vec![mechanism(config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
+        vec![mechanism(config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
     };
     let mut case = Case::new("rfa", &build).mode(Mode::Train { accumulate: false });
     for seed in 1..4 {

@@ -208,7 +208,26 @@ fn causal_attention_hides_later_keys() {
 
 #[test]
 fn causal_is_refused_by_mechanisms_that_have_no_such_form() {
-    use lara_runtime::attention::{AttentionConfig, MechanismKind};
+    use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Qkv, mechanism};
+    use lara_runtime::{Mode, Parameters, Tape, Tune};
+    for kind in MechanismKind::ALL {
+        let config = AttentionConfig { mechanism: kind, ..AttentionConfig::default() };
+        let mut parameters = Parameters::new(lara_tests::adapter());
+        let mut tape = Tape::new(&mut parameters, &Tune::fixed(&[]), Mode::Eval);
+        let [q, k, v] = ["q", "k", "v"].map(|name| tape.input(name, [1, 1, 49, 8]));
+        let context = Context { causal: true, ..Context::default() };
+        mechanism(&config).unwrap().attend(&mut tape, Qkv { q, k, v }, &context);
+        match tape.finish() {
+            Ok(_) => assert_eq!(kind, MechanismKind::Softmax),
+            Err(error) => assert_eq!(
+                error.to_string(),
+                format!(
+                    "attention is causal here, but {} has no causal form; of the mechanisms only softmax has one",
+                    kind.name()
+                )
+            ),
+        }
+    }
     for mechanism in MechanismKind::ALL {
         let config = AttentionConfig { mechanism, causal: true, ..AttentionConfig::default() };
         match config.check() {

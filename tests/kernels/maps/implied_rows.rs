@@ -88,7 +88,7 @@ impl Shown {
         let selected = self.select();
         let select = tape.input("select", [selected.len(), queries]);
         given.push((select, selected.concat()));
-        let attention = mechanism(&self.config);
+        let attention = mechanism(&self.config).unwrap();
         let out = attention.attend(&mut tape, Qkv { q, k, v }, &context);
         let dout = tape.rec.scratch("dout", out.shape());
         select_rows(&mut tape.rec, select, dout);

@@ -1,13 +1,13 @@
 //! Position table and class token.
 
-use lara_shaders::EMBEDDING;
+use lara_shaders::POSITION_EMBEDDING;
 
 use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
 
 /// Inputs: x [batch, n, dim], position [tokens, dim] and, for tokens = n + 1, a class token `[dim]` that goes first.
 /// Output: y [batch, tokens, dim].
 #[derive(Debug)]
-pub struct Embedding;
+pub struct PositionEmbedding;
 
 struct Sizes {
     batch: usize,
@@ -33,16 +33,16 @@ impl Sizes {
     }
 }
 
-impl Op for Embedding {
+impl Op for PositionEmbedding {
     fn name(&self) -> &'static str {
-        "embedding"
+        "position_embedding"
     }
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         let sizes = Sizes::of(x);
         let y = rec.scratch("embedded", [sizes.batch, sizes.tokens, sizes.dim]);
         let step = rec
-            .step(&EMBEDDING, "forward")
+            .step(&POSITION_EMBEDDING, "forward")
             .bind("x", x[0])
             .bind("position", x[1])
             .bind("class_embedding", x.get(2).copied().unwrap_or(x[1]))
@@ -57,7 +57,7 @@ impl Op for Embedding {
         let entries = [("backward", "dx"), ("backward_position", "dposition"), ("backward_class", "dclass")];
         for ((entry, name), slot) in entries.into_iter().zip(pass.dx) {
             if let Some(slot) = slot {
-                let step = rec.step(&EMBEDDING, entry).bind("dy", dy).bind(name, slot.grad);
+                let step = rec.step(&POSITION_EMBEDDING, entry).bind("dy", dy).bind(name, slot.grad);
                 sizes.dispatch(step, slot.accumulate, slot.grad.len());
             }
         }

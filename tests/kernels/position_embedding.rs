@@ -1,4 +1,4 @@
-use lara_runtime::ops::Embedding;
+use lara_runtime::ops::PositionEmbedding;
 use lara_tests::{Case, Real, Reference, check, random};
 
 struct Tokens {
@@ -24,7 +24,7 @@ const SIZES: [[usize; 3]; 8] =
 #[test]
 fn adds_positions() {
     for [batch, n, dim] in SIZES {
-        let case = Case::new(format!("embedding {batch} {n} {dim}"), &|tape, x| vec![tape.apply(Embedding, x)])
+        let case = Case::new(format!("embedding {batch} {n} {dim}"), &|tape, x| vec![tape.apply(PositionEmbedding, x)])
             .variable([batch, n, dim], random(1, batch * n * dim))
             .variable([n, dim], random(2, n * dim));
         check(&case, &Tokens { n, dim }, &[&[]]);
@@ -35,7 +35,7 @@ fn adds_positions() {
 fn puts_a_class_token_first() {
     for [batch, n, dim] in SIZES {
         let name = format!("embedding with class token {batch} {n} {dim}");
-        let case = Case::new(name, &|tape, x| vec![tape.apply(Embedding, x)])
+        let case = Case::new(name, &|tape, x| vec![tape.apply(PositionEmbedding, x)])
             .variable([batch, n, dim], random(1, batch * n * dim))
             .variable([n + 1, dim], random(2, (n + 1) * dim))
             .variable([dim], random(3, dim));
