@@ -240,7 +240,7 @@ fn only_training_draws_by_the_place_in_the_batch() {
     let config = AttentionConfig { mechanism: MechanismKind::Ra, num_samples: 2, ..AttentionConfig::default() };
     let copies = 3;
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-        vec![mechanism(&config).attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
+        vec![mechanism(&config).unwrap().attend(tape, Qkv { q: x[0], k: x[1], v: x[2] }, &Context::default())]
     };
     let outputs = |mode: Mode, copies: usize| {
         let mut case = Case::new("ra", &build).mode(mode).header(header(0, [5, 6]));
