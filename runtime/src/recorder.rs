@@ -73,6 +73,8 @@ pub struct Recorder {
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) steps: Vec<Step>,
     pub(crate) asides: Vec<Range<usize>>,
+    /// What stands for tensors that are not there.
+    absent: Option<Tensor>,
     scopes: Vec<String>,
     streams: u32,
     error: Option<Error>,
@@ -123,6 +125,16 @@ impl Recorder {
         let label = self.path(label);
         self.tensors.push(TensorInfo { label, shape, place });
         Tensor { id, shape }
+    }
+
+    /// What is bound where a kernel's binding has no tensor: one vec4 that nobody reads.
+    fn absent(&mut self) -> Tensor {
+        if let Some(absent) = self.absent {
+            return absent;
+        }
+        let id = self.tensors.len();
+        self.tensors.push(TensorInfo { label: "absent".into(), shape: Shape::from([4]), place: Place::Scratch });
+        *self.absent.insert(Tensor { id, shape: Shape::from([4]) })
     }
 
     /// Gives a tensor a buffer of its own, so that it can be read after a run.
@@ -221,6 +233,12 @@ impl StepBuilder<'_> {
     pub fn bind(mut self, name: &'static str, tensor: Tensor) -> Self {
         self.binds.push((name, tensor));
         self
+    }
+
+    /// Binds a tensor to the storage buffer `name`, which the kernel does not read where there is none.
+    pub fn bind_or_absent(self, name: &'static str, tensor: Option<Tensor>) -> Self {
+        let tensor = tensor.unwrap_or_else(|| self.rec.absent());
+        self.bind(name, tensor)
     }
 
     /// Sets the u32 or i32 member `name` of `params`.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::pass_on;
 use crate::parameters::{Init, Parameters, Role};
 use crate::recorder::{Aside, Place, Recorder};
@@ -224,12 +224,6 @@ impl<'p> Tape<'p> {
 
     /// Applies an operation and returns all its outputs.
     pub fn apply_all(&mut self, op: impl Op + 'static, x: &[Tensor]) -> Vec<Tensor> {
-        let distinct: HashSet<usize> = x.iter().map(|t| t.id).collect();
-        if distinct.len() != x.len() {
-            let what =
-                format!("{} was given the same tensor twice; its gradients would overwrite each other", op.name());
-            self.rec.fail(Error::Shape(what));
-        }
         let Forward { y, saved } = op.forward(&mut self.rec, x);
         if self.mode != Mode::Eval && x.iter().any(|t| self.wants.contains(&t.id)) {
             self.wants.extend(y.iter().map(|t| t.id));
@@ -255,9 +249,13 @@ impl<'p> Tape<'p> {
             for scope in &node.scope {
                 self.rec.enter(scope);
             }
-            let dx: Vec<Option<Slot>> = node.x.iter().map(|t| self.slot(*t)).collect();
+            let slots = self.slots(&node.x);
+            let dx: Vec<Option<Slot>> = slots.iter().map(|slot| slot.map(|(slot, _)| slot)).collect();
             let pass = Backward { x: &node.x, y: &node.y, saved: &node.saved, dy: &dy, dx: &dx };
             node.op.backward(&mut self.rec, &pass);
+            for (own, shared) in slots.into_iter().flatten().filter_map(|(own, shared)| Some((own, shared?))) {
+                pass_on(&mut self.rec, own.grad, Slot { grad: shared, accumulate: true });
+            }
             for _ in &node.scope {
                 self.rec.leave();
             }
@@ -274,6 +272,21 @@ impl<'p> Tape<'p> {
         let grad = self.rec.gradient(&label, y.shape(), Place::Scratch);
         pass_on(&mut self.rec, dy, Slot { grad, accumulate: false });
         grad
+    }
+
+    /// Slots of a node's inputs. An operation that got a tensor twice writes the second gradient into a tensor of its own,
+    /// for one dispatch cannot write one buffer through two bindings; the gradient to add that to comes with it.
+    fn slots(&mut self, inputs: &[Tensor]) -> Vec<Option<(Slot, Option<Tensor>)>> {
+        let slot = |(at, tensor): (usize, &Tensor)| {
+            let slot = self.slot(*tensor)?;
+            if inputs[..at].iter().all(|earlier| earlier.id != tensor.id) {
+                return Some((slot, None));
+            }
+            let label = self.rec.label(*tensor).to_owned();
+            let grad = self.rec.gradient(&label, tensor.shape(), Place::Scratch);
+            Some((Slot { grad, accumulate: false }, Some(slot.grad)))
+        };
+        inputs.iter().enumerate().map(slot).collect()
     }
 
     /// The first writer stores, later writers add: no zero fill, no atomics.

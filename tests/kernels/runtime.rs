@@ -1,12 +1,12 @@
 use lara_runtime::attention::Attend;
-use lara_runtime::ops::{CrossEntropy, Gelu, LayerNorm, Linear, Residual, TokenPooling};
+use lara_runtime::ops::{CrossEntropy, Gelu, LayerNorm, Layout, Linear, MatMul, Residual, TokenPooling};
 use lara_runtime::random::philox;
 use lara_runtime::{
     Error, Header, Init, Memory, Mode, Op, Parameters, Plan, Recorder, Role, Shape, StepBuilder, Tape, Tensor,
     human_bytes,
 };
 use lara_shaders::{GELU, LAYERNORM};
-use lara_tests::{adapter, random, tune};
+use lara_tests::{Case, Real, Reference, adapter, check, random, tune};
 
 fn recorder() -> Recorder {
     Recorder::new(tune(&[]))
@@ -105,14 +105,29 @@ fn the_first_mistake_is_the_one_reported() {
     assert_eq!(rec.finish().expect_err("two mistakes").to_string(), "first");
 }
 
+/// x x^T of a square x, and twice that: one tensor is both operands of a product, another both addends of a sum.
+struct Twice(usize);
+
+impl Reference for Twice {
+    fn eval<R: Real>(&self, x: &[Vec<R>]) -> Vec<Vec<R>> {
+        let (n, x) = (self.0, &x[0]);
+        let dot = |i: usize, j: usize| (0..n).fold(R::of(0.0), |sum, k| sum + x[i * n + k] * x[j * n + k]);
+        let y: Vec<R> = (0..n * n).map(|at| dot(at / n, at % n)).collect();
+        let doubled = y.iter().map(|&y| y + y).collect();
+        vec![y, doubled]
+    }
+}
+
 #[test]
-fn one_tensor_twice_is_refused() {
-    let mut parameters = Parameters::new(adapter());
-    let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Differentiate);
-    let x = tape.variable("x", [4]);
-    tape.apply(Residual, &[x, x]);
-    let error = tape.finish().expect_err("x + x has one gradient slot twice").to_string();
-    assert_eq!(error, "residual was given the same tensor twice; its gradients would overwrite each other");
+fn an_operation_may_get_one_tensor_twice() {
+    for n in [1, 5, 8] {
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+            let y = tape.apply(MatMul { layout: Layout::Nt, scale: 1.0 }, &[x[0], x[0]]);
+            vec![y, tape.apply(Residual, &[y, y])]
+        };
+        let case = Case::new(format!("twice {n}"), &build).variable([1, 1, n, n], random(7, n * n));
+        check(&case, &Twice(n), &[&["tiles"], &["rows"], &["rows4"]]);
+    }
 }
 
 fn memory_of(record: impl Fn(&mut Recorder)) -> Memory {

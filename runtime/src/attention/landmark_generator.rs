@@ -1,8 +1,8 @@
 //! Where the proposals of LARA are centred: pooled queries and keys, projected and mixed as asked (spec 1.5).
 
 use super::{
-    Attend, AttentionConfig, Context, Grid, JoinHeads, JoinTokens, Landmarks, Padding, PoolModule, Pooling,
-    ProposalGen, Qkv, SplitHeads, ValueNorms,
+    Attend, AttentionConfig, Context, Grid, JoinHeads, Landmarks, Padding, PoolModule, Pooling, ProposalGen, Qkv,
+    SplitHeads, ValueNorms,
 };
 use crate::ops::{LayerNorm, Linear};
 use crate::{Init, Tape, Tensor};
@@ -38,9 +38,7 @@ pub(super) fn generate(tape: &mut Tape<'_>, config: &AttentionConfig, qkv: Qkv, 
 
 /// Landmarks that attend to each other, with an additive term.
 fn mix(tape: &mut Tape<'_>, scale: f32, x: Tensor, bias: Option<Tensor>) -> Tensor {
-    // An operation takes a tensor once only, or its gradients would overwrite each other.
-    let [k, v] = [(); 2].map(|()| tape.apply(JoinTokens { repeat: 1 }, &[x]));
-    let inputs: Vec<Tensor> = [x, k, v].into_iter().chain(bias).collect();
+    let inputs: Vec<Tensor> = [x; 3].into_iter().chain(bias).collect();
     tape.apply_all(Attend::new(scale), &inputs)[0]
 }
 

@@ -110,10 +110,9 @@ impl Landmarks {
         let dims = x[0].dims();
         let step = step.uint("batch", dims[0] * dims[1]).uint("heads", dims[1]).uint("prefix", self.prefix);
         let step = self.pooling.sizes(step).uint("dim", dims[3]).flag("accumulate", accumulate);
-        // An absent mask still needs a binding.
         let mask = x.get(1).copied();
         let step = step.constant("HAS_PADDING", if mask.is_some() { 1.0 } else { 0.0 });
-        step.bind("padding", mask.unwrap_or(x[0]))
+        step.bind_or_absent("padding", mask)
     }
 }
 

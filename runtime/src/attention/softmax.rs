@@ -97,13 +97,11 @@ impl Sizes {
         entry: &'static str,
         bias: Option<Tensor>,
     ) -> StepBuilder<'r> {
-        // An absent term still needs a binding.
-        let (name, least) = if entry == "forward_rows4" { ("bias_quads", 4) } else { ("key_bias", 1) };
-        let key_bias = bias.unwrap_or_else(|| rec.scratch("no key bias", [least]));
+        let name = if entry == "forward_rows4" { "bias_quads" } else { "key_bias" };
         rec.step(&SOFTMAX, entry)
             .constant("HAS_BIAS", if bias.is_some() { 1.0 } else { 0.0 })
             .constant("CAUSAL", if self.causal { 1.0 } else { 0.0 })
-            .bind(name, key_bias)
+            .bind_or_absent(name, bias)
             .uint("rows", slab.batch * slab.rows)
             .uint("queries", self.queries)
             .uint("keys", self.keys)

@@ -82,7 +82,7 @@ impl Sizes {
             (out_parts, rec.scratch("lse parts", [pass.splits, rows]))
         };
         let step = rec.step(self.module(), "forward").bind("q", q).bind("k", k).bind("v", v);
-        let step = step.bind("key_bias", bias.unwrap_or(q)).bind("out", to_out).bind("lse", to_lse);
+        let step = step.bind_or_absent("key_bias", bias).bind("out", to_out).bind("lse", to_lse);
         self.dispatch(step, pass, bias.is_some(), false, Adds::default());
         if pass.splits > 1 {
             let step = rec.step(&ATTEND_MERGE, "forward_combine");
@@ -124,7 +124,7 @@ impl Sizes {
         let rows = self.batch * self.queries;
         let stats = rec.scratch("lse and delta", [rows, 2]);
         let step = rec.step(&ATTEND_MERGE, "backward_prepare").bind("out", given.out).bind("lse", given.lse);
-        let step = step.bind("dout", given.dout.unwrap_or(given.out)).bind("dlse", given.dlse.unwrap_or(given.lse));
+        let step = step.bind_or_absent("dout", given.dout).bind_or_absent("dlse", given.dlse);
         let sizes = Merge {
             rows,
             channels: self.channels,
@@ -160,7 +160,7 @@ impl Sizes {
             })
             .collect();
         let mut step = rec.step(self.module(), entry).bind("q", q).bind("k", k);
-        step = step.bind("key_bias", given.bias.unwrap_or(q)).bind("stats", stats).bind("dout", dout);
+        step = step.bind_or_absent("key_bias", given.bias).bind("stats", stats).bind("dout", dout);
         if entry != "backward_values" {
             step = step.bind("v", v);
         }

@@ -252,8 +252,7 @@ impl Product {
         let step = rec.step(kernel.module, kernel.entry).bind(kernel.a, a.tensor).bind("b", b.tensor);
         let mut step = step.bind(kernel.c, c.tensor);
         if kernel.entry != "nn_ragged" {
-            // Any tensor that is only read stands for an absent bias.
-            step = step.bind("bias", bias.unwrap_or(if kernel.a == "a" { a.tensor } else { b.tensor }));
+            step = step.bind_or_absent("bias", bias);
         }
         self.params(step, operands, kernel.b_stride, bias.is_some(), splits).dispatch(groups);
     }
@@ -266,10 +265,10 @@ impl Product {
         bias: Option<Tensor>,
         splits: usize,
     ) {
-        let [a, _, c] = operands;
+        let c = operands[2];
         let count = (self.m * self.n).div_ceil(64);
         let step = rec.step(&MATMUL_TILES, "sum_splits").bind("c", c.tensor).bind("partial", partial);
-        let step = step.bind("bias", bias.unwrap_or(a.tensor));
+        let step = step.bind_or_absent("bias", bias);
         let step = self.params(step, operands, self.k * self.n, bias.is_some(), splits);
         step.dispatch([count.min(1024), count.div_ceil(1024), self.batch]);
     }

@@ -45,7 +45,7 @@ impl Op for PositionEmbedding {
             .step(&POSITION_EMBEDDING, "forward")
             .bind("x", x[0])
             .bind("position", x[1])
-            .bind("class_embedding", x.get(2).copied().unwrap_or(x[1]))
+            .bind_or_absent("class_embedding", x.get(2).copied())
             .bind("y", y);
         sizes.dispatch(step, false, y.len());
         Forward::one(y)
