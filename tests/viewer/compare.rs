@@ -25,3 +25,28 @@ fn columns_show_maps_differences_and_deviations() {
     snapshot(&mut window, "compare-deviation");
     assert!(window.query_all_by_label_contains("16 of 16 redraws").count() == 3);
 }
+
+/// The slider of LARA's landmarks, moved by the keyboard.
+#[test]
+fn two_hundred_moves_leave_nothing_on_the_device() {
+    let settings = Settings { page: Page::Compare, ..Settings::default() };
+    let mut window = open([1180.0, 780.0], 1.0, settings);
+    wait(&mut window, "the columns", |app| !app.is_busy() && app.compared().len() == 3);
+    window.get_by_role_and_label(egui::Role::Slider, "num_landmarks").focus();
+    window.run_steps(2);
+    let mut memory = Vec::new();
+    for at in 0..200 {
+        window.key_press(if at % 2 == 0 { egui::Key::ArrowRight } else { egui::Key::ArrowLeft });
+        window.step();
+        assert!(app(&mut window).is_busy(), "move {at} changed nothing");
+        wait(&mut window, "the moved column", |app| !app.is_busy() && app.compared().len() == 3);
+        // The last frame's maps have gone, too.
+        window.run_steps(2);
+        memory.push(app(&mut window).status().memory);
+    }
+    let (first, last) = memory.split_at(2);
+    for (at, pair) in last.chunks(2).enumerate() {
+        assert_eq!(pair, first, "after {} moves: {memory:?}", 2 * at + 4);
+    }
+    assert_eq!(app(&mut window).status().errors, Vec::<String>::new());
+}

@@ -47,6 +47,8 @@ pub struct Status {
     pub maps: u64,
     /// Training steps whose results arrived.
     pub train_steps: u64,
+    /// Bytes on the device, of everything that is open.
+    pub memory: u64,
     /// Messages on the screen.
     pub errors: Vec<String>,
 }
@@ -127,6 +129,12 @@ impl App {
         self.compare.distances(self.cx.settings.head)
     }
 
+    /// Moves `num_landmarks` of a compared mechanism, by its place, up and down by turns, as its slider does; false if there
+    /// is none. For scripts that watch what that leaves behind.
+    pub fn move_compared(&mut self, column: usize) -> bool {
+        self.compare.move_landmarks(column)
+    }
+
     /// Whose attention is shown.
     pub fn focus(&self) -> &Focus {
         &self.cx.focus
@@ -187,6 +195,7 @@ impl App {
         self.status.busy = self.is_busy();
         self.status.maps = self.cx.looking.maps;
         self.status.ready = self.status.maps > 0;
+        self.status.memory = self.cx.gpu.memory_in_use();
         self.status.errors = self.cx.messages.texts().map(str::to_owned).collect();
     }
 

@@ -1,5 +1,6 @@
 //! The viewer in a browser: how a page starts it, what the page's address may ask for, and what a script on the page (or
-//! a test that drives one) can see of it: the object `window.lara_status`, with the fields of [`crate::Status`].
+//! a test that drives one) can see of it: the object `window.lara_status`, with the fields of [`crate::Status`] and `moves`: bytes on the device
+//! before each move of Compare and after the last.
 
 #[cfg(target_arch = "wasm32")]
 pub use page::start;
@@ -13,6 +14,8 @@ pub struct Options {
     pub train_steps: Option<u64>,
     /// `page=compare`: the page that opens, whichever was open last.
     pub page: Option<Page>,
+    /// `moves=200`: on the page Compare the landmarks of LARA are moved so often, each time that all is worked out.
+    pub moves: usize,
 }
 
 impl Options {
@@ -27,6 +30,13 @@ impl Options {
                 options.train_steps = Some(steps.parse().map_err(|_| {
                     format!("train={steps} in the page's address is no number of steps; write for instance ?train=5")
                 })?);
+            }
+            if let Some(moves) = pair.strip_prefix("moves=") {
+                options.moves = moves.parse().map_err(|_| {
+                    format!(
+                        "moves={moves} in the page's address is no number; write for instance ?page=compare&moves=5"
+                    )
+                })?;
             }
             if let Some(name) = pair.strip_prefix("page=") {
                 let known = Page::ALL.map(|page| page.title().to_lowercase());
@@ -57,12 +67,14 @@ mod page {
     use crate::app::{App, Launch, Status};
     use crate::device::wgpu_setup;
     use crate::pictures::Gallery;
-    use crate::settings::Settings;
+    use crate::settings::{Page, Settings};
 
     /// Where settings lie in the browser's storage.
     const SETTINGS: &str = "lara-settings";
     /// Digits to choose from.
     const DIGITS: usize = 120;
+    /// LARA's place on the page Compare.
+    const LARA: usize = 1;
 
     /// Opens the adapter and runs the viewer on `canvas`, with the embedded digits and the model that comes with the
     /// program. Returns when it runs.
@@ -74,7 +86,7 @@ mod page {
         let sentence = |error: &dyn std::fmt::Display| JsValue::from_str(&error.to_string());
         // The runner's hook goes over this one and logs the panic with its stack.
         std::panic::set_hook(Box::new(|panic| show_error(&format!("This is a bug in lara: {panic}"))));
-        publish(&Status::default());
+        publish(&Status::default(), &[]);
         let query = web_sys::window().and_then(|w| w.location().search().ok()).unwrap_or_default();
         let (options, notes) = match Options::parse(&query) {
             Ok(options) => (options, Vec::new()),
@@ -91,8 +103,9 @@ mod page {
             let mut settings = stored.unwrap_or_default();
             settings.page = options.page.unwrap_or(settings.page);
             let app = App::new(&gpu, format, &context.egui_ctx, launch, settings);
-            let (train_steps, is_training) = (options.train_steps, false);
-            Ok(Box::new(Tab { app, train_steps, is_training }) as Box<dyn eframe::App>)
+            let Options { train_steps, moves, .. } = options;
+            Ok(Box::new(Tab { app, train_steps, is_training: false, moves, memory: Vec::new() })
+                as Box<dyn eframe::App>)
         };
         let web_options = eframe::WebOptions { wgpu_options, ..Default::default() };
         eframe::WebRunner::new().start(canvas, web_options, Box::new(create)).await
@@ -104,6 +117,10 @@ mod page {
         /// Steps that the address asks for, until they are taken.
         train_steps: Option<u64>,
         is_training: bool,
+        /// How often Compare is to be moved.
+        moves: usize,
+        /// Bytes on the device before each move and after the last, when all was worked out.
+        memory: Vec<u64>,
     }
 
     impl Tab {
@@ -124,11 +141,26 @@ mod page {
         }
     }
 
+    impl Tab {
+        /// Moves Compare as the address asks, once everything of the last move is worked out.
+        fn go_on_moving(&mut self) {
+            let is_there = self.app.settings().page == Page::Compare && self.app.status().ready;
+            if self.moves == 0 || self.memory.len() > self.moves || !is_there || self.app.is_busy() {
+                return;
+            }
+            self.memory.push(self.app.status().memory);
+            if self.memory.len() <= self.moves {
+                self.app.move_compared(LARA);
+            }
+        }
+    }
+
     impl eframe::App for Tab {
         fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
             self.app.frame(ui);
             self.train();
-            publish(self.app.status());
+            self.go_on_moving();
+            publish(self.app.status(), &self.memory);
             if let Some(why) = self.app.lost() {
                 show_error(&format!("{why} Reload the page to start again."));
             }
@@ -142,11 +174,12 @@ mod page {
     }
 
     /// Puts the status where scripts of the page find it.
-    fn publish(status: &Status) {
+    fn publish(status: &Status, moves: &[u64]) {
         let Some(window) = web_sys::window() else { return };
-        let Status { ready, busy, frames, maps, train_steps, errors } = status;
+        let Status { ready, busy, frames, maps, train_steps, memory, errors } = status;
         let object = serde_json::json!({
-            "ready": ready, "busy": busy, "frames": frames, "maps": maps, "train_steps": train_steps, "errors": errors,
+            "ready": ready, "busy": busy, "frames": frames, "maps": maps, "train_steps": train_steps, "memory": memory,
+            "moves": moves, "errors": errors,
         });
         if let Ok(object) = JSON::parse(&object.to_string()) {
             // A window is extensible: setting a property of it does not fail.
@@ -172,9 +205,11 @@ mod tests {
     fn the_address_asks_for_training() {
         assert_eq!(Options::parse(""), Ok(Options::default()));
         assert_eq!(Options::parse("?utm=1"), Ok(Options::default()));
-        assert_eq!(Options::parse("?utm=1&train=5"), Ok(Options { train_steps: Some(5), page: None }));
-        assert_eq!(Options::parse("?page=compare"), Ok(Options { train_steps: None, page: Some(Page::Compare) }));
+        assert_eq!(Options::parse("?utm=1&train=5"), Ok(Options { train_steps: Some(5), ..Options::default() }));
+        assert_eq!(Options::parse("?page=compare"), Ok(Options { page: Some(Page::Compare), ..Options::default() }));
         assert!(Options::parse("?page=home").is_err_and(|sentence| sentence.contains("performance")));
+        assert_eq!(Options::parse("?moves=200"), Ok(Options { moves: 200, ..Options::default() }));
+        assert!(Options::parse("?moves=x").is_err_and(|sentence| sentence.contains("moves=x")));
         assert!(Options::parse("?train=-1").is_err_and(|sentence| sentence.contains("train=-1")));
     }
 }

@@ -17,6 +17,9 @@ const FIRST_MAP: Duration = Duration::from_secs(300);
 const TRAINING: Duration = Duration::from_secs(300);
 const HOVER: Duration = Duration::from_secs(120);
 const STEPS: u64 = 5;
+/// Each of them compiles a mechanism anew.
+const MOVES: usize = 200;
+const MOVING: Duration = Duration::from_secs(600);
 /// The window's size in pixels, as the browser is started.
 const WIDTH: u32 = 1280;
 const HEIGHT: u32 = 720;
@@ -31,6 +34,7 @@ pub(crate) fn run(browser: &Path) -> Result<()> {
         ("the viewer in the browser", viewer(&mut page, &address).map_err(|why| last_seen(&mut page, &why))),
         ("a dropped image", drop_image(&mut page).map_err(|why| last_seen(&mut page, &why))),
         ("the page Compare", other(&mut page, &address, "compare").map_err(|why| last_seen(&mut page, &why))),
+        ("moves on the page Compare", moves(&mut page, &address).map_err(|why| last_seen(&mut page, &why))),
         ("the page Rollout", other(&mut page, &address, "rollout").map_err(|why| last_seen(&mut page, &why))),
         // The last, because what it hides stays hidden.
         ("a browser without WebGPU", without_webgpu(&mut page, &address)),
@@ -129,6 +133,35 @@ fn other(page: &mut Page, address: &str, name: &str) -> Result<()> {
     quiet(page)
 }
 
+/// Moves a mechanism's settings again and again, up and down by turns: what is on the device has to stay the same, since no
+/// garbage collector knows of it.
+fn moves(page: &mut Page, address: &str) -> Result<()> {
+    let start = Instant::now();
+    page.open(&format!("{address}/index.html?page=compare&moves={MOVES}"))?;
+    let all = |value: &Value| value.as_array().is_some_and(|moves| moves.len() > MOVES) || value.is_object();
+    let bytes = page.wait("moves on the page Compare", &field("moves"), MOVING, all)?;
+    refuse_errors(&bytes)?;
+    let bytes: Vec<u64> = bytes.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    refuse_growth(&bytes)?;
+    let (first, seconds) = (bytes.first().copied().unwrap_or(0), start.elapsed().as_secs_f64());
+    println!("web: {MOVES} moves on the page Compare with {first} bytes on the device, {seconds:.1} s");
+    quiet(page)
+}
+
+/// The same place has the same memory every time: every second number is the same.
+fn refuse_growth(bytes: &[u64]) -> Result<()> {
+    let moved = bytes.iter().zip(bytes.iter().skip(2)).position(|(before, after)| before != after);
+    match moved {
+        Some(at) => Err(format!(
+            "memory of the device went from {} bytes to {} in two moves, after {at}",
+            bytes[at],
+            bytes[at + 2]
+        )),
+        None if bytes.first().is_none_or(|bytes| *bytes == 0) => Err("the page counts no memory".into()),
+        None => Ok(()),
+    }
+}
+
 /// A browser without WebGPU gets a page that says so, and what to do.
 fn without_webgpu(page: &mut Page, address: &str) -> Result<()> {
     page.prepend("Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined })")?;
@@ -197,7 +230,7 @@ fn refuse_blank(png: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{refuse_blank, refuse_errors};
+    use super::{refuse_blank, refuse_errors, refuse_growth};
     use serde_json::json;
 
     fn png(color: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
@@ -213,6 +246,13 @@ mod tests {
         assert!(refuse_blank(&png(|x, _| [if x < 20 { 27 } else { 200 }; 3])).unwrap_err().contains("2 colours"));
         assert!(refuse_blank(b"nothing").unwrap_err().contains("no picture"));
         refuse_blank(&png(|x, y| [x as u8, y as u8, 0])).expect("many colours");
+    }
+
+    #[test]
+    fn memory_that_grows_is_refused() {
+        refuse_growth(&[7, 9, 7, 9, 7]).expect("up and down");
+        assert!(refuse_growth(&[7, 9, 7, 9, 8]).unwrap_err().contains("from 7 bytes to 8"));
+        assert!(refuse_growth(&[]).unwrap_err().contains("no memory"));
     }
 
     #[test]

@@ -93,6 +93,16 @@ impl Compare {
         (self.view == View::Deviation).then_some(self.redraws)
     }
 
+    /// Moves the landmarks of a column up and down by turns; false if there is none.
+    pub(crate) fn move_landmarks(&mut self, column: usize) -> bool {
+        let Some(column) = self.columns.get_mut(column) else { return false };
+        let mut attention = column.attention().clone();
+        let landmarks = attention.num_landmarks;
+        attention.num_landmarks = if landmarks.is_multiple_of(2) { landmarks + 1 } else { landmarks - 1 };
+        column.change(attention);
+        true
+    }
+
     /// Draws the page.
     pub(crate) fn show(&mut self, cx: &mut Context, ui: &mut Ui) {
         if self.columns.is_empty() {
@@ -208,7 +218,8 @@ impl Compare {
             point(cx, ui, &response, rect, sizes);
         }
         if self.columns[index].is_coming() {
-            ui.put(Rect::from_center_size(rect.center(), Vec2::splat(28.0)), egui::Spinner::new());
+            // Painted, not placed: the sliders below keep their ids, and so the keyboard's focus.
+            egui::Spinner::new().paint_at(ui, Rect::from_center_size(rect.center(), Vec2::splat(28.0)));
         }
         ui.painter().extend(self.paint(cx, index, rect));
         mark_query(cx, ui, rect, sizes);
