@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Go on from a run's folder or one of its checkpoints, bit for bit as if it had not stopped.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// With --resume: go on although the images have changed since the checkpoint.
+    #[arg(long, requires = "resume")]
+    accept_changed_data: bool,
     /// Before the run, time every dispatch of a step on the GPU and write a Chrome/Perfetto trace.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -75,6 +78,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let trainer = pollster::block_on(async {
         match (&config, &options.resume) {
             (Some(config), _) => Trainer::new(&gpu, &tune, config).await,
+            (None, Some(path)) if options.accept_changed_data => {
+                Trainer::resume_with_changed_data(&gpu, &tune, path).await
+            }
             (None, Some(path)) => Trainer::resume(&gpu, &tune, path).await,
             (None, None) => Err(lara_models::Error::BadInput("give --preset or --resume".into())),
         }

@@ -29,6 +29,7 @@ pub(crate) fn run(step: u64) -> Run {
         step,
         position: Position { epoch: step / 10, batch: step % 10 },
         evaluation_due: false,
+        data: None,
         seed: u64::MAX,
         best_metric: Some(0.1 + step as f64),
         best_step: Some(step),

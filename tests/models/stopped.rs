@@ -9,6 +9,7 @@ use lara_models::data::{ImageShape, picture};
 use lara_models::train::checkpoints::latest;
 use lara_models::train::{Checkpoint, Control, Event, Summary, TrainConfig, Trainer};
 use lara_runtime::{Gpu, GpuOptions};
+use lara_tests::adapter;
 use pollster::block_on;
 
 use crate::checkpoint::tree;
@@ -126,4 +127,48 @@ fn a_lost_device_leaves_the_last_checkpoint() {
     let resumed = done(resume(&late));
     assert!(tensors(&resumed.checkpoint.unwrap()) == tensors(&expected.checkpoint.unwrap()));
     assert_eq!(metrics(&whole), metrics(&late));
+}
+
+#[test]
+fn changed_images_end_a_resume_unless_they_are_accepted() {
+    let temp = tempfile::tempdir().unwrap();
+    let [data, run] = ["data", "run"].map(|name| temp.path().join(name));
+    pictures(&data);
+    let control = Control::new();
+    let summary = block_on(start(&of_pictures(&run, &data)).unwrap().run(&control, &mut |event| {
+        if matches!(event, Event::Step(progress) if progress.result.step + 1 == 7) {
+            control.stop();
+        }
+    }));
+    let steps = summary.unwrap().steps;
+    let refused = |what: &str| {
+        let refusal = error(resume(&run));
+        let text = refusal.to_string();
+        assert!(refusal.is_bad_input() && text.contains(what) && text.contains("--accept-changed-data"), "{text}");
+    };
+    let path = |name: &str| data.join("train/dark").join(name);
+    fs::rename(path("3.png"), path("33.png")).unwrap();
+    refused("other training images: there are 20 as before, but they have other names");
+    fs::rename(path("33.png"), path("3.png")).unwrap();
+    // A folder may have another name and the same images.
+    let moved = temp.path().join("moved");
+    fs::rename(&data, &moved).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&moved, &data).unwrap();
+    #[cfg(not(unix))]
+    fs::rename(&moved, &data).unwrap();
+    assert_eq!(resume(&run).unwrap().position(), steps);
+    fs::copy(data.join("val/dark/0.png"), data.join("val/dark/00.png")).unwrap();
+    refused("other held-out images: there were 4 and are 5");
+    fs::remove_file(data.join("val/dark/00.png")).unwrap();
+    // Five batches an epoch were; now there are four.
+    (4..8).for_each(|i| fs::remove_file(path(&format!("{i}.png"))).unwrap());
+    refused("other training images: there were 20 and are 16");
+    let trainer = block_on(Trainer::resume_with_changed_data(adapter(), &tune(), &run)).unwrap();
+    assert_eq!((trainer.position(), trainer.total()), (steps, 16));
+    let summary = done(Ok(trainer));
+    let state = Checkpoint::load(&run).unwrap().state;
+    assert_eq!((summary.steps, state.position.epoch * 4 + state.position.batch), (16, 16));
+    // It is another run's data now, and this one's.
+    assert_eq!(resume(&run).unwrap().position(), 16);
 }

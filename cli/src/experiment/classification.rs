@@ -185,7 +185,7 @@ fn complete(gpu: &Gpu, tune: &Tune, config: &TrainConfig, title: &str, stop: &Co
     let timed = step::time(gpu, tune, config, STEPS)?;
     let trainer = pollster::block_on(async {
         match &started {
-            Some(path) => Trainer::resume(gpu, tune, path).await,
+            Some(_) => Trainer::resume(gpu, tune, dir).await,
             None => Trainer::new(gpu, tune, config).await,
         }
     })?;

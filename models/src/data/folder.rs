@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split, picture};
+use super::{DataConfig, Dataset, Fingerprint, ImageShape, Open, Sample, Split, picture};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -87,6 +87,15 @@ impl Dataset for ImageFolder {
 
     fn image_shape(&self) -> ImageShape {
         self.shape
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        // Without the folders above it: a data set may be moved.
+        let names = self.files.iter().flat_map(|(path, label)| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            [self.classes[*label as usize].as_str(), name]
+        });
+        Fingerprint::of(self.len(), names)
     }
 
     fn get(&self, index: usize) -> Result<Sample> {

@@ -12,6 +12,8 @@ mod resample;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 
 pub use augment::Augment;
@@ -70,6 +72,28 @@ pub struct Sample {
     pub label: u32,
 }
 
+/// What tells one state of a data set from another: a run that goes on with other samples is another run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// Number of samples.
+    pub samples: u64,
+    /// A checksum (CRC-32) of what they are called.
+    pub names: u32,
+}
+
+impl Fingerprint {
+    /// Of `samples` samples with these names, in their order.
+    pub fn of<'a>(samples: usize, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut sum = crc32fast::Hasher::new();
+        for name in names {
+            sum.update(name.as_bytes());
+            sum.update(&[0]);
+        }
+        Fingerprint { samples: samples as u64, names: sum.finalize() }
+    }
+}
+
 /// A split of a labelled set of equally sized images.
 pub trait Dataset: Send + Sync {
     /// Its name in messages.
@@ -88,6 +112,11 @@ pub trait Dataset: Send + Sync {
 
     /// The shape of every sample's pixels.
     fn image_shape(&self) -> ImageShape;
+
+    /// What the samples are, without reading them: their number and, where each has one, their names.
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.len(), self.classes().iter().map(String::as_str))
+    }
 
     /// Sample number `index`, which must be below [`len`](Self::len). Reads files where the set is one of files, and
     /// then fails with the name of a file that cannot be read.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic_dir::{self, Checksum};
 use super::checkpoints::{BEST, latest, numbered};
 use crate::config::TrainConfig;
-use crate::data::Position;
+use crate::data::{Fingerprint, Position};
 use crate::error::{Error, Result};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
 
@@ -53,11 +53,23 @@ pub struct State {
     pub best_step: Option<u64>,
     /// Names of the classes.
     pub classes: Vec<String>,
+    /// What the run learns from and what is held out, as it was then; older programs did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSets>,
     /// The configuration, TOML.
     pub config: String,
     /// Kernel variants in use ([`lara_runtime::Tune`]); a resumed run keeps them, since others round differently.
     #[serde(default)]
     pub kernels: std::collections::BTreeMap<String, String>,
+}
+
+/// The data of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSets {
+    /// What it learns from.
+    pub train: Fingerprint,
+    /// What it is evaluated on.
+    pub held_out: Fingerprint,
 }
 
 /// state.json.

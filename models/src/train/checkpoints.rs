@@ -190,6 +190,7 @@ mod tests {
             best_metric: Some(step as f64),
             best_step: Some(step),
             classes: Vec::new(),
+            data: None,
             config: TrainConfig::default().to_toml().unwrap(),
             kernels: Default::default(),
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lara_runtime::{Entry, Parameters, Role, Tune};
 
-use super::checkpoint::{Checkpoint, STATE_FILE, Snapshot, State};
+use super::checkpoint::{Checkpoint, DataSets, STATE_FILE, Snapshot, State};
 use super::checkpoints::{Checkpoints, latest, lock_and_recover};
 use super::lock::RunLock;
 use super::trainer::{ADVICE, Progress};
@@ -35,7 +35,7 @@ impl RunFiles {
     }
 
     /// The files of a new run.
-    pub(super) fn create(config: &TrainConfig, classes: &[String], tune: &Tune) -> Result<Self> {
+    pub(super) fn create(config: &TrainConfig, classes: &[String], data: DataSets, tune: &Tune) -> Result<Self> {
         let dir = &config.output.dir;
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let lock = RunLock::take(dir)?;
@@ -49,6 +49,7 @@ impl RunFiles {
             best_metric: None,
             best_step: None,
             classes: classes.to_vec(),
+            data: Some(data),
             config: config.to_toml()?,
             kernels: tune.choices(),
         };
@@ -74,7 +75,13 @@ impl RunFiles {
     }
 
     /// The files of a run that goes on from `from`.
-    pub(super) fn resume(config: &TrainConfig, from: Checkpoint, lock: Option<RunLock>, tune: &Tune) -> Result<Self> {
+    pub(super) fn resume(
+        config: &TrainConfig,
+        from: Checkpoint,
+        lock: Option<RunLock>,
+        data: DataSets,
+        tune: &Tune,
+    ) -> Result<Self> {
         let dir = &config.output.dir;
         let lock = lock.map_or_else(|| RunLock::take(dir), Ok)?;
         let mut checkpoints = Checkpoints::open(dir, config.output.checkpoint_hist)?;
@@ -86,7 +93,7 @@ impl RunFiles {
             checkpoints,
             metrics: MetricsLog::open(dir, Some(from.state.step), config.output.tensorboard)?,
             newest: Some((from.path, from.state.step)),
-            state: State { config: config.to_toml()?, kernels: tune.choices(), ..from.state },
+            state: State { config: config.to_toml()?, kernels: tune.choices(), data: Some(data), ..from.state },
             _lock: lock,
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lara_runtime::{Gpu, Tune};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, DataSets, State};
 use super::clock::Clock;
 use super::evaluate::{Evaluation, evaluate_while};
 use super::run_files::RunFiles;
@@ -40,6 +40,7 @@ pub struct Trainer {
     loader: Loader,
     held_out: Arc<dyn Dataset>,
     classes: Vec<String>,
+    data: DataSets,
     pub(super) files: Option<RunFiles>,
     /// The newest evaluation.
     pub(super) evaluation: Option<Evaluation>,
@@ -71,7 +72,7 @@ impl Trainer {
     pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
         RunFiles::refuse_used(&config.output.dir)?;
         let mut trainer = Self::prepare(gpu, tune, config, None).await?;
-        trainer.files = Some(RunFiles::create(config, &trainer.classes, tune)?);
+        trainer.files = Some(RunFiles::create(config, &trainer.classes, trainer.data, tune)?);
         trainer.warn_of_initial_weights();
         Ok(trainer)
     }
@@ -90,25 +91,42 @@ impl Trainer {
     /// stopped. Nothing in the folder is removed before the next checkpoint is written.
     ///
     /// # Errors
-    /// As [`Trainer::new`], and a checkpoint that is damaged or does not fit.
+    /// As [`Trainer::new`], and a checkpoint that is damaged or does not fit, or data that have changed since.
     pub async fn resume(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
+        Self::resume_from(gpu, tune, path, false).await
+    }
+
+    /// [`Trainer::resume`], also where the data have changed since: with what is there now, from the same step.
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`], but for the data.
+    pub async fn resume_with_changed_data(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
+        Self::resume_from(gpu, tune, path, true).await
+    }
+
+    async fn resume_from(gpu: &Gpu, tune: &Tune, path: &Path, may_differ: bool) -> Result<Self> {
         let (checkpoint, config, lock) = RunFiles::find(path)?;
         tune.adopt(checkpoint.state.kernels.clone());
-        let mut trainer = Self::prepare(gpu, tune, &config, Some(&checkpoint)).await?;
-        trainer.files = Some(RunFiles::resume(&config, checkpoint, lock, tune)?);
+        let mut trainer = Self::prepare(gpu, tune, &config, Some((&checkpoint, may_differ))).await?;
+        trainer.files = Some(RunFiles::resume(&config, checkpoint, lock, trainer.data, tune)?);
         trainer.warn_of_initial_weights();
         Ok(trainer)
     }
 
     /// Opens the data and compiles the plans; from a checkpoint also restores what it holds.
-    async fn prepare(gpu: &Gpu, tune: &Tune, config: &TrainConfig, from: Option<&Checkpoint>) -> Result<Self> {
+    async fn prepare(gpu: &Gpu, tune: &Tune, config: &TrainConfig, from: Option<(&Checkpoint, bool)>) -> Result<Self> {
         config.validate()?;
         let clock = Clock::start();
-        let (step, position) = from.map_or((0, Position::default()), |from| (from.state.step, from.state.position));
         let images = config.open_data(Split::Train)?;
         let held_out = config.open_data(Split::Test)?;
         let classes = images.classes().to_vec();
-        let (loader, steps_per_epoch) = open_loader(config, images, position)?;
+        let data = DataSets { train: images.fingerprint(), held_out: held_out.fingerprint() };
+        if let Some((checkpoint, false)) = from {
+            refuse_changed(checkpoint, data)?;
+        }
+        let from = from.map(|(checkpoint, _)| checkpoint);
+        let step = from.map_or(0, |from| from.state.step);
+        let (loader, steps_per_epoch) = open_loader(config, images, from)?;
         let session = Session::new(gpu, tune, config, config.schedule(steps_per_epoch)).await?;
         let evaluator = session.evaluator(config.train.batch_size.min(held_out.len().max(1))).await?;
         if let Some(checkpoint) = from {
@@ -119,15 +137,16 @@ impl Trainer {
         Ok(Trainer {
             session,
             evaluator,
+            position: loader.position(),
             loader,
             held_out,
             classes,
+            data,
             files: None,
             evaluation: None,
             clock,
             first_step_seconds: 0.0,
             step,
-            position,
             arrived: step,
             evaluated: done,
             closed: done,
@@ -404,18 +423,52 @@ fn not_finite(result: &StepResult, lr: f64, kept: &str) -> Error {
     ))
 }
 
-/// The loader of training batches, and the optimizer steps of an epoch.
-fn open_loader(config: &TrainConfig, images: Arc<dyn Dataset>, position: Position) -> Result<(Loader, u64)> {
+/// The loader of training batches where a run begins or goes on, and the optimizer steps of an epoch.
+fn open_loader(config: &TrainConfig, images: Arc<dyn Dataset>, from: Option<&Checkpoint>) -> Result<(Loader, u64)> {
     let train = &config.train;
     let augment = Augment::train(&config.data);
     let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);
+    let batches = (images.len() / train.batch_size.max(1)) as u64;
+    let steps = config.steps_per_epoch(batches);
+    let position =
+        from.map_or_else(Position::default, |from| place(&from.state, batches, steps, train.grad_accum_steps));
     let loader = Loader::new(images, options, position)?;
-    match config.steps_per_epoch(loader.batches_per_epoch()) {
-        0 => Err(Error::BadInput(format!(
-            "train.grad_accum_steps = {} is more than the {} batches of an epoch; lower it or train.batch_size",
-            train.grad_accum_steps,
-            loader.batches_per_epoch()
-        ))),
-        steps => Ok((loader, steps)),
+    if steps == 0 {
+        return Err(Error::BadInput(format!(
+            "train.grad_accum_steps = {} is more than the {batches} batches of an epoch; lower it or train.batch_size",
+            train.grad_accum_steps
+        )));
     }
+    Ok((loader, steps))
+}
+
+/// Where the batches after a checkpoint begin. The step decides where its position does not belong to it, as when the
+/// data have changed: then an epoch has other steps.
+fn place(state: &State, batches: u64, steps_per_epoch: u64, micro_steps: usize) -> Position {
+    let (Position { epoch, batch }, micro_steps) = (state.position, micro_steps.max(1) as u64);
+    let step = epoch.checked_mul(steps_per_epoch).and_then(|step| step.checked_add(batch / micro_steps));
+    if batch < batches && step == Some(state.step) {
+        return state.position;
+    }
+    let per_epoch = steps_per_epoch.max(1);
+    Position { epoch: state.step / per_epoch, batch: state.step % per_epoch * micro_steps }
+}
+
+/// A run that goes on with other data is another run: that is for the user to say.
+fn refuse_changed(checkpoint: &Checkpoint, now: DataSets) -> Result<()> {
+    let Some(then) = checkpoint.state.data else { return Ok(()) };
+    let changed = [("training", then.train, now.train), ("held-out", then.held_out, now.held_out)];
+    let Some((which, then, now)) = changed.into_iter().find(|(_, then, now)| then != now) else { return Ok(()) };
+    let how = if then.samples == now.samples {
+        format!("there are {} as before, but they have other names", now.samples)
+    } else {
+        format!("there were {} and are {}", then.samples, now.samples)
+    };
+    Err(Error::input(
+        &checkpoint.path,
+        format!(
+            "was saved with other {which} images: {how}, so the run would not go on as it began. Bring them back, or give \
+             --accept-changed-data to go on with what is there"
+        ),
+    ))
 }
