@@ -1,5 +1,6 @@
 //! What can go wrong in this crate. Every message is a sentence that names the thing, the numbers and what to do.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,11 +12,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A configuration that does not parse, has an unknown key or a value out of range. Bad input.
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Config(String),
 
     /// A file or folder that the user named and that cannot be used as it is. Bad input.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", plain(&path.display().to_string()), plain(problem))]
     Input {
         /// The file or folder at fault.
         path: PathBuf,
@@ -24,11 +25,11 @@ pub enum Error {
     },
 
     /// Settings or data that do not go together (a batch larger than the data set, say). Bad input.
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     BadInput(String),
 
     /// The operating system refused. Bad input where the user named a path that is not there or not allowed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", plain(&path.display().to_string()))]
     Io {
         /// What was tried, as a verb: "read", "create".
         action: &'static str,
@@ -50,8 +51,8 @@ pub enum Error {
     },
 
     /// The runtime failed: the adapter, a shader, memory. The message is the runtime's own sentence.
-    #[error(transparent)]
-    Runtime(lara_runtime::Error),
+    #[error("{0}")]
+    Runtime(String),
 
     /// Numbers ran away: a loss or a weight that is not finite.
     #[error("{0}")]
@@ -85,15 +86,7 @@ impl Error {
                     | io::ErrorKind::IsADirectory
             ),
             Self::Stopped { source, .. } => source.is_bad_input(),
-            // What the adapter cannot hold, adapters that are not there, settings and shapes that do not go together.
-            Self::Runtime(error) => matches!(
-                error,
-                lara_runtime::Error::TooLarge { .. }
-                    | lara_runtime::Error::NoAdapter { .. }
-                    | lara_runtime::Error::Setting(_)
-                    | lara_runtime::Error::Shape(_)
-            ),
-            Self::Save { .. } | Self::NotFinite(_) | Self::Failed(_) => false,
+            Self::Save { .. } | Self::Runtime(_) | Self::NotFinite(_) | Self::Failed(_) => false,
         }
     }
 
@@ -110,9 +103,35 @@ impl Error {
 }
 
 impl From<lara_runtime::Error> for Error {
+    /// What the adapter cannot hold and adapters that are not there are the user's to mend; the rest failed underneath.
     fn from(error: lara_runtime::Error) -> Self {
-        Self::Runtime(error)
+        match error {
+            lara_runtime::Error::TooLarge { .. } | lara_runtime::Error::NoAdapter { .. } => {
+                Self::BadInput(error.to_string())
+            }
+            other => Self::Runtime(other.to_string()),
+        }
     }
+}
+
+/// What a file or a command line brought into a sentence, fit for a terminal: what would break the line, move the cursor
+/// or turn the direction of writing is shown and not done, and of a very long text there is the beginning and the end.
+fn plain(text: &str) -> Cow<'_, str> {
+    const BEGINNING: usize = 1000;
+    const END: usize = 300;
+    let text = text.trim_end();
+    let acts = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.len() <= BEGINNING + END && !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let shown: Vec<String> =
+        text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect();
+    if shown.len() <= BEGINNING + END {
+        return Cow::Owned(shown.concat());
+    }
+    Cow::Owned(format!("{} [..] {}", shown[..BEGINNING].concat(), shown[shown.len() - END..].concat()))
 }
 
 /// The name in `names` that looks most like `name`, if one comes near enough to be meant.

@@ -13,7 +13,6 @@
 //! # Ok::<(), lara_models::Error>(())
 //! ```
 
-pub mod attend;
 mod attention;
 mod check;
 pub mod config;

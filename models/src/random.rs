@@ -5,13 +5,17 @@
 use lara_runtime::random::philox;
 
 /// What draws are for. Each purpose has its own sequence, so that adding draws to one never shifts another.
+///
+/// The device counts its streams (dropout, noise, drawn keys) upwards from 1 under the same seed, so what is drawn in
+/// training has the highest bit, which no count reaches. `Split` is drawn once, under a seed of its own, and keeps the
+/// number that decided which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
     /// The order of samples in an epoch.
-    Shuffle = 1,
+    Shuffle = 0x8000_0001,
     /// Crops and flips of one sample.
-    Augment = 2,
+    Augment = 0x8000_0002,
     /// Which samples are held out for testing.
     Split = 3,
 }

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use safetensors::{Dtype, SafeTensors};
-use serde_json::{Map, Value, json};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, json};
 
 use crate::error::{Error, Result, nearest};
 
@@ -91,10 +93,15 @@ fn is_of_a_mechanism(name: &str) -> bool {
 }
 
 impl TensorFile {
-    /// Reads and checks a file. One that is truncated, damaged or not of this format is refused with the reason.
+    /// Reads and checks a file. One that is truncated, damaged or not of this format is refused with the reason; what
+    /// does not begin as one is not read any further.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let mut file = fs::File::open(path).map_err(Error::io("read", path))?;
+        let mut bytes = Vec::new();
+        (&file).take(PREFIX).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+        header_end(&bytes).map_err(|problem| Error::input(path, problem))?;
+        file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
         Self::from_bytes(path, bytes)
     }
 
@@ -231,27 +238,39 @@ impl TensorFile {
     }
 }
 
-/// Where the data begins, if the file is as long as its header says.
-fn check_whole(bytes: &[u8]) -> std::result::Result<usize, String> {
-    let have = bytes.len();
+/// The length of the header, and its first byte.
+const PREFIX: u64 = 9;
+
+/// The longest header that the format allows, bytes.
+const MAX_HEADER: usize = 100_000_000;
+
+/// Where the header ends and the data begins, from the first bytes of a file.
+fn header_end(bytes: &[u8]) -> std::result::Result<usize, String> {
     let Some(length) = bytes.first_chunk::<8>() else {
+        let have = bytes.len();
         return Err(format!("is truncated: {have} bytes cannot be a safetensors file; use another copy"));
     };
-    let Some(data) = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| length.checked_add(8)) else {
-        return Err("is not a safetensors file".into());
-    };
     // A header begins with a brace; anything else was never one, however long it claims to be.
-    if bytes.get(8).is_some_and(|&byte| byte != b'{') {
-        return Err("is not a safetensors file".into());
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok();
+    match length.filter(|_| bytes.get(8).is_none_or(|&byte| byte == b'{')) {
+        Some(length) if length <= MAX_HEADER => Ok(8 + length),
+        Some(length) => Err(format!(
+            "is not a safetensors file: its header would have {length} bytes, and the format allows {MAX_HEADER}"
+        )),
+        None => Err("is not a safetensors file".into()),
     }
+}
+
+/// Where the data begins, if the file is as long as its header says.
+fn check_whole(bytes: &[u8]) -> std::result::Result<usize, String> {
+    let (data, have) = (header_end(bytes)?, bytes.len());
     let Some(header) = bytes.get(8..data) else {
         return Err(format!("is truncated: its header ends at byte {data} but it has {have} bytes; use another copy"));
     };
-    let header: Map<String, Value> = serde_json::from_slice(header).map_err(|error| {
-        format!("is a damaged safetensors file (its header is not JSON: {error}); use another copy")
+    let ends: Ends = serde_json::from_slice(header).map_err(|error| {
+        format!("is a damaged safetensors file (its header cannot be read: {error}); use another copy")
     })?;
-    let ends = header.values().filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64());
-    let needed = ends.max().unwrap_or(0).saturating_add(data as u64);
+    let needed = ends.last.saturating_add(data as u64);
     if needed > have as u64 {
         return Err(format!(
             "is truncated: its tensors end at byte {needed} but it has {have} bytes; use another copy"
@@ -261,6 +280,49 @@ fn check_whole(bytes: &[u8]) -> std::result::Result<usize, String> {
         return Err(format!("is damaged: its tensors end at byte {needed} but it has {have} bytes; use another copy"));
     }
     Ok(data)
+}
+
+/// What a header says of where its tensors end; nothing else of it is kept. A name that comes twice is an error: each
+/// reader would take another one of the two.
+#[derive(Default)]
+struct Ends {
+    last: u64,
+}
+
+impl<'de> Deserialize<'de> for Ends {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Header;
+        impl<'de> Visitor<'de> for Header {
+            type Value = Ends;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with the tensors' names")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Ends, M::Error> {
+                let (mut names, mut ends) = (BTreeSet::new(), Ends::default());
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        ends.last = ends.last.max(map.next_value::<Place>()?.data_offsets.1);
+                    }
+                    if names.contains(&name) {
+                        return Err(serde::de::Error::custom(format!("{name} comes twice")));
+                    }
+                    names.insert(name);
+                }
+                Ok(ends)
+            }
+        }
+        deserializer.deserialize_map(Header)
+    }
+}
+
+/// Where a tensor lies, counted from the end of the header.
+#[derive(Deserialize)]
+struct Place {
+    data_offsets: (u64, u64),
 }
 
 /// IEEE half to single, exactly, subnormals included.

@@ -1,7 +1,6 @@
 //! Models, data sets, checkpoints and the trainer.
 
 mod attend;
-mod attend_layer;
 mod bench;
 mod checkpoint;
 mod checkpoints;
@@ -17,6 +16,7 @@ mod loader;
 mod metrics;
 mod picture;
 mod random;
+mod readers;
 mod resume;
 mod stopped;
 mod trainer;

@@ -70,15 +70,16 @@ fn a_long_thin_picture_is_cut_from_its_middle() {
     assert!(found.iter().all(|value| *value == found[0]));
 }
 
-/// A PNG file that promises `width` x `height` grey pixels and holds `rows` of them.
+fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut checked = kind.to_vec();
+    checked.extend(body);
+    let mut crc = flate2::Crc::new();
+    crc.update(&checked);
+    [&(body.len() as u32).to_be_bytes()[..], &checked, &crc.sum().to_be_bytes()].concat()
+}
+
+/// A PNG file that promises `width` x `height` grey pixels and holds none.
 fn promise(width: u32, height: u32) -> Vec<u8> {
-    let chunk = |kind: &[u8; 4], body: &[u8]| {
-        let mut checked = kind.to_vec();
-        checked.extend(body);
-        let mut crc = flate2::Crc::new();
-        crc.update(&checked);
-        [&(body.len() as u32).to_be_bytes()[..], &checked, &crc.sum().to_be_bytes()].concat()
-    };
     let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
     let header = [&size[..], &[8, 0, 0, 0, 0]].concat();
     [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), chunk(b"IDAT", &[0x78, 0x9c]), chunk(b"IEND", &[])]
@@ -95,4 +96,15 @@ fn a_picture_that_promises_too_much_is_refused_before_it_is_decoded() {
         "bomb.png: has 60000x60000 pixels, which are 3434 MiB when they are decoded; at most 512 MiB are read, so make it \
          smaller"
     );
+}
+
+#[test]
+fn a_palette_that_is_no_list_of_colours_is_refused() {
+    // The decoder panics on it (png 0.18.1).
+    let mut bytes = promise(1, 1);
+    bytes[25] = 3;
+    let header = chunk(b"IHDR", &bytes[16..29]);
+    bytes.splice(8..33, [header, chunk(b"PLTE", &[1, 2, 3, 4])].concat());
+    let error = picture::from_bytes("p.png", &bytes, ImageShape { channels: 1, height: 8, width: 8 }, 1.0).unwrap_err();
+    assert_eq!(error.to_string(), "p.png: cannot be read as an image: its palette is no list of colours");
 }

@@ -1,6 +1,7 @@
 //! The CPU's random numbers: the properties that shuffles and augmentation rest on.
 
 use lara_models::random::{Draws, Purpose};
+use lara_runtime::random::philox;
 
 #[test]
 fn draws_differ_by_each_part_of_their_address_and_by_nothing_else() {
@@ -41,5 +42,17 @@ fn shuffles_are_permutations() {
         assert!(length < 3 || items != (0..length).collect::<Vec<_>>());
         items.sort_unstable();
         assert_eq!(items, (0..length).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_loader_draws_what_no_stream_of_the_device_does() {
+    // The device's counters are [place, micro-step, step, stream], with streams counted from 1 under the run's seed.
+    for purpose in [Purpose::Shuffle, Purpose::Augment] {
+        for (epoch, index) in [(0u32, 0u32), (3, 9)] {
+            let mut draws = Draws::new(7, purpose, u64::from(epoch), u64::from(index));
+            let first = [(); 4].map(|()| draws.bits());
+            assert!((1..=100).all(|stream| philox([0, index, epoch, stream], [7, 0]) != first), "{purpose:?}");
+        }
     }
 }

@@ -114,7 +114,13 @@ impl Loader {
                 position.batch
             )));
         }
-        let next = position.epoch * batches_per_epoch + position.batch;
+        let before = position.epoch.checked_mul(batches_per_epoch);
+        let Some(next) = before.and_then(|before| before.checked_add(position.batch)) else {
+            return Err(Error::BadInput(format!(
+                "cannot go on at epoch {}: so many batches cannot be counted; the checkpoint is damaged, use another",
+                position.epoch
+            )));
+        };
         let workers = if cfg!(target_family = "wasm") { 0 } else { options.workers };
         let source = Arc::new(Source { dataset, options, batches_per_epoch });
         let threads = if workers == 0 { None } else { Some(Threads::start(&source, workers, next)?) };

@@ -1,7 +1,7 @@
 //! MNIST from the four IDX files of its authors (LeCun, Cortes and Burges), plain or gzipped.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split};
@@ -106,58 +106,100 @@ struct Idx {
     values: Vec<u8>,
 }
 
+/// Deflate never unpacks to more than this many times what it is given.
+const DEFLATE_MAX_RATIO: u64 = 1032;
+
 fn read_idx(directory: &Path, name: &str, magic: u32) -> Result<(PathBuf, Idx)> {
     let path = directory.join(name);
     let zipped = directory.join(format!("{name}.gz"));
-    let (path, bytes) = if path.is_file() {
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        (path, bytes)
-    } else if zipped.is_file() {
-        let file = fs::File::open(&zipped).map_err(Error::io("read", &zipped))?;
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(file)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::input(&zipped, format!("is not a whole gzip file ({error}); fetch it again")))?;
-        (zipped, bytes)
-    } else {
+    let is_zipped = !path.is_file();
+    let path = if is_zipped { zipped } else { path };
+    if !path.is_file() {
         let wanted = [Split::Train, Split::Test].map(Mnist::file_names).concat().join(", ");
         let problem =
             format!("has no file {name} (nor {name}.gz); MNIST needs {wanted}. `lara data mnist` fetches them");
         return Err(Error::input(directory, problem));
+    }
+    let file = fs::File::open(&path).map_err(Error::io("read", &path))?;
+    let length = file.metadata().map_err(Error::io("read", &path))?.len();
+    let idx = if is_zipped {
+        let most = length.saturating_mul(DEFLATE_MAX_RATIO);
+        parse_idx(flate2::read::GzDecoder::new(file), Length::AtMost(most), magic)
+    } else {
+        parse_idx(file, Length::Exactly(length), magic)
     };
-    let idx = parse_idx(bytes, magic).map_err(|problem| Error::input(&path, problem))?;
-    Ok((path, idx))
+    let refused = |refusal| match refusal {
+        Refusal::Unread(error) if is_zipped => {
+            Error::input(&path, format!("is not a whole gzip file ({error}); fetch it again"))
+        }
+        Refusal::Unread(error) => Error::io("read", &path)(error),
+        Refusal::Content(problem) => Error::input(&path, problem),
+    };
+    Ok((path.clone(), idx.map_err(refused)?))
+}
+
+/// Why there is no [`Idx`]: the bytes could not be had, or they are no such file.
+enum Refusal {
+    Unread(io::Error),
+    Content(String),
+}
+
+/// How many bytes a reader has.
+#[derive(Clone, Copy)]
+enum Length {
+    Exactly(u64),
+    AtMost(u64),
 }
 
 /// Layout: magic, one big-endian u32 per dimension, then the bytes. The magic's last byte is the number of dimensions.
-fn parse_idx(mut bytes: Vec<u8>, magic: u32) -> std::result::Result<Idx, String> {
-    let word = |at: usize| -> std::result::Result<u32, String> {
-        let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
-        let short = || format!("is truncated: its {} bytes end inside the IDX header; fetch it again", bytes.len());
-        word.map(u32::from_be_bytes).ok_or_else(short)
-    };
-    let found = word(0)?;
-    if found != magic {
-        let what = if magic == IMAGES_MAGIC { "images" } else { "labels" };
-        return Err(format!("is not an IDX file of {what}: it begins with {found:#010x} instead of {magic:#010x}"));
-    }
+///
+/// The header is read first, and no more than it promises is held after it.
+fn parse_idx(mut from: impl Read, length: Length, magic: u32) -> std::result::Result<Idx, Refusal> {
     let dimensions = (magic & 0xff) as usize;
-    let sizes =
-        (0..dimensions).map(|i| Ok(word(4 + 4 * i)? as usize)).collect::<std::result::Result<Vec<_>, String>>()?;
-    let header = 4 + 4 * dimensions;
-    let needed = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    let present = bytes.len() - header;
-    match needed {
-        Some(needed) if needed == present => {}
-        Some(needed) if needed < present => {
-            return Err(format!("has {present} bytes after its header, which promises {needed} (sizes {sizes:?})"));
-        }
-        _ => {
-            return Err(format!(
-                "is truncated: its header promises sizes {sizes:?} but only {present} bytes follow; fetch it again"
-            ));
-        }
+    let wanted = 4 + 4 * dimensions;
+    let mut header = Vec::with_capacity(wanted);
+    from.by_ref().take(wanted as u64).read_to_end(&mut header).map_err(Refusal::Unread)?;
+    let content = |problem: String| Err(Refusal::Content(problem));
+    let words: Vec<u32> = header.as_chunks::<4>().0.iter().map(|&word| u32::from_be_bytes(word)).collect();
+    if let Some(found) = words.first().filter(|&&found| found != magic) {
+        let what = if magic == IMAGES_MAGIC { "images" } else { "labels" };
+        return content(format!("is not an IDX file of {what}: it begins with {found:#010x} instead of {magic:#010x}"));
     }
-    bytes.drain(..header);
-    Ok(Idx { sizes, values: bytes })
+    if header.len() < wanted {
+        return content(format!("is truncated: its {} bytes end inside the IDX header; fetch it again", header.len()));
+    }
+    let sizes: Vec<usize> = words[1..].iter().map(|&size| size as usize).collect();
+    let (Length::Exactly(all) | Length::AtMost(all)) = length;
+    let there = all.saturating_sub(wanted as u64);
+    let promised = sizes.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64));
+    let truncated = |there: u64| {
+        Refusal::Content(format!(
+            "is truncated: its header promises sizes {sizes:?} but only {there} bytes follow; fetch it again"
+        ))
+    };
+    let needed = promised.filter(|&needed| needed <= there).and_then(|needed| usize::try_from(needed).ok());
+    let needed = needed.ok_or_else(|| match length {
+        Length::Exactly(_) => truncated(there),
+        Length::AtMost(_) => Refusal::Content(format!(
+            "is truncated: its header promises sizes {sizes:?} but no more than {there} bytes can be in a file of this \
+             length; fetch it again"
+        )),
+    })?;
+    let mut values = Vec::new();
+    from.by_ref().take(needed as u64).read_to_end(&mut values).map_err(Refusal::Unread)?;
+    if values.len() < needed {
+        return Err(truncated(values.len() as u64));
+    }
+    // The end of a gzip file holds its checksum, which only reading on compares.
+    if from.take(1).read_to_end(&mut Vec::new()).map_err(Refusal::Unread)? > 0 {
+        return content(match length {
+            Length::Exactly(_) => {
+                format!("has {there} bytes after its header, which promises {needed} (sizes {sizes:?})")
+            }
+            Length::AtMost(_) => {
+                format!("has more than the {needed} bytes that its header promises (sizes {sizes:?})")
+            }
+        });
+    }
+    Ok(Idx { sizes, values })
 }

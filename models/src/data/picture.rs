@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// What a picture may take when it is decoded, bytes.
 const DECODED_MAX: u64 = 512 << 20;
 
+/// What a decoder may take beside that, bytes: for rows, colour profiles, comments.
+const ASIDE_MAX: u64 = 128 << 20;
+
 /// Reads a PNG or JPEG file as an image of `shape`: [C, H, W], values in 0..1, grey (ITU-R 601, as Pillow) for one
 /// channel or RGB for three. Transparent pixels are laid over black.
 ///
@@ -72,11 +75,18 @@ pub fn save_png(path: impl AsRef<Path>, pixels: &[f32], shape: ImageShape) -> Re
     })
 }
 
-fn decode(path: &Path, bytes: impl BufRead + Seek) -> Result<DynamicImage> {
-    let reader = ImageReader::new(bytes).with_guessed_format().map_err(Error::io("read", path))?;
+fn decode(path: &Path, mut bytes: impl BufRead + Seek) -> Result<DynamicImage> {
+    if has_broken_palette(&mut bytes).map_err(Error::io("read", path))? {
+        return Err(Error::input(path, "cannot be read as an image: its palette is no list of colours"));
+    }
+    bytes.rewind().map_err(Error::io("read", path))?;
+    let mut reader = ImageReader::new(bytes).with_guessed_format().map_err(Error::io("read", path))?;
     if reader.format().is_none() {
         return Err(Error::input(path, "is not an image of a known format; PNG and JPEG are read"));
     }
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(ASIDE_MAX);
+    reader.limits(limits);
     let damaged = |error| Error::input(path, format!("cannot be read as an image: {error}"));
     let decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
@@ -94,6 +104,33 @@ fn decode(path: &Path, bytes: impl BufRead + Seek) -> Result<DynamicImage> {
         ));
     }
     DynamicImage::from_decoder(decoder).map_err(damaged)
+}
+
+/// Whether this is a PNG file with a palette that is not a whole number of colours: on such a one the decoder (png
+/// 0.18.1, its issue 694) panics.
+fn has_broken_palette(bytes: &mut (impl BufRead + Seek)) -> std::io::Result<bool> {
+    const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+    fn next(bytes: &mut impl BufRead) -> std::io::Result<Option<[u8; 8]>> {
+        let mut eight = [0; 8];
+        match bytes.read_exact(&mut eight) {
+            Ok(()) => Ok(Some(eight)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+    if next(bytes)? != Some(SIGNATURE) {
+        return Ok(false);
+    }
+    // A chunk: its length, its name, so many bytes, and a checksum of four.
+    while let Some([a, b, c, d, name @ ..]) = next(bytes)? {
+        let length = u32::from_be_bytes([a, b, c, d]);
+        match &name {
+            b"PLTE" if !length.is_multiple_of(3) => return Ok(true),
+            b"IDAT" => return Ok(false),
+            _ => bytes.seek_relative(i64::from(length) + 4)?,
+        };
+    }
+    Ok(false)
 }
 
 fn fit(picture: &DynamicImage, shape: ImageShape, crop_pct: f64) -> image::RgbImage {
