@@ -1,10 +1,11 @@
-//! The chores of the workspace: `cargo xtask setup | demo | web | test | shader-stats`.
+//! The chores of the workspace: `cargo xtask setup | demo | web | test | fuzz | shader-stats`.
 #![expect(clippy::print_stdout, reason = "a command line tool: what it prints is what it is for")]
 
 mod adapters;
 mod checks;
 mod debian;
 mod demo;
+mod fuzz;
 mod report;
 mod setup;
 mod shell;
@@ -35,6 +36,8 @@ enum Chore {
     Demo(demo::Options),
     /// Everything that CI runs: format, clippy, docs, tests, doctests, and the kernel tests on every other adapter.
     Test(checks::Options),
+    /// Hostile files, killed runs, full disks, lost devices, long runs: tries what lara promises (--help of it says more).
+    Fuzz(fuzz::Options),
     /// Builds the viewer for browsers (WebGPU) into target/web, and serves it on this machine if asked to.
     Web(web::Options),
     /// The same in a build of xtask that has what this chore needs.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Chore::Setup(options) => setup::run(&options),
         Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => checks::run(&options),
+        Chore::Fuzz(options) => fuzz::run(options),
         Chore::Web(options) => web::run(&options),
         #[cfg(feature = "web")]
         Chore::WebInside(inside) => web::run_inside(&inside),

@@ -1,0 +1,26 @@
+//! The campaigns in small: what CI can do in a minute. `cargo xtask fuzz` does them at length.
+
+use std::process::Command;
+
+fn fuzz(arguments: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fuzz"));
+    let output = command.args(arguments).arg("--dump").arg(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn hostile_files_are_taken_or_refused_with_a_sentence() {
+    fuzz(&["--cases", "10000"]);
+}
+
+#[test]
+fn a_killed_run_ends_as_if_nothing_had_been() {
+    fuzz(&["--kill", "6"]);
+}
+
+#[test]
+fn a_run_survives_a_small_and_a_lost_device() {
+    fuzz(&["--device", "4"]);
+}
