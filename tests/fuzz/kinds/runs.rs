@@ -47,6 +47,7 @@ impl Held {
             best_metric: Some(0.5),
             best_step: Some(200),
             classes: (0..10).map(|digit| digit.to_string()).collect(),
+            data: None,
             config: TrainConfig::load("digits", &["model_ema=true"])?.to_toml()?,
             kernels: [("matmul".to_owned(), "forward_rows".to_owned())].into(),
         };
