@@ -9,7 +9,7 @@ use lara_runtime::{Init, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::LayerAttention;
-use crate::check::{ensure, within};
+use crate::check::{count, ensure, share, tensor};
 use crate::data::ImageShape;
 use crate::error::Result;
 use crate::family::{Classifier, Family, Hook, LayerShape};
@@ -20,6 +20,15 @@ const EPS: f32 = 1e-6;
 
 /// No side, width or count of a model comes near it; it keeps products of them from overflowing.
 const MAX_SIZE: usize = 65_536;
+
+/// Deeper than any that was published.
+const MAX_DEPTH: usize = 1024;
+
+/// A square of 2,048 patches; attention over more is a matter of days.
+const MAX_PATCHES: u64 = 1 << 22;
+
+/// 4 GiB of f32: more than an adapter binds at once.
+const MAX_TENSOR: u64 = 1 << 30;
 
 /// The widest head that the attention kernels hold in registers and workgroup memory.
 const MAX_HEAD_DIM: usize = 256;
@@ -125,22 +134,66 @@ impl VitConfig {
     pub fn mlp_hidden(&self) -> usize {
         (self.embed_dim as f64 * self.mlp_ratio).round() as usize
     }
+
+    /// Checks that every tensor of one image and all weights can be counted where `address_space` bytes can: products are
+    /// taken in 64 bits, for programs of 32, too. The single sizes were checked before.
+    ///
+    /// # Errors
+    /// The first that cannot, and what to lower.
+    pub fn check_sizes(&self, address_space: u64) -> Result<()> {
+        let [image, patch, channels, dim, depth, classes, hidden] = [
+            self.image_size,
+            self.patch_size,
+            self.in_chans,
+            self.embed_dim,
+            self.depth,
+            self.num_classes,
+            self.mlp_hidden(),
+        ]
+        .map(|size| size as u64);
+        let patches = (image / patch) * (image / patch);
+        ensure(patches <= MAX_PATCHES, || {
+            format!(
+                "model.image_size = {image} in patches of {patch} has {patches} patches; at most {MAX_PATCHES} are \
+                 possible: choose a larger model.patch_size"
+            )
+        })?;
+        let (tokens, width) = (patches + u64::from(self.class_token), "model.embed_dim or model.image_size");
+        for (what, sizes, lower) in [
+            ("an image", &[channels, image, image][..], "model.image_size"),
+            ("the patch embedding", &[dim, channels, patch, patch], "model.patch_size or model.embed_dim"),
+            ("the queries, keys and values", &[tokens, 3, dim], width),
+            ("the MLP's hidden layer", &[tokens, hidden], width),
+            ("a weight of the MLP", &[hidden, dim], "model.embed_dim or model.mlp_ratio"),
+            ("the projection to queries, keys and values", &[3, dim, dim], "model.embed_dim"),
+            ("the classifier", &[classes, dim], "model.embed_dim or model.num_classes"),
+        ] {
+            tensor(what, sizes, MAX_TENSOR, lower)?;
+        }
+        let block = dim * (4 * dim + 2 * hidden);
+        let weights = dim * (channels * patch * patch + tokens + classes) + depth * block;
+        // Weights, gradients and both moments of AdamW, 4 bytes each.
+        ensure(weights <= address_space / 16, || {
+            format!(
+                "the model would have {weights} weights, and this program can address {address_space} bytes, 16 of which \
+                 each needs: lower model.embed_dim or model.depth"
+            )
+        })
+    }
 }
 
 impl Family for VitConfig {
     fn check(&self, attention: &AttentionConfig) -> Result<()> {
         let m = self;
-        for (key, value) in [
-            ("image_size", m.image_size),
-            ("patch_size", m.patch_size),
-            ("embed_dim", m.embed_dim),
-            ("depth", m.depth),
-            ("num_heads", m.num_heads),
-            ("num_classes", m.num_classes),
+        for (key, value, most) in [
+            ("model.image_size", m.image_size, MAX_SIZE),
+            ("model.patch_size", m.patch_size, MAX_SIZE),
+            ("model.embed_dim", m.embed_dim, MAX_SIZE),
+            ("model.depth", m.depth, MAX_DEPTH),
+            ("model.num_heads", m.num_heads, MAX_SIZE),
+            ("model.num_classes", m.num_classes, MAX_SIZE),
         ] {
-            ensure((1..=MAX_SIZE).contains(&value), || {
-                format!("model.{key} is {value}; it must be between 1 and {MAX_SIZE}")
-            })?;
+            count(key, value, 1..=most)?;
         }
         ensure(matches!(m.in_chans, 1 | 3), || {
             format!("model.in_chans is {}; images are grey (1) or RGB (3)", m.in_chans)
@@ -170,8 +223,9 @@ impl Family for VitConfig {
         ensure(m.class_token || m.global_pool == GlobalPool::Avg, || {
             "model.global_pool = \"token\" needs model.class_token = true; without one use \"avg\"".into()
         })?;
-        within("model.drop_rate", m.drop_rate, 0.0, 1.0)?;
-        within("model.drop_path_rate", m.drop_path_rate, 0.0, 1.0)?;
+        share("model.drop_rate", m.drop_rate)?;
+        share("model.drop_path_rate", m.drop_path_rate)?;
+        m.check_sizes(usize::MAX as u64)?;
         LayerAttention::check(&m.attention_layers, attention, m.depth, m.num_patches())
     }
 

@@ -11,6 +11,7 @@ mod data;
 mod ema;
 mod experiment;
 mod export_maps;
+mod extremes;
 mod live;
 mod loader;
 mod metrics;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ImageShape;
 use super::registry::DatasetKind;
-use crate::check::ensure;
+use crate::check::{divisors, ensure, shifts};
 use crate::error::Result;
 
 const MAX_WORKERS: usize = 256;
@@ -62,10 +62,9 @@ impl DataConfig {
             ensure(values.len() == 1 || values.len() == channels, || {
                 format!("data.{key} has {} numbers; give one, or one for each of {channels} channels", values.len())
             })?;
-            ensure(values.iter().all(|value| value.is_finite() && (key == "mean" || *value > 0.0)), || {
-                format!("data.{key} = {values:?} must hold finite numbers, and std only such above 0")
-            })?;
         }
+        shifts("data.mean", &d.mean)?;
+        divisors("data.std", &d.std)?;
         ensure(d.crop_pct > 0.0 && d.crop_pct <= 1.0, || {
             format!("data.crop_pct is {}; it must be above 0 and at most 1", d.crop_pct)
         })?;

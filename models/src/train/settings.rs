@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
-use crate::check::{ensure, within};
+use crate::check::{above_zero, count, ensure, share, zero_or_above};
 use crate::error::Result;
+
+/// Larger batches are larger than any data set that fits beside them.
+const MAX_BATCH: usize = 1 << 20;
 
 /// How the model is trained: AdamW with warm-up and a cosine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,12 +104,10 @@ impl OptimConfig {
     /// Checks the values, alone and together.
     pub(crate) fn check(&self) -> Result<()> {
         let t = self;
-        for (key, value) in
-            [("epochs", t.epochs), ("batch_size", t.batch_size as u64), ("grad_accum_steps", t.grad_accum_steps as u64)]
-        {
-            ensure(value >= 1, || format!("train.{key} is 0; it must be at least 1"))?;
-        }
-        ensure(t.lr.is_finite() && t.lr > 0.0, || format!("train.lr is {}; it must be above 0", t.lr))?;
+        ensure(t.epochs >= 1, || "train.epochs is 0; it must be at least 1".into())?;
+        count("train.batch_size", t.batch_size, 1..=MAX_BATCH)?;
+        count("train.grad_accum_steps", t.grad_accum_steps, 1..=MAX_BATCH)?;
+        above_zero("train.lr", t.lr)?;
         for (key, value) in [("min_lr", t.min_lr), ("warmup_lr", t.warmup_lr)] {
             ensure((0.0..=t.lr).contains(&value), || {
                 format!("train.{key} is {value}; it must be between 0 and train.lr = {}", t.lr)
@@ -115,14 +116,13 @@ impl OptimConfig {
         ensure(t.warmup_epochs >= 0.0 && t.warmup_epochs <= t.epochs as f64, || {
             format!("train.warmup_epochs is {}; it must be between 0 and train.epochs = {}", t.warmup_epochs, t.epochs)
         })?;
-        for (key, value) in [("weight_decay", t.weight_decay), ("clip_grad", t.clip_grad)] {
-            ensure(value.is_finite() && value >= 0.0, || format!("train.{key} is {value}; it must be 0 or more"))?;
-        }
-        ensure(t.eps.is_finite() && t.eps > 0.0, || format!("train.eps is {}; it must be above 0", t.eps))?;
-        within("train.betas[0]", t.betas[0], 0.0, 1.0)?;
-        within("train.betas[1]", t.betas[1], 0.0, 1.0)?;
-        within("train.smoothing", t.smoothing, 0.0, 1.0)?;
-        within("train.model_ema_decay", t.model_ema_decay, 0.0, 1.0)?;
+        zero_or_above("train.weight_decay", t.weight_decay)?;
+        zero_or_above("train.clip_grad", t.clip_grad)?;
+        above_zero("train.eps", t.eps)?;
+        share("train.betas[0]", t.betas[0])?;
+        share("train.betas[1]", t.betas[1])?;
+        share("train.smoothing", t.smoothing)?;
+        share("train.model_ema_decay", t.model_ema_decay)?;
         ensure(i64::try_from(t.seed).is_ok(), || format!("train.seed is {}; it must be below 2^63", t.seed))
     }
 }

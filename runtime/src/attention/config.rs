@@ -225,6 +225,9 @@ impl Default for AttentionConfig {
     }
 }
 
+/// Most landmarks: LARA's point is that they are few.
+const MOST_LANDMARKS: usize = 1 << 20;
+
 /// Most random features and drawn keys: beyond this exact attention is cheaper.
 const MOST_SAMPLES: usize = 65_536;
 
@@ -246,8 +249,9 @@ impl AttentionConfig {
     pub fn check(&self) -> Result<(), Error> {
         let complaint = if self.causal && self.mechanism != MechanismKind::Softmax {
             super::no_causal_form("causal is true", self.mechanism)
-        } else if self.num_landmarks == 0 {
-            "num_landmarks is 0; at least one is needed (49 is usual)".to_owned()
+        } else if self.num_landmarks == 0 || self.num_landmarks > MOST_LANDMARKS {
+            let landmarks = self.num_landmarks;
+            format!("num_landmarks is {landmarks}; it must be between 1 and {MOST_LANDMARKS} (49 is usual)")
         } else if self.proposal_gen == ProposalGen::Adaptive1d && self.pool_module_type == PoolModule::Dense {
             "proposal_gen = adaptive-1d projects head by head; it needs pool_module_type = light".to_owned()
         } else if self.features == 0 || self.features > MOST_SAMPLES {
