@@ -178,6 +178,29 @@ fn image_folder_lists_classes_and_files_in_order() {
 }
 
 #[test]
+fn a_fingerprint_tells_a_data_set_from_one_with_other_samples() {
+    let [root, moved] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    write_folder(root.path());
+    write_folder(moved.path());
+    let of = |root: &Path| ImageFolder::open(root, Split::Train, RGB_4, 1.0).unwrap().fingerprint();
+    let first = of(root.path());
+    assert_eq!((first.samples, of(moved.path())), (4, first), "the folder may move");
+    assert_ne!(ImageFolder::open(root.path(), Split::Test, RGB_4, 1.0).unwrap().fingerprint(), first);
+    let added = root.path().join("train/ant/a3.png");
+    plain(&added, 0.4, RGB_4);
+    let second = of(root.path());
+    assert_eq!(second.samples, 5);
+    fs::remove_file(&added).unwrap();
+    assert_eq!(of(root.path()), first);
+    // As many, but under other names, and so in another order.
+    fs::rename(root.path().join("train/ant/a1.png"), root.path().join("train/cat/a3.png")).unwrap();
+    let third = of(root.path());
+    assert!(third.samples == 4 && third.names != first.names, "{third:?}");
+    assert_eq!(Digits::new(Split::Train).fingerprint(), Digits::new(Split::Train).fingerprint());
+    assert_ne!(Digits::new(Split::Train).fingerprint(), Digits::new(Split::Test).fingerprint());
+}
+
+#[test]
 fn image_folder_says_what_is_wrong() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path();

@@ -226,6 +226,10 @@ fn impossible_batches_are_refused_with_the_numbers() {
         refuse(LoaderOptions::train(100, 1, 0, augment()), Position { epoch: 2, batch: 3 }),
         "cannot go on at batch 3 of an epoch of 3 batches; the data set or the batch size has changed since"
     );
+    assert_eq!(
+        refuse(LoaderOptions::train(100, 1, 0, augment()), Position { epoch: u64::MAX / 2, batch: 0 }),
+        "cannot go on at epoch 9223372036854775807: so many batches cannot be counted; the checkpoint is damaged, use another"
+    );
     let three = Augment { mean: vec![0.1, 0.2, 0.3], ..augment() };
     assert_eq!(
         refuse(LoaderOptions::train(10, 1, 0, three), Position::default()),
