@@ -41,7 +41,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let batch = options.batch_size.max(1);
-    let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, batch, false)?;
+    let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, batch)?;
     let dataset = model.config.open_data(Split::Test)?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let start = Instant::now();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lara_explain::export::compute::{Asked, Heads, Pick, Rolling, Selection, gradients, rollouts, rows};
-use lara_explain::export::{Format, Picture, Sheet, Style, folder_names, write};
+use lara_explain::export::{Format, Picture, Sheet, Style, folder_names, overview, write, write_files};
 use lara_explain::{Colormap, Factor, Inspector, Kind, Map, Matrices, Relevance, Subject};
 use lara_models::{softmax, top};
 use lara_runtime::attention::{MechanismKind, ProposalGen};
@@ -24,6 +24,7 @@ use crate::model::{self, Reader};
 #[command(after_help = "\
 Examples:
   lara export-maps runs/digits seven.png --format html --out maps/
+  lara export-maps runs/digits seven.png --query mean --query center --overview --out maps/
   lara export-maps runs/digits *.png --layer 0,2 --head all --query center --format png,svg --out maps/
   lara export-maps runs/digits seven.png --mechanism softmax,lara --query 3,4 --shared --out maps/
   lara export-maps runs/digits seven.png --mechanism lara:num_landmarks=4,lara:num_landmarks=16 --out maps/
@@ -76,6 +77,9 @@ pub(crate) struct Options {
     /// Kinds of files, with commas: png, svg, npy, safetensors, html.
     #[arg(long, value_name = "FORMAT", value_delimiter = ',', default_value = "png", value_parser = Format::from_name)]
     format: Vec<Format>,
+    /// Also one picture, overview.png: the image, and beside it all maps of each query, layer by layer.
+    #[arg(long)]
+    overview: bool,
     /// Colours: viridis, magma, inferno, plasma, cividis, diverging.
     #[arg(long, value_name = "NAME", default_value = "viridis", value_parser = colormap)]
     colormap: Colormap,
@@ -401,7 +405,11 @@ fn save(options: &Options, mut seen: Seen, folder: &str, image: &Path) -> Outcom
         // Where all values are the same there is no range to share.
         sheet.style.shared_range = all.filter(|(low, high)| low < high);
     }
-    let files = write(sheet, &options.format, options.out.join(folder))?;
+    let folder = options.out.join(folder);
+    let mut files = write(sheet, &options.format, &folder)?;
+    if options.overview {
+        files.extend(write_files(&[overview::file(sheet)?], &folder)?);
+    }
     let maps = sheet.maps.iter().map(Map::title).collect();
     Ok(Exported { image: image.to_path_buf(), predictions: seen.predictions, maps, files })
 }

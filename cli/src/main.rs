@@ -10,7 +10,6 @@ mod experiment;
 mod export_maps;
 mod fail;
 mod interrupt;
-mod maps;
 mod model;
 mod predict;
 mod train;
@@ -44,9 +43,9 @@ Examples:
   lara devices
   lara train --preset digits --attention lara
   lara eval runs/digits
-  lara predict runs/digits photo.png --maps maps/
+  lara predict runs/digits photo.png
   lara view runs/digits
-  lara export-maps runs/digits photo.png --format html --out maps/
+  lara export-maps runs/digits photo.png --overview --format html --out maps/
   lara attend --input in.safetensors --output out.safetensors --mechanism softmax
   lara experiment approximation --source checkpoint runs/digits
   lara bench --json
@@ -59,7 +58,7 @@ enum Command {
     Train(train::Options),
     /// Evaluate a trained model on the held-out images.
     Eval(eval::Options),
-    /// Classify images: the five most probable classes, and attention maps if wanted.
+    /// Classify images: the five most probable classes.
     Predict(predict::Options),
     /// Write attention maps of images as pictures, arrays or a page.
     ExportMaps(export_maps::Options),

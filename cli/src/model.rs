@@ -22,18 +22,11 @@ pub(crate) struct Model {
 
 /// Loads weights and configuration from a run's folder, a checkpoint or a safetensors file, with `sets` laid over the
 /// configuration (another attention mechanism that needs no new weights, say).
-pub(crate) fn load(
-    gpu: &Gpu,
-    path: &Path,
-    preset: Option<&str>,
-    sets: &[String],
-    batch: usize,
-    with_maps: bool,
-) -> Outcome<Model> {
+pub(crate) fn load(gpu: &Gpu, path: &Path, preset: Option<&str>, sets: &[String], batch: usize) -> Outcome<Model> {
     let (trained, config) = open(path, preset, sets)?;
     let mut parameters = Parameters::new(gpu);
     let tune = Tune::measured(gpu);
-    let predictor = pollster::block_on(Predictor::new(gpu, &tune, &config, &mut parameters, batch, with_maps))?;
+    let predictor = pollster::block_on(Predictor::new(gpu, &tune, &config, &mut parameters, batch, false))?;
     let weights = trained.weights.get_all(&names_and_shapes(&parameters))?;
     for (index, values) in weights.iter().enumerate() {
         parameters.write(gpu, Role::Weight, index, values);

@@ -7,8 +7,8 @@ use lara_models::{softmax, top};
 use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
-use crate::fail::{Outcome, print, print_json};
-use crate::{maps, model};
+use crate::fail::{Failure, Outcome, print, print_json};
+use crate::model;
 
 /// Classify images.
 #[derive(Args)]
@@ -16,7 +16,8 @@ use crate::{maps, model};
 Examples:
   lara predict runs/digits seven.png
   lara predict runs/digits *.png --json
-  lara predict runs/digits seven.png --maps maps/")]
+
+What the model looks at: lara export-maps runs/digits seven.png --overview --out maps/")]
 pub(crate) struct Options {
     /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
     checkpoint: PathBuf,
@@ -29,8 +30,8 @@ pub(crate) struct Options {
     /// Set a value of the configuration, for instance attention.mechanism=softmax; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Also write the attention of every block over each image as PNG files into this folder.
-    #[arg(long, value_name = "DIR")]
+    /// Gone: export-maps does it in linear time.
+    #[arg(long, value_name = "DIR", hide = true)]
     maps: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
@@ -43,8 +44,6 @@ pub(crate) struct Options {
 struct Prediction {
     image: PathBuf,
     top5: Vec<Class>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    maps: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -54,9 +53,16 @@ struct Class {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    if let Some(dir) = &options.maps {
+        return Err(Failure::input(format!(
+            "predict writes no maps any more; `lara export-maps {} .. --overview --out {}` does, of any layer, head and \
+             query",
+            options.checkpoint.display(),
+            dir.display()
+        )));
+    }
     let gpu = options.adapter.open()?;
-    let model =
-        model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, 1, options.maps.is_some())?;
+    let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, 1)?;
     let reader = model::Reader::new(&model.config)?;
     // Every image is read before the first is classified: a bad one is told at once.
     let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Outcome<_>>()?;
@@ -68,15 +74,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             probability,
         };
         let top5 = top(&softmax(&logits[0]), 5).into_iter().map(class).collect();
-        let maps = options
-            .maps
-            .as_deref()
-            .map(|dir| {
-                let seen = pollster::block_on(model.predictor.maps())?;
-                maps::write(dir, path, pixels, reader.shape, &seen, model.config.model.layer(0).prefix)
-            })
-            .transpose()?;
-        predictions.push(Prediction { image: path.clone(), top5, maps });
+        predictions.push(Prediction { image: path.clone(), top5 });
     }
     if options.json {
         return print_json(&predictions);
@@ -90,8 +88,5 @@ fn show(prediction: &Prediction) {
     for Class { class, probability } in &prediction.top5 {
         let bar = "#".repeat((probability * 30.0).round() as usize);
         print(format!("  {class:<16} {:6.2} %  {bar}", 100.0 * probability));
-    }
-    if let Some(maps) = &prediction.maps {
-        print(format!("  attention: {}", maps.display()));
     }
 }

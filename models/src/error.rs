@@ -51,8 +51,8 @@ pub enum Error {
     },
 
     /// The runtime failed: the adapter, a shader, memory. The message is the runtime's own sentence.
-    #[error("{0}")]
-    Runtime(String),
+    #[error(transparent)]
+    Runtime(lara_runtime::Error),
 
     /// Numbers ran away: a loss or a weight that is not finite.
     #[error("{0}")]
@@ -86,7 +86,15 @@ impl Error {
                     | io::ErrorKind::IsADirectory
             ),
             Self::Stopped { source, .. } => source.is_bad_input(),
-            Self::Save { .. } | Self::Runtime(_) | Self::NotFinite(_) | Self::Failed(_) => false,
+            // What the adapter cannot hold, adapters that are not there, settings and shapes that do not go together.
+            Self::Runtime(error) => matches!(
+                error,
+                lara_runtime::Error::TooLarge { .. }
+                    | lara_runtime::Error::NoAdapter { .. }
+                    | lara_runtime::Error::Setting(_)
+                    | lara_runtime::Error::Shape(_)
+            ),
+            Self::Save { .. } | Self::NotFinite(_) | Self::Failed(_) => false,
         }
     }
 
@@ -103,14 +111,8 @@ impl Error {
 }
 
 impl From<lara_runtime::Error> for Error {
-    /// What the adapter cannot hold and adapters that are not there are the user's to mend; the rest failed underneath.
     fn from(error: lara_runtime::Error) -> Self {
-        match error {
-            lara_runtime::Error::TooLarge { .. } | lara_runtime::Error::NoAdapter { .. } => {
-                Self::BadInput(error.to_string())
-            }
-            other => Self::Runtime(other.to_string()),
-        }
+        Self::Runtime(error)
     }
 }
 

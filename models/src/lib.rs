@@ -13,6 +13,7 @@
 //! # Ok::<(), lara_models::Error>(())
 //! ```
 
+pub mod attend;
 mod attention;
 mod check;
 pub mod config;

@@ -5,7 +5,7 @@ use std::fs;
 
 use lara_explain::export::layout::{Area, Layout};
 use lara_explain::export::{
-    self, Format, Picture, Scale, Sheet, Style, files, html, npy, png, safetensors, svg, write,
+    self, Format, Picture, Scale, Sheet, Style, files, html, npy, overview, png, safetensors, svg, write,
 };
 use lara_explain::{Colormap, Error, Kind, Map, Query};
 use lara_models::random::{Draws, Purpose};
@@ -101,6 +101,39 @@ fn a_bare_map_is_its_colours_alone() {
         let middle = 3 * ((area.y + area.height / 2) * drawn.width + area.x + area.width / 2);
         assert_eq!(drawn.rgb[middle..middle + 3], Colormap::Viridis.color(value / 0.2), "patch {at}");
     }
+}
+
+#[test]
+fn an_overview_has_a_row_for_each_query_and_a_panel_for_each_layer() {
+    let layers = |query: Query| (0..3).map(move |layer| Map { layer: Some(layer), query, ..six() });
+    let mut sheet = sheet(layers(Query::Patch(4)).chain(layers(Query::Mean)).collect());
+    sheet.maps[5].values[1..].reverse();
+    sheet.style.opacity = 1.0;
+    let image = decode(&overview::encode(&sheet).unwrap());
+    let (panel, line) = (192 + 10, 20);
+    assert_eq!(image.dimensions(), (10 + 4 * panel, 10 + 2 * (panel + 2 * line)));
+    let corner = |row: u32, column: u32| (10 + column * panel, 10 + row * (panel + 2 * line) + 2 * line);
+    for (at, map) in sheet.maps.iter().enumerate() {
+        let (x, y) = corner(at as u32 / 3, at as u32 % 3 + 1);
+        for (patch, &value) in map.patches().iter().enumerate() {
+            let (row, column) = (patch as u32 / 3, patch as u32 % 3);
+            let found = image.get_pixel(x + column * 64 + 32, y + row * 96 + 48).0;
+            assert_eq!(found, Colormap::Viridis.color(value / 0.2), "map {at}, patch {patch}");
+        }
+    }
+    // The picture stands before both rows; the first has the frame of its query, row 1 and column 1 of 2 x 3.
+    for row in 0..2 {
+        let (x, y) = corner(row, 0);
+        assert_eq!(image.get_pixel(x + 100, y + 10).0.to_vec(), sheet.picture.rgb[6..9]);
+        let frame = image.get_pixel(x + 64, y + 96).0;
+        assert_eq!(frame == [24; 3], row == 0, "{frame:?}");
+    }
+    sheet.maps = (0..40)
+        .flat_map(|query| (0..40).map(move |layer| (query, layer)))
+        .map(|(query, layer)| Map { layer: Some(layer), ..map([8, 8], 0, Query::Patch(query), vec![0.1; 64]) })
+        .collect();
+    let error = overview::encode(&sheet).unwrap_err().to_string();
+    assert!(error.contains("1600 maps") && error.contains("fewer"), "{error}");
 }
 
 fn attribute(node: Node<'_, '_>, name: &str) -> f32 {

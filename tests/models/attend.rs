@@ -335,6 +335,39 @@ fn what_is_not_used_is_told() {
 }
 
 #[test]
+fn what_is_not_used_may_be_anything() {
+    let temp = tempfile::tempdir().unwrap();
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let mut tensors: Vec<_> =
+        golden().into_iter().map(|(name, shape, values)| (name, "F32", shape, bytes(&values))).collect();
+    tensors.push(("noise", "F32", vec![2], bytes(&[f32::NAN, f32::INFINITY])));
+    tensors.push(("dout", "F32", vec![1], bytes(&[f32::NAN])));
+    tensors.push(("q_landmarks.linear.weight", "F32", vec![1], bytes(&[f32::NAN])));
+    tensors.push(("ids", "I64", vec![1], vec![255; 8]));
+    save_raw(&temp.path().join("in.safetensors"), &tensors);
+    let said = output(temp.path(), &with(&["--mechanism=softmax"]));
+    assert_says(&said, &["relative error 0.000e0"]);
+    // A learned weight that is used has to be finite.
+    let mut tensors = [golden(), landmark_weights()].concat();
+    tensors[3].2[9] = f32::NAN;
+    save(&temp.path().join("in.safetensors"), &tensors);
+    let said = refusal(temp.path(), &with(&["--grid=4x4", "--set=num_landmarks=4"]));
+    assert_says(&said, &["q_landmarks.linear.weight in in.safetensors is NaN at [1, 1]"]);
+}
+
+#[test]
+fn too_few_features_are_bad_input_here_and_in_training() {
+    let temp = tempfile::tempdir().unwrap();
+    save(&temp.path().join("in.safetensors"), &golden());
+    let words = ["dpfp", "features of at least 16", "not 4"];
+    let settings = ["--mechanism=performer", "--set=kernel=dpfp", "--set=features=4"];
+    assert_says(&refusal(temp.path(), &with(&settings)), &words);
+    let train = ["train", "--preset=digits", "--attention=performer", "--set=attention.kernel=dpfp"];
+    let sizes = ["--set=model.embed_dim=32", "--set=model.num_heads=4", "--set=attention.features=4"];
+    assert_says(&refusal(temp.path(), &[&train[..], &sizes, &["--output-dir=run"]].concat()), &words);
+}
+
+#[test]
 fn settings_take_the_released_names_too() {
     let sets = ["approx_attn_dim=8", "attention.proj_method=relu", " mechanism = performer", "features=9"];
     let config = TrainConfig::attention_from(&AttentionConfig::default(), &sets).unwrap();

@@ -50,12 +50,16 @@ fn binary() -> &'static Path {
         let profile = test.parent().and_then(Path::parent).unwrap();
         let binary = profile.join(format!("lara{}", std::env::consts::EXE_SUFFIX));
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let sources = ["shaders", "runtime", "models", "viewer", "cli"].map(|folder| newest(&root.join(folder)));
+        let sources = ["shaders", "runtime", "models", "explain", "cli"].map(|folder| newest(&root.join(folder)));
         let built = fs::metadata(&binary).and_then(|m| m.modified()).ok();
         if built < sources.into_iter().max() {
             let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let build = Process::new(cargo).args(["build", "-p", "lara"]).args(release).current_dir(root).status();
+            let build = Process::new(cargo)
+                .args(["build", "-p", "lara", "--no-default-features"])
+                .args(release)
+                .current_dir(root)
+                .status();
             assert!(build.unwrap().success(), "the lara binary does not build");
         }
         binary
@@ -240,15 +244,12 @@ fn eval_prints_what_training_saw() {
 }
 
 #[test]
-fn predict_classifies_pictures_as_the_model_does_and_draws_its_attention() {
+fn predict_classifies_pictures_as_the_model_does() {
     let (folder, temp) = (trained(), tempfile::tempdir().unwrap());
     let exported = output(folder, &["data", "digits", "--count=6", "--export", temp.path().to_str().unwrap()]);
     let pictures: Vec<&str> = exported.lines().collect();
     assert_eq!(pictures.len(), 6);
-    let maps = temp.path().join("maps");
-    let with = |more: &[&str]| [&["predict", "run"], &pictures[..], more].concat().join("\n");
-    let arguments = with(&["--json", "--maps", maps.to_str().unwrap()]);
-    let predictions = json(folder, &arguments.lines().collect::<Vec<_>>());
+    let predictions = json(folder, &[&["predict", "run", "--json"], &pictures[..]].concat());
     let expected = probabilities_of_test_images(&folder.join("run").join(BEST), 6);
     for ((prediction, picture), expected) in predictions.as_array().unwrap().iter().zip(&pictures).zip(&expected) {
         assert_eq!(prediction["image"].as_str(), Some(*picture));
@@ -265,15 +266,13 @@ fn predict_classifies_pictures_as_the_model_does_and_draws_its_attention() {
                 expected[*class]
             );
         }
-        let map = fs::read(folder.join(prediction["maps"].as_str().unwrap())).unwrap();
-        assert!(map.starts_with(b"\x89PNG\r\n\x1a\n"));
-        let size = |at: usize| u32::from_be_bytes(map[at..at + 4].try_into().unwrap());
-        // The picture and the one block, two rows of panels of 192 with gaps of 8.
-        assert_eq!((size(16), size(20)), (408, 408));
     }
     let text = output(folder, &["predict", "run", pictures[0]]);
     assert_eq!(text.lines().count(), 6, "{text}");
     assert!(text.starts_with(pictures[0]) && text.lines().nth(1).unwrap().contains(" %"), "{text}");
+    let said = refusal(folder, &["predict", "run", pictures[0], "--maps", "looks"]);
+    assert_says(&said, &["lara export-maps run", "--overview --out looks"]);
+    assert!(!folder.join("looks").exists());
 }
 
 /// Class probabilities of every sixtieth test image, computed by the library.

@@ -95,6 +95,12 @@ fn maps_of_several_mechanisms_are_exported_for_every_image() {
         assert_eq!(image["predictions"].as_array().map(Vec::len), Some(2));
         assert_eq!(image["predictions"][1]["mechanism"], "softmax");
     }
+    // One picture with everything: a row for each of 2 mechanisms x 1 fused head x 2 queries, image and one layer.
+    let all = temp.path().join("all");
+    let fixed = ["export-maps", "run", &pictures[0], "--overview", "--format=npy", "--out", all.to_str().unwrap()];
+    let text = output(folder, &[&fixed[..], &["--mechanism=lara,softmax", "--query=mean", "--query=1,0"]].concat());
+    let overview = image::open(text.lines().last().unwrap()).unwrap();
+    assert_eq!((overview.width(), overview.height()), (10 + 2 * 202, 10 + 4 * (192 + 50)));
     // Settings of one mechanism tell it from another of its kind.
     let two = ["export-maps", "run", &pictures[0], "--mechanism=lara:num_landmarks=1,lara:num_landmarks=4", "--out"];
     let text = output(folder, &[&two[..], &[temp.path().join("two").to_str().unwrap()]].concat());

@@ -1,6 +1,7 @@
 //! Models, data sets, checkpoints and the trainer.
 
 mod attend;
+mod attend_layer;
 mod bench;
 mod checkpoint;
 mod checkpoints;

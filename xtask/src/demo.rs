@@ -32,7 +32,7 @@ enum Shows {
     Live,
     /// Goes into the report as text.
     Text,
-    /// Goes into the report as the PNG files of this folder.
+    /// Goes into the report as the PNG files of this folder and of those in it.
     Pictures(&'static str),
 }
 
@@ -53,7 +53,7 @@ const STEPS: [Step; 6] = [
     Step { title: "Predictions", line: "predict runs/demo IMAGES", shows: Shows::Text },
     Step {
         title: "Attention maps",
-        line: "predict runs/demo IMAGES --maps runs/demo/attention",
+        line: "export-maps runs/demo IMAGES --query mean --query center --overview --format html --out runs/demo/attention",
         shows: Shows::Pictures(ATTENTION),
     },
 ];
@@ -127,7 +127,12 @@ fn arguments(step: &Step) -> Result<Vec<String>> {
 }
 
 fn pictures(folder: &str) -> Result<Vec<PathBuf>> {
-    let found = adapters::files(Path::new(folder), "png");
+    let mut found = adapters::files(Path::new(folder), "png");
+    // Maps have a folder for each image.
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    found.extend(folders.iter().flat_map(|folder| adapters::files(folder, "png")));
     if found.is_empty() { Err(format!("there is no PNG file in {folder}")) } else { Ok(found) }
 }
 

@@ -103,10 +103,11 @@ impl Report {
     }
 }
 
-/// A picture's link from the report, and its name.
+/// A picture's link from the report, and its name: an overview has that of its image, which is its folder's.
 fn below(folder: &Path, path: &Path) -> (String, String) {
     let link = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().replace('\\', "/");
-    (link, path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+    let named_by = if path.ends_with("overview.png") { path.parent().unwrap_or(path) } else { path };
+    (link, named_by.file_stem().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 fn escaped(text: &str) -> String {
@@ -144,6 +145,8 @@ mod tests {
     fn links_are_relative_to_the_report_and_names_cannot_become_tags() {
         let (link, name) = below(Path::new("runs/demo"), Path::new("runs/demo/attention/3.png"));
         assert_eq!((link.as_str(), name.as_str()), ("attention/3.png", "3"));
+        let (_, name) = below(Path::new("runs/demo"), Path::new("runs/demo/attention/000-is-0/overview.png"));
+        assert_eq!(name, "000-is-0");
         assert_eq!(escaped("<b>&\""), "&lt;b&gt;&amp;&quot;");
     }
 }

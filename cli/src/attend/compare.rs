@@ -1,10 +1,11 @@
 //! How far a mechanism is from exact softmax attention.
 
+use lara_models::attend::{Array, Arrays, Layer, Setting, Want, map, shapes};
 use lara_runtime::attention::{AttentionConfig, MechanismKind};
-use lara_runtime::{Gpu, Mode, Parameters, Tune};
+use lara_runtime::{Gpu, Mode, Tune};
+use pollster::block_on;
 use serde::Serialize;
 
-use super::layer::{Array, Arrays, Layer, Setting, Want};
 use crate::fail::Outcome;
 
 /// Differences from exact softmax attention with the same masks.
@@ -36,19 +37,17 @@ pub(super) fn with_softmax(
     let only = ["q", "k", "v", "key_padding_mask"];
     let given: Arrays =
         given.iter().filter(|(name, _)| only.contains(&name.as_str())).map(|(n, a)| (n.clone(), a.clone())).collect();
-    let compute = |want: Want| -> Outcome<Array> {
-        Layer::compile(gpu, tune, &mut Parameters::new(gpu), (&exact, want), &given)?.run(&given, 0)
-    };
     let result = |name: &str| results.iter().find(|(found, _)| found == name).map(|(_, array)| array);
     let mut difference = Difference { relative_error: 0.0, largest_difference: 0.0, mean_kl: None };
     if let Some(out) = result("out") {
-        let softmax = compute(Want::Output)?;
+        let layer = block_on(Layer::compile(gpu, tune, &exact, Want::Output, &shapes(&given)))?;
+        let softmax = block_on(layer.run(&given, 0))?;
         difference.relative_error = relative_error(&out.values, &softmax.values);
         let pairs = out.values.iter().zip(&softmax.values);
         difference.largest_difference = pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     }
-    if let Some(map) = result("weights") {
-        difference.mean_kl = mean_kl(&compute(Want::Map)?, &map.values);
+    if let Some(weights) = result("weights") {
+        difference.mean_kl = mean_kl(&block_on(map(gpu, tune, &exact, &given, 0))?, &weights.values);
     }
     Ok(difference)
 }

@@ -2,22 +2,23 @@
 
 mod compare;
 mod input;
-mod layer;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use lara_models::attend::{self, Array, Arrays, Layer, Setting, Want};
 use lara_models::train::TrainConfig;
 use lara_models::weights::{self, Metadata, TensorView};
 use lara_runtime::attention::{AttentionConfig, Grid};
-use lara_runtime::{Mode, Parameters, Tune, human_bytes};
+use lara_runtime::{Mode, Tune, human_bytes};
+use pollster::block_on;
 use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
 
 pub(crate) use compare::relative_error;
-pub(crate) use layer::{Array, Arrays, Layer, Setting, Want};
+use input::Input;
 
 /// Apply an attention mechanism to tensors of a safetensors file.
 #[derive(Args)]
@@ -124,24 +125,24 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut setting = setting(options)?;
     let chosen =
         options.set.iter().any(|set| set.trim_start().trim_start_matches("attention.").starts_with("projection="));
-    let given = input::read(&options.input, &mut setting, options.grad, chosen)?;
+    let input = Input::open(&options.input, &mut setting, options.grad, chosen)?;
+    let mut given = input.read()?;
     check_output(&options.input, &options.output)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
-    let mut parameters = Parameters::new(&gpu);
     let want = if options.grad { Want::Gradients } else { Want::Output };
-    let layer = Layer::compile(&gpu, &tune, &mut parameters, (&setting, want), &given)?;
-    let asked: Vec<&str> = parameters.entries().iter().map(|entry| entry.name.as_str()).collect();
-    input::warn_of_unused_weights(&given, &asked, &setting.config);
-    let mut results = vec![("out".to_owned(), layer.run(&given, options.seed)?)];
+    let layer = block_on(Layer::compile(&gpu, &tune, &setting, want, &input.shapes))?;
+    input.read_weights(layer.weights(), &setting.config, &mut given)?;
+    layer.set_weights(&given)?;
+    let mut results = vec![("out".to_owned(), block_on(layer.run(&given, options.seed))?)];
     if options.grad {
-        results.extend(layer.gradients(&given, &parameters)?);
+        results.extend(block_on(layer.gradients(&given))?);
     }
     let device_bytes = layer.memory().peak();
     drop(layer);
     if options.map {
-        let layer = Layer::compile(&gpu, &tune, &mut parameters, (&setting, Want::Map), &given)?;
-        results.insert(1, ("weights".to_owned(), layer.run(&given, options.seed)?));
+        let map = block_on(attend::map(&gpu, &tune, &setting, &given, options.seed))?;
+        results.insert(1, ("weights".to_owned(), map));
     }
     check_finite(&results)?;
     let error = match options.no_compare {
@@ -193,8 +194,7 @@ fn check_output(input: &Path, output: &Path) -> Outcome {
 
 fn check_finite(results: &[(String, Array)]) -> Outcome {
     for (name, array) in results {
-        if let Some(at) = array.values.iter().position(|x| !x.is_finite()) {
-            let (value, place) = (array.values[at], array.place(at));
+        if let Some((value, place)) = array.not_finite() {
             return Err(Failure::failed(format!(
                 "{name} came out as {value} at {place:?} and nothing was written; if the inputs are below 1e4 this is a \
                  bug in lara"

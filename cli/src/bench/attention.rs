@@ -5,8 +5,8 @@ use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, Pro
 use lara_runtime::{Mode, Parameters, Plan, Role, Tape};
 use serde::Serialize;
 
-use super::Bench;
 use super::measure::time;
+use super::rows::Bench;
 use crate::fail::{Failure, Outcome};
 
 const HEADS: usize = 3;
@@ -64,7 +64,7 @@ struct Timed {
     seconds: f64,
 }
 
-pub(super) fn run(bench: &mut Bench<'_>, max_tokens: usize, mechanisms: &[Mechanism]) -> Outcome {
+pub(super) fn run(bench: &mut Bench<'_>, max_tokens: usize, mechanisms: &[Mechanism]) -> Outcome<Vec<Crossover>> {
     let asked: Vec<MechanismKind> = mechanisms.iter().flat_map(|mechanism| mechanism.kinds()).collect();
     let kinds = MechanismKind::ALL.into_iter().filter(|kind| asked.contains(kind));
     let mut timed = Vec::new();
@@ -78,10 +78,9 @@ pub(super) fn run(bench: &mut Bench<'_>, max_tokens: usize, mechanisms: &[Mechan
         let none = format!("--max-tokens is {max_tokens}; the shortest sequence has {} tokens", SIDES[0] * SIDES[0]);
         return Err(Failure::input(bench.left_out.first().cloned().unwrap_or(none)));
     }
-    for kind in [MechanismKind::Lara, MechanismKind::Rfa, MechanismKind::Performer, MechanismKind::Ra] {
-        bench.crossovers.extend([false, true].into_iter().filter_map(|backward| crossover(&timed, kind, backward)));
-    }
-    Ok(())
+    let others = [MechanismKind::Lara, MechanismKind::Rfa, MechanismKind::Performer, MechanismKind::Ra];
+    let both = others.into_iter().flat_map(|kind| [(kind, false), (kind, true)]);
+    Ok(both.filter_map(|(kind, backward)| crossover(&timed, kind, backward)).collect())
 }
 
 fn measure_all(bench: &mut Bench<'_>, kind: MechanismKind, max_tokens: usize, timed: &mut Vec<Timed>) -> Outcome {

@@ -3,17 +3,19 @@
 mod attention;
 mod measure;
 mod primitives;
+mod rows;
 pub(crate) mod step;
 
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
-use lara_runtime::{AdapterReport, Gpu, Tune, human_bytes};
+use lara_runtime::{AdapterReport, Tune, human_bytes};
 use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
+use rows::{Bench, Row};
 
 /// Measure this adapter: FMA peak, copy bandwidth, matmul, attention forward and backward, a training step.
 #[derive(Args)]
@@ -48,25 +50,6 @@ enum What {
     Step,
 }
 
-/// One measurement.
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    /// Median of the runs.
-    milliseconds: f64,
-    /// Fastest run.
-    fastest_milliseconds: f64,
-    runs: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gflops: Option<f64>,
-    /// GFLOP/s of the median run over the FMA peak of this process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    of_peak: Option<f64>,
-    /// Pooled activations, saved values and gradients.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    activation_bytes: Option<u64>,
-}
-
 #[derive(Serialize)]
 struct Report {
     adapter: AdapterReport,
@@ -80,48 +63,23 @@ struct Report {
     variants: BTreeMap<String, String>,
 }
 
-/// What every part of the benchmark works with.
-struct Bench<'a> {
-    gpu: &'a Gpu,
-    tune: Tune,
-    bar: ProgressBar,
-    peak: f64,
-    rows: Vec<Row>,
-    crossovers: Vec<attention::Crossover>,
-    left_out: Vec<String>,
-}
-
-impl Bench<'_> {
-    fn push(&mut self, name: String, times: &measure::Times, flops: Option<f64>, activation_bytes: Option<u64>) {
-        let gflops = flops.map(|f| f / times.median / 1e9);
-        self.rows.push(Row {
-            name,
-            milliseconds: times.median * 1e3,
-            fastest_milliseconds: times.fastest * 1e3,
-            runs: times.runs,
-            gflops,
-            of_peak: gflops.map(|g| g / self.peak),
-            activation_bytes,
-        });
-    }
-}
-
 pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     let wants = |what| options.what.is_empty() || options.what.contains(&what);
     let tune = Tune::measured(&gpu);
-    let mut bench = Bench { gpu: &gpu, tune, bar, peak: 0.0, rows: vec![], crossovers: vec![], left_out: vec![] };
+    let mut bench = Bench { gpu: &gpu, tune, bar, peak: 0.0, rows: vec![], left_out: vec![] };
     bench.bar.set_message("FMA peak");
     bench.peak = primitives::fma_peak(&gpu)?;
     bench.bar.set_message("copy bandwidth");
     let copy = primitives::copy_bandwidth(&gpu)?;
+    let mut crossovers = Vec::new();
     if wants(What::Matmul) {
         primitives::matmuls(&mut bench)?;
     }
     if wants(What::Attention) {
-        attention::run(&mut bench, options.max_tokens, &options.mechanism)?;
+        crossovers = attention::run(&mut bench, options.max_tokens, &options.mechanism)?;
     }
     if wants(What::Step) {
         step::run(&mut bench)?;
@@ -137,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         fma_peak_gflops: peak,
         copy_gigabytes_per_second: copy,
         rows: bench.rows,
-        crossovers: bench.crossovers,
+        crossovers,
         left_out: bench.left_out,
         variants: bench.tune.choices(),
     };

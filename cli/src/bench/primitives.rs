@@ -3,8 +3,8 @@
 use lara_runtime::ops::{Layout, Product, peak};
 use lara_runtime::{Gpu, Parameters, Plan, Recorder, Tune};
 
-use super::Bench;
 use super::measure::time;
+use super::rows::Bench;
 use crate::fail::Outcome;
 
 /// GFLOP/s of multiply-adds in registers.

@@ -6,8 +6,8 @@ use lara_models::data::{Batch, Position};
 use lara_models::train::{Session, TrainConfig};
 use lara_runtime::{Gpu, Tune};
 
-use super::Bench;
 use super::measure::Times;
+use super::rows::Bench;
 use crate::fail::Outcome;
 
 const STEPS: u64 = 20;

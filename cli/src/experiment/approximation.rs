@@ -9,9 +9,10 @@ use lara_runtime::attention::{AttentionConfig, MechanismKind, ProposalGen};
 use lara_runtime::{AdapterReport, Tune};
 use serde::Serialize;
 
+use super::files;
 use super::measure::{ALL, Estimator, Experiment, Point, Skipped, UNIFORM, exact_outputs};
 use super::plot::{Chart, Series};
-use super::source::{Source, Wanted};
+use super::source::{Inputs, Source};
 use super::statistics::Mean;
 use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
@@ -28,39 +29,14 @@ Examples:
   lara experiment approximation --source checkpoint runs/digits --count 32
   lara experiment approximation --source checkpoint runs/digits --images seven.png --set mis_type=mis-bh --json")]
 pub(crate) struct Options {
-    /// `random`, or `checkpoint DIR`: the queries, keys and values of a trained model, block by block.
-    #[arg(long, num_args = 1..=2, value_names = ["random|checkpoint", "DIR"], default_value = "random")]
-    pub(super) source: Vec<String>,
-    /// Pictures for the model; without them other held-out images of its data set for every seed.
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    pub(super) images: Vec<PathBuf>,
-    /// Held-out images for each seed.
-    #[arg(long, default_value_t = 16)]
-    pub(super) count: usize,
-    /// Configuration for a model file that carries none: `digits`, `mnist` or a TOML file.
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(super) preset: Option<String>,
+    #[command(flatten)]
+    inputs: Inputs,
     /// Numbers of samples, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 64, 256])]
     samples: Vec<usize>,
     /// Which estimators, separated by commas; all that there can be if none is named.
     #[arg(long, value_enum, value_delimiter = ',')]
     estimators: Vec<Estimator>,
-    /// Repetitions: each has its own inputs and its own draws.
-    #[arg(long, default_value_t = 5)]
-    pub(super) seeds: u64,
-    /// Random inputs: standard deviation of queries and keys.
-    #[arg(long, default_value_t = 0.5)]
-    pub(super) amplitude: f64,
-    /// Random inputs: number of tokens.
-    #[arg(long, default_value_t = 196)]
-    pub(super) tokens: usize,
-    /// Random inputs: channels of a head.
-    #[arg(long, default_value_t = 64)]
-    pub(super) head_dim: usize,
-    /// Random inputs: number of heads.
-    #[arg(long, default_value_t = 4)]
-    pub(super) heads: usize,
     /// Set a value of the attention, for instance mis_type=mis-bh; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -88,10 +64,10 @@ struct Report {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     check(options)?;
-    super::create(&options.output_dir)?;
+    files::create(&options.output_dir)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
-    let source = Source::open(&gpu, &tune, options)?;
+    let source = Source::open(&gpu, &tune, &options.inputs)?;
     let base = base_settings(&source, options)?;
     let exact = exact_outputs(&gpu, &tune, &source)?;
     let mut experiment =
@@ -118,7 +94,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let shape = source.groups[0].draws[0]["q"].shape.clone();
     let adapter = gpu.report().clone();
-    let report = Report { source: source.name, adapter, seeds: options.seeds, shape, attention: base, points, skipped };
+    let report =
+        Report { source: source.name, adapter, seeds: options.inputs.seeds, shape, attention: base, points, skipped };
     save(&report, options)?;
     if options.json { print_json(&report) } else { show(&report, options) }
 }
@@ -134,29 +111,10 @@ fn estimators(options: &Options, source: &Source) -> Vec<Estimator> {
 }
 
 fn check(options: &Options) -> Outcome {
-    let numbers = [
-        ("--seeds", options.seeds as usize),
-        ("--tokens", options.tokens),
-        ("--head-dim", options.head_dim),
-        ("--heads", options.heads),
-        ("--count", options.count),
-    ];
-    for (option, value) in numbers {
-        if value == 0 {
-            return Err(Failure::input(format!("{option} is 0; it must be at least 1")));
-        }
-    }
-    if options.head_dim > 256 {
-        return Err(Failure::input(format!("--head-dim is {}; at most 256 channels fit a head", options.head_dim)));
-    }
     if options.samples.contains(&0) {
         return Err(Failure::input("--samples has a 0; at least one sample is needed"));
     }
-    if !(options.amplitude.is_finite() && options.amplitude >= 0.0) {
-        let given = options.amplitude;
-        return Err(Failure::input(format!("--amplitude is {given}; it must be a finite number of 0 or more")));
-    }
-    Wanted::parse(&options.source).map(|_| ())
+    options.inputs.check()
 }
 
 /// The source's settings without learned landmarks: every number of samples must do without weights of its own.
@@ -192,8 +150,8 @@ fn save(report: &Report, options: &Options) -> Outcome {
         );
     }
     let stem = options.output_dir.join("approximation");
-    super::write(&stem.with_extension("csv"), &csv)?;
-    super::write(&stem.with_extension("json"), &serde_json::to_string_pretty(report)?)?;
+    files::write(&stem.with_extension("csv"), &csv)?;
+    files::write(&stem.with_extension("json"), &serde_json::to_string_pretty(report)?)?;
     chart(report, &options.samples).write(&stem)
 }
 

@@ -11,6 +11,7 @@ use lara_models::train::{Checkpoint, Control, Event, TrainConfig, Trainer};
 use lara_runtime::{Gpu, Tune};
 use serde::{Deserialize, Serialize};
 
+use super::files;
 use super::plot::{Chart, Series};
 use super::statistics::Mean;
 use crate::adapter::AdapterOptions;
@@ -101,7 +102,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     for config in &configs {
         check(config)?;
     }
-    super::create(&options.output_dir)?;
+    files::create(&options.output_dir)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
     let stop = Interrupt::listen()?.control;
@@ -224,7 +225,7 @@ fn complete(gpu: &Gpu, tune: &Tune, config: &TrainConfig, title: &str, stop: &Co
         adapter: gpu.report().name.clone(),
         config: config.to_toml()?,
     };
-    super::write(&dir.join(RESULT), &serde_json::to_string_pretty(&run)?)?;
+    files::write(&dir.join(RESULT), &serde_json::to_string_pretty(&run)?)?;
     eprintln!("{title}: held-out accuracy {:.2} % after {} steps", 100.0 * run.accuracy, run.steps);
     Ok(Some(run))
 }
@@ -292,8 +293,8 @@ fn save(report: &Report, dir: &Path) -> Outcome {
         );
     }
     let stem = dir.join("classification");
-    super::write(&stem.with_extension("csv"), &csv)?;
-    super::write(&stem.with_extension("json"), &serde_json::to_string_pretty(report)?)?;
+    files::write(&stem.with_extension("csv"), &csv)?;
+    files::write(&stem.with_extension("json"), &serde_json::to_string_pretty(report)?)?;
     chart(report).write(&stem)
 }
 

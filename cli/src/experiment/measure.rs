@@ -1,13 +1,15 @@
 //! Errors of the estimators, point by point.
 
 use clap::ValueEnum;
+use lara_models::attend::{Array, Layer, Setting, Want, shapes};
 use lara_runtime::attention::{AttentionConfig, Grid, MechanismKind, Noise, Projection, SampleScheme};
-use lara_runtime::{Gpu, Mode, Parameters, Tune};
+use lara_runtime::{Gpu, Mode, Tune};
+use pollster::block_on;
 use serde::Serialize;
 
 use super::source::{Group, Source};
 use super::statistics::Mean;
-use crate::attend::{Array, Layer, Setting, Want, relative_error};
+use crate::attend::relative_error;
 use crate::fail::Outcome;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -100,8 +102,8 @@ pub(super) fn exact_outputs(gpu: &Gpu, tune: &Tune, source: &Source) -> Outcome<
     let config = AttentionConfig { mechanism: MechanismKind::Softmax, ..AttentionConfig::default() };
     let setting = Setting { config, mode: Mode::Eval, grid: source.grid, key_grid: None, prefix: source.prefix };
     let draw = &source.groups[0].draws[0];
-    let layer = Layer::compile(gpu, tune, &mut Parameters::new(gpu), (&setting, Want::Output), draw)?;
-    let of_group = |group: &Group| group.draws.iter().map(|draw| layer.run(draw, 0)).collect();
+    let layer = block_on(Layer::compile(gpu, tune, &setting, Want::Output, &shapes(draw)))?;
+    let of_group = |group: &Group| group.draws.iter().map(|draw| Ok(block_on(layer.run(draw, 0))?)).collect();
     source.groups.iter().map(of_group).collect()
 }
 
@@ -143,16 +145,18 @@ impl Experiment<'_> {
             if layer.is_none() || learned {
                 let mut given = group.draws[0].clone();
                 given.extend(group.weights.clone());
-                let mut parameters = Parameters::new(self.gpu);
-                match Layer::compile(self.gpu, self.tune, &mut parameters, (setting, Want::Output), &given) {
-                    Ok(compiled) => layer = Some(compiled),
-                    Err(failure) => return Ok(Err(failure.to_string())),
+                match block_on(Layer::compile(self.gpu, self.tune, setting, Want::Output, &shapes(&given))) {
+                    Ok(compiled) => {
+                        compiled.set_weights(&given)?;
+                        layer = Some(compiled);
+                    }
+                    Err(error) => return Ok(Err(error.to_string())),
                 }
             }
             let mut errors = Errors::new();
             for (seed, (draw, exact)) in group.draws.iter().zip(exact).enumerate() {
                 if let Some(layer) = &layer {
-                    errors.push(errors_of(&layer.run(draw, seed as u64 + 1)?.values, &exact.values));
+                    errors.push(errors_of(&block_on(layer.run(draw, seed as u64 + 1))?.values, &exact.values));
                 }
             }
             all.push(errors);

@@ -2,16 +2,15 @@
 
 mod approximation;
 mod classification;
+mod files;
 mod measure;
 mod plot;
 mod source;
 mod statistics;
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 
-use crate::fail::{Failure, Outcome};
+use crate::fail::Outcome;
 
 /// Repeat the paper's comparisons: how well softmax attention is approximated, and what that means for a classifier.
 #[derive(Args)]
@@ -38,12 +37,4 @@ pub(crate) fn run(options: &Options) -> Outcome {
         Experiment::Approximation(options) => approximation::run(options),
         Experiment::Classification(options) => classification::run(options),
     }
-}
-
-fn create(folder: &Path) -> Outcome {
-    std::fs::create_dir_all(folder).map_err(|e| Failure::input(format!("cannot create {}: {e}", folder.display())))
-}
-
-fn write(path: &Path, text: &str) -> Outcome {
-    std::fs::write(path, text).map_err(|e| Failure::input(format!("cannot write {}: {e}", path.display())))
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use lara_models::LayerShape;
+use lara_models::attend::{Array, Arrays};
 use lara_models::data::{Augment, Split, picture};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::{TrainConfig, names_and_shapes};
@@ -11,10 +13,64 @@ use lara_runtime::attention::{AttentionConfig, Grid, Qkv};
 use lara_runtime::random::Stream;
 use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
 
-use super::approximation::Options;
-use crate::attend::{Array, Arrays};
 use crate::fail::{Failure, Outcome};
 use crate::model;
+
+/// Where the inputs come from, as options of a command.
+#[derive(Args)]
+pub(super) struct Inputs {
+    /// `random`, or `checkpoint DIR`: the queries, keys and values of a trained model, block by block.
+    #[arg(long, num_args = 1..=2, value_names = ["random|checkpoint", "DIR"], default_value = "random")]
+    source: Vec<String>,
+    /// Pictures for the model; without them other held-out images of its data set for every seed.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// Held-out images for each seed.
+    #[arg(long, default_value_t = 16)]
+    count: usize,
+    /// Configuration for a model file that carries none: `digits`, `mnist` or a TOML file.
+    #[arg(long, value_name = "NAME|FILE")]
+    preset: Option<String>,
+    /// Repetitions: each has its own inputs and its own draws.
+    #[arg(long, default_value_t = 5)]
+    pub(super) seeds: u64,
+    /// Random inputs: standard deviation of queries and keys.
+    #[arg(long, default_value_t = 0.5)]
+    amplitude: f64,
+    /// Random inputs: number of tokens.
+    #[arg(long, default_value_t = 196)]
+    tokens: usize,
+    /// Random inputs: channels of a head.
+    #[arg(long, default_value_t = 64)]
+    head_dim: usize,
+    /// Random inputs: number of heads.
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
+}
+
+impl Inputs {
+    /// Whether the numbers are in their ranges and the source is one.
+    pub(super) fn check(&self) -> Outcome {
+        let numbers = [
+            ("--seeds", self.seeds as usize),
+            ("--tokens", self.tokens),
+            ("--head-dim", self.head_dim),
+            ("--heads", self.heads),
+            ("--count", self.count),
+        ];
+        if let Some((option, _)) = numbers.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Failure::input(format!("{option} is 0; it must be at least 1")));
+        }
+        if self.head_dim > 256 {
+            return Err(Failure::input(format!("--head-dim is {}; at most 256 channels fit a head", self.head_dim)));
+        }
+        if !(self.amplitude.is_finite() && self.amplitude >= 0.0) {
+            let given = self.amplitude;
+            return Err(Failure::input(format!("--amplitude is {given}; it must be a finite number of 0 or more")));
+        }
+        Wanted::parse(&self.source).map(|_| ())
+    }
+}
 
 /// Inputs that belong together: those of a block, or the random ones.
 pub(super) struct Group {
@@ -36,13 +92,13 @@ pub(super) struct Source {
 }
 
 /// Which source `--source` names.
-pub(super) enum Wanted {
+enum Wanted {
     Random,
     Checkpoint(PathBuf),
 }
 
 impl Wanted {
-    pub(super) fn parse(words: &[String]) -> Outcome<Wanted> {
+    fn parse(words: &[String]) -> Outcome<Wanted> {
         match words {
             [word] if word == "random" => Ok(Wanted::Random),
             [word, path] if word == "checkpoint" => Ok(Wanted::Checkpoint(path.into())),
@@ -55,7 +111,7 @@ impl Wanted {
 }
 
 impl Source {
-    pub(super) fn open(gpu: &Gpu, tune: &Tune, options: &Options) -> Outcome<Source> {
+    pub(super) fn open(gpu: &Gpu, tune: &Tune, options: &Inputs) -> Outcome<Source> {
         match Wanted::parse(&options.source)? {
             Wanted::Random => random(options),
             Wanted::Checkpoint(path) => trained(gpu, tune, options, &path),
@@ -64,7 +120,7 @@ impl Source {
 }
 
 /// q and k normal with standard deviation `--amplitude`, v standard normal: the paper's setting.
-fn random(options: &Options) -> Outcome<Source> {
+fn random(options: &Inputs) -> Outcome<Source> {
     if !options.images.is_empty() {
         return Err(Failure::input("--images needs a model to show them to; add --source checkpoint DIR"));
     }
@@ -96,7 +152,7 @@ struct Recorded {
     blocks: Vec<Qkv>,
 }
 
-fn trained(gpu: &Gpu, tune: &Tune, options: &Options, path: &std::path::Path) -> Outcome<Source> {
+fn trained(gpu: &Gpu, tune: &Tune, options: &Inputs, path: &std::path::Path) -> Outcome<Source> {
     let (trained, config) = model::open(path, options.preset.as_deref(), &[])?;
     let batches = if options.images.is_empty() { held_out(&config, options)? } else { given(&config, options)? };
     let sample = config.model.image_shape().len();
@@ -170,7 +226,7 @@ fn normalised(config: &TrainConfig, pixels: &[f32]) -> Vec<f32> {
 }
 
 /// Other held-out images for every seed, spread over the set.
-fn held_out(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
+fn held_out(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
     let images = config.open_data(Split::Test)?;
     let (count, seeds) = (options.count, options.seeds as usize);
     let wanted = count.saturating_mul(seeds);
@@ -193,7 +249,7 @@ fn held_out(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
 }
 
 /// The user's pictures, for every seed.
-fn given(config: &TrainConfig, options: &Options) -> Outcome<Vec<Vec<f32>>> {
+fn given(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
     let (shape, crop_pct) = (config.model.image_shape(), config.data.crop());
     let mut batch = Vec::new();
     for path in &options.images {

@@ -7,6 +7,7 @@ pub mod html;
 pub mod layout;
 mod names;
 pub mod npy;
+pub mod overview;
 pub mod png;
 pub mod safetensors;
 mod scale;
@@ -62,6 +63,12 @@ impl Picture {
     fn at(&self, x: usize, y: usize) -> [u8; 3] {
         let at = 3 * (y * self.width + x);
         [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
+    }
+
+    /// Sets the pixel at (x, y), which must be inside.
+    fn set(&mut self, x: usize, y: usize, color: [u8; 3]) {
+        let at = 3 * (y * self.width + x);
+        self.rgb[at..at + 3].copy_from_slice(&color);
     }
 }
 

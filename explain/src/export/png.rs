@@ -7,9 +7,10 @@ use crate::error::{Error, Result};
 use crate::export::layout::{Area, Layout, Line};
 use crate::export::text::{Face, blend};
 use crate::export::{Picture, Scale, Sheet};
+use crate::map::Map;
 
-const PAPER: [u8; 3] = [255; 3];
-const INK: [u8; 3] = [24; 3];
+pub(super) const PAPER: [u8; 3] = [255; 3];
+pub(super) const INK: [u8; 3] = [24; 3];
 const FRAME: [u8; 3] = [255; 3];
 
 /// The map at `index` of a sheet as a PNG file.
@@ -30,26 +31,30 @@ pub fn draw(sheet: &Sheet, index: usize) -> Result<Picture> {
     let scale = Scale::of(map, &sheet.style);
     let (width, height) = (layout.width, layout.height);
     let mut canvas = Picture { width, height, rgb: PAPER.repeat(width * height) };
-    let colors: Vec<[u8; 3]> = map.patches().iter().map(|&value| scale.color(value)).collect();
-    let [rows, columns] = map.grid;
-    let Area { x: left, y: top, width, height } = layout.picture;
-    let (opacity, under) = if sheet.style.bare { (1.0, None) } else { (sheet.style.opacity, Some(&sheet.picture)) };
-    for y in 0..height {
-        for x in 0..width {
-            if let Some(under) = under {
-                let pixel = under.at(x * under.width / width, y * under.height / height);
-                set(&mut canvas, left + x, top + y, pixel);
-            }
-            let color = colors[(y * rows / height) * columns + x * columns / width];
-            blend(&mut canvas, left + x, top + y, color, opacity);
-        }
-    }
+    draw_map(&mut canvas, layout.picture, sheet, map, &scale);
     if let Some(area) = layout.query() {
         outline(&mut canvas, area);
     }
     draw_bar(&mut canvas, layout.bar, &scale);
     write_lines(&mut canvas, layout.lines.iter().chain(&layout.ticks))?;
     Ok(canvas)
+}
+
+/// A map over its picture, or bare, in the pixels of `area`.
+pub(super) fn draw_map(canvas: &mut Picture, area: Area, sheet: &Sheet, map: &Map, scale: &Scale) {
+    let colors: Vec<[u8; 3]> = map.patches().iter().map(|&value| scale.color(value)).collect();
+    let [rows, columns] = map.grid;
+    let Area { x: left, y: top, width, height } = area;
+    let (opacity, under) = if sheet.style.bare { (1.0, None) } else { (sheet.style.opacity, Some(&sheet.picture)) };
+    for y in 0..height {
+        for x in 0..width {
+            if let Some(under) = under {
+                canvas.set(left + x, top + y, under.at(x * under.width / width, y * under.height / height));
+            }
+            let color = colors[(y * rows / height) * columns + x * columns / width];
+            blend(canvas, left + x, top + y, color, opacity);
+        }
+    }
 }
 
 /// A picture as a PNG file.
@@ -70,19 +75,14 @@ pub fn compress(picture: &Picture) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn set(picture: &mut Picture, x: usize, y: usize, color: [u8; 3]) {
-    let at = 3 * (y * picture.width + x);
-    picture.rgb[at..at + 3].copy_from_slice(&color);
-}
-
 /// A white frame within a dark one, to be seen on every colour; thinner on small patches.
-fn outline(canvas: &mut Picture, area: Area) {
+pub(super) fn outline(canvas: &mut Picture, area: Area) {
     let thin = (area.width.min(area.height) / 10).clamp(1, 3);
     for y in 0..area.height {
         for x in 0..area.width {
             let inside = x.min(y).min(area.width - 1 - x).min(area.height - 1 - y);
             if inside < 2 * thin {
-                set(canvas, area.x + x, area.y + y, if inside < thin { INK } else { FRAME });
+                canvas.set(area.x + x, area.y + y, if inside < thin { INK } else { FRAME });
             }
         }
     }
@@ -92,7 +92,7 @@ fn draw_bar(canvas: &mut Picture, bar: Area, scale: &Scale) {
     for y in 0..bar.height {
         let place = 1.0 - (y as f32 + 0.5) / bar.height as f32;
         for x in 0..bar.width {
-            set(canvas, bar.x + x, bar.y + y, scale.colormap.color(place));
+            canvas.set(bar.x + x, bar.y + y, scale.colormap.color(place));
         }
     }
 }

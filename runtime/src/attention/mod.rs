@@ -7,6 +7,7 @@ mod column_lse;
 mod config;
 mod divide;
 mod draw_keys;
+mod extras;
 mod gather_keys;
 mod heads;
 mod join_tokens;
@@ -37,6 +38,7 @@ pub use config::{
 };
 pub use divide::Divide;
 pub use draw_keys::DrawKeys;
+pub use extras::{Extra, Need};
 pub use gather_keys::GatherKeys;
 pub use heads::{JoinHeads, SplitHeads};
 pub use join_tokens::JoinTokens;
