@@ -20,8 +20,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["data/config", "data/registry"], "to be mended"),
     (&["train/metrics", "train/tensorboard"], "to be mended"),
     (&["folder config", "folder train", "predictor"], "to be mended"),
-    (&["attend/input", "attend/layer"], "to be mended"),
-    (&["experiment/approximation", "experiment/measure", "experiment/source"], "to be mended"),
 ];
 
 /// One crate: its files, keyed by module path (`panes::compare`; empty for the root).
