@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Outcome<_>>()?;
     let mut predictions = Vec::new();
     for (path, pixels) in options.images.iter().zip(&images) {
-        let logits = pollster::block_on(model.predictor.logits(&reader.normalise(pixels)))?;
+        let logits = pollster::block_on(model.predictor.finite_logits(&reader.normalise(pixels)))?;
         let class = |(index, probability): (usize, f64)| Class {
             class: model.classes.get(index).cloned().unwrap_or_else(|| index.to_string()),
             probability,

@@ -54,9 +54,13 @@ pub enum Error {
     #[error(transparent)]
     Runtime(lara_runtime::Error),
 
-    /// Numbers ran away: a loss or a weight that is not finite.
+    /// A trained model gives numbers that are not finite: its weights or the image are at fault. Bad input.
     #[error("{0}")]
     NotFinite(String),
+
+    /// Numbers ran away in training: a loss or a weight that is not finite.
+    #[error("{0}")]
+    Diverged(String),
 
     /// A run ended before its time, with what is left of it.
     #[error("{source}; {left}")]
@@ -76,7 +80,7 @@ impl Error {
     /// True if the user's input is at fault (exit code 2), false if something failed (exit code 1).
     pub fn is_bad_input(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Input { .. } | Self::BadInput(_) => true,
+            Self::Config(_) | Self::Input { .. } | Self::BadInput(_) | Self::NotFinite(_) => true,
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::NotFound
@@ -94,7 +98,7 @@ impl Error {
                     | lara_runtime::Error::Setting(_)
                     | lara_runtime::Error::Shape(_)
             ),
-            Self::Save { .. } | Self::NotFinite(_) | Self::Failed(_) => false,
+            Self::Save { .. } | Self::Diverged(_) | Self::Failed(_) => false,
         }
     }
 

@@ -3,7 +3,8 @@
 use lara_runtime::{Gpu, Header, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
 
 use crate::config::TrainConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::finite::where_not_finite;
 
 /// A forward plan for batches of `batch` images. It borrows nothing: parameter buffers are shared with whoever made them.
 pub struct Predictor {
@@ -14,6 +15,10 @@ pub struct Predictor {
     header: Header,
     batch: usize,
     classes: usize,
+    gpu: Gpu,
+    tune: Tune,
+    config: TrainConfig,
+    parameters: Parameters,
 }
 
 impl Predictor {
@@ -47,7 +52,19 @@ impl Predictor {
         // What attention draws at evaluation (RA's keys) depends on the run's seed alone.
         let seed = config.train.seed;
         let header = Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
-        Ok(Predictor { plan, images, logits, maps, header, batch, classes: model.num_classes() })
+        Ok(Predictor {
+            plan,
+            images,
+            logits,
+            maps,
+            header,
+            batch,
+            classes: model.num_classes(),
+            gpu: gpu.clone(),
+            tune: tune.clone(),
+            config: config.clone(),
+            parameters: parameters.clone(),
+        })
     }
 
     /// Images of one run.
@@ -70,6 +87,19 @@ impl Predictor {
         self.plan.run().header(self.header).write(self.images, images).steps().submit()?;
         let logits = self.plan.read(self.logits).await?;
         Ok(logits.chunks(self.classes).take(count).map(<[f32]>::to_vec).collect())
+    }
+
+    /// [`Predictor::logits`], all of them finite.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], which says where it began; a lost device.
+    pub async fn finite_logits(&self, images: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let logits = self.logits(images).await?;
+        if logits.iter().flatten().all(|value| value.is_finite()) {
+            return Ok(logits);
+        }
+        let began = where_not_finite(&self.gpu, &self.tune, &self.config, &self.parameters, images).await?;
+        Err(Error::NotFinite(format!("the model's output is not finite: {began}")))
     }
 
     /// Attention weights of the last run: for every block [batch, heads, tokens, tokens], flat, with those four sizes.

@@ -13,6 +13,7 @@ mod ema;
 mod experiment;
 mod export_maps;
 mod extremes;
+mod finite;
 mod live;
 mod loader;
 mod metrics;

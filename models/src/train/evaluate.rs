@@ -15,7 +15,7 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Share of images whose class is among the five most probable.
     pub top5: f64,
-    /// Mean cross-entropy, without label smoothing; NaN if the model gives logits that are not finite.
+    /// Mean cross-entropy, without label smoothing.
     pub loss: f64,
     /// Number of images.
     pub images: usize,
@@ -26,7 +26,7 @@ pub struct Evaluation {
 /// Evaluates every image of `dataset` once; `progress` hears how many are done.
 ///
 /// # Errors
-/// An unreadable image, or a lost device.
+/// An unreadable image, outputs of the model that are not finite, or a lost device.
 pub async fn evaluate(
     predictor: &Predictor,
     dataset: &Arc<dyn Dataset>,
@@ -60,16 +60,14 @@ pub async fn evaluate_while(
     let mut confusion = vec![vec![0; classes]; classes];
     for batch in loader {
         let batch = batch?;
-        for (logits, &label) in predictor.logits(&batch.images).await?.iter().zip(&batch.labels) {
+        for (logits, &label) in predictor.finite_logits(&batch.images).await?.iter().zip(&batch.labels) {
             let label = label as usize;
             let probabilities = softmax(logits);
-            // Logits that are not finite are wrong and must show in the loss, which f64::max would hide.
-            let is_finite = logits.iter().all(|x| x.is_finite());
             let better = probabilities.iter().filter(|p| **p > probabilities[label]).count();
             let predicted = crate::predictor::top(&probabilities, 1)[0].0;
-            right += usize::from(is_finite && predicted == label);
-            in_top5 += usize::from(is_finite && better < 5);
-            loss -= if is_finite { probabilities[label].max(f64::MIN_POSITIVE).ln() } else { f64::NAN };
+            right += usize::from(predicted == label);
+            in_top5 += usize::from(better < 5);
+            loss -= probabilities[label].max(f64::MIN_POSITIVE).ln();
             confusion[label][predicted] += 1;
             images += 1;
         }

@@ -156,7 +156,7 @@ impl Trainer {
     /// `error` with what is left of the run: where the weights can still be read, they are saved first.
     async fn saved_after(&mut self, error: Error, on_event: Listener<'_>) -> Error {
         // Theirs say what is left; and weights that are not finite, or a disk that is full, would not be saved.
-        if matches!(error, Error::NotFinite(_) | Error::Save { .. }) {
+        if matches!(error, Error::Diverged(_) | Error::Save { .. }) {
             return error;
         }
         let saved = match &self.files {

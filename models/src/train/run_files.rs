@@ -11,6 +11,7 @@ use super::trainer::{ADVICE, Progress};
 use super::{Evaluation, MetricsLog, Session, TrainConfig};
 use crate::data::Position;
 use crate::error::{Error, Result};
+use crate::finite::first_tensor;
 use crate::weights::TensorView;
 
 pub(super) struct RunFiles {
@@ -145,9 +146,9 @@ impl RunFiles {
             (read(Role::Weight).await?, read(Role::FirstMoment).await?, read(Role::SecondMoment).await?);
         let ema = if session.has_ema() { Some(read(Role::Ema).await?) } else { None };
         for (what, values) in [("weights", &weights), ("first moments", &first), ("second moments", &second)] {
-            if let Some(trouble) = first_not_finite(parameters.entries(), values) {
-                return Err(Error::NotFinite(format!(
-                    "the {what} after step {step} are not finite, first {trouble}; nothing of it was saved: {}. {ADVICE}",
+            if let Some(trouble) = first_tensor(parameters.entries(), values) {
+                return Err(Error::Diverged(format!(
+                    "the {what} after step {step} are not finite (first {trouble}); nothing of it was saved: {}. {ADVICE}",
                     self.kept()
                 )));
             }
@@ -202,13 +203,4 @@ fn views<'a>(parameters: &'a Parameters, values: &'a [Vec<f32>]) -> Vec<TensorVi
         data: values,
     };
     parameters.entries().iter().zip(values).map(view).collect()
-}
-
-/// The first tensor with a number that is not finite, in words: which, where, how many.
-pub(super) fn first_not_finite(entries: &[Entry], values: &[Vec<f32>]) -> Option<String> {
-    entries.iter().zip(values).find_map(|(entry, values)| {
-        let at = values.iter().position(|value| !value.is_finite())?;
-        let count = values.iter().filter(|value| !value.is_finite()).count();
-        Some(format!("{} ({count} of its {} values; number {at} is {})", entry.name, values.len(), values[at]))
-    })
 }

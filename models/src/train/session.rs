@@ -3,7 +3,6 @@
 use lara_runtime::ops::{AdamW, CrossEntropy};
 use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune};
 
-use super::run_files::first_not_finite;
 use super::settings::OptimConfig;
 use super::{Schedule, TrainConfig};
 use crate::data::Batch;
@@ -180,15 +179,6 @@ impl Session {
     /// Whether an average of the weights is kept.
     pub fn has_ema(&self) -> bool {
         self.config.train.model_ema
-    }
-
-    /// The first weight with a number that is not finite, in words.
-    ///
-    /// # Errors
-    /// If the device was lost.
-    pub async fn first_not_finite(&self) -> Result<Option<String>> {
-        let weights = self.parameters.read(&self.gpu, Role::Weight).await?;
-        Ok(first_not_finite(self.parameters.entries(), &weights))
     }
 
     /// Bytes on the device by purpose while training.

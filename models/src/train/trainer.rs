@@ -266,8 +266,9 @@ impl Trainer {
             !control.is_stopped()
         };
         let workers = self.config.data.workers;
-        let evaluation = evaluate_while(&self.evaluator, &self.held_out, &augment, workers, go_on).await?;
-        let Some(evaluation) = evaluation else {
+        let evaluation = evaluate_while(&self.evaluator, &self.held_out, &augment, workers, go_on).await;
+        // The last step's own loss may still be finite where its update was not.
+        let Some(evaluation) = evaluation.map_err(|error| self.diverged(error))? else {
             self.ended = true;
             return Ok(None);
         };
@@ -275,23 +276,16 @@ impl Trainer {
         if let Some(files) = &mut self.files {
             files.log_evaluation(self.step, &evaluation)?;
         }
-        if !evaluation.loss.is_finite() {
-            // The last step's own loss may still be finite where its update was not.
-            return Err(self.diverged().await);
-        }
         self.evaluation = Some(evaluation.clone());
         Ok(Some(evaluation))
     }
 
-    async fn diverged(&self) -> Error {
+    fn diverged(&self, error: Error) -> Error {
+        let Error::NotFinite(began) = error else { return error };
         let (step, kept) = (self.step, self.kept());
-        let began = match self.session.first_not_finite().await {
-            Ok(Some(tensor)) => format!(", nor is {tensor}"),
-            _ => String::new(),
-        };
-        Error::NotFinite(format!(
-            "the loss on held-out images after step {step} is not finite{began}; training stopped and nothing of it was \
-             saved: {kept}. {ADVICE}"
+        Error::Diverged(format!(
+            "the loss on held-out images after step {step} is not finite ({began}); training stopped and nothing of it \
+             was saved: {kept}. {ADVICE}"
         ))
     }
 
@@ -414,7 +408,7 @@ impl Trainer {
 pub(super) const ADVICE: &str = "Try a lower train.lr, a longer train.warmup_epochs or a smaller train.clip_grad";
 
 fn not_finite(result: &StepResult, lr: f64, kept: &str) -> Error {
-    Error::NotFinite(format!(
+    Error::Diverged(format!(
         "the loss of step {} is {} and its gradient norm {}; training stopped and nothing of it was saved: {kept}. \
          Try a lower train.lr (it was {lr:.3e}), a longer train.warmup_epochs or a smaller train.clip_grad",
         result.step + 1,
