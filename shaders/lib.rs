@@ -89,6 +89,7 @@ modules! {
     VALUE_NORMS = "attention/value_norms";
     MASK = "attention/mask";
     LANDMARKS = "attention/landmarks";
+    REAL_TOKENS = "attention/real_tokens";
     DIVIDE = "attention/divide";
     PERFORMER_FEATURES = "attention/performer_features";
     BROADCAST = "attention/broadcast";

@@ -2,11 +2,14 @@
 // frames x grid_height x grid_width (row-major), the landmarks on depth x rows x columns. Bin i of r along a side of n covers
 //   floor(i n / r) .. ceil((i + 1) n / r) - 1   (adaptive average pooling: bins may overlap), or, with params.segments
 //   == 1, contiguous segments of g = n div r tokens, the last n - g r of them one token longer (1-D sequences).
-// HAS_PADDING: padded tokens are left out of the means; a bin that holds nothing else gives zeros.
+// HAS_PADDING: as if the padded tokens were not there. Bins are cut over the box of a sample's real cells, of which a bin
+//   averages those that are real; segments over its real tokens, into as many as `kept` says. A bin without a real cell and
+//   a segment beyond those kept give zeros, and `missing` says which they are.
 // Gradient: dx_n = sum over the bins that hold n of dy / (their size).
 // One invocation per up to four neighbouring channels of y (forward) or x (backward); workgroups of 64 in x over the
-// landmarks or tokens of one head, batch heads in y.
-// Write policy: forward stores y; backward stores dx, or adds to it when params.accumulate == 1.
+// landmarks or tokens of one head, batch heads in y. missing: one invocation per landmark, samples in y.
+// Write policy: forward stores y; backward stores dx, or adds to it when params.accumulate == 1; missing stores, or keeps
+// what is missing already when params.accumulate == 1.
 
 // Variant: HAS_PADDING=1
 
@@ -14,14 +17,17 @@ override HAS_PADDING: bool = false;
 
 struct Params {
     batch: u32, heads: u32, prefix: u32, frames: u32, grid_height: u32, grid_width: u32, depth: u32, rows: u32,
-    columns: u32, dim: u32, segments: u32, accumulate: u32,
+    columns: u32, dim: u32, segments: u32, accumulate: u32, copies: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;        // [batch heads, prefix + tokens, dim]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;  // [batch heads, depth rows columns, dim]
 @group(0) @binding(4) var<storage, read> dy: array<f32>;       // [batch heads, depth rows columns, dim]
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>; // [batch heads, prefix + tokens, dim]
-@group(0) @binding(6) var<storage, read> padding: array<f32>;  // [batch, prefix + tokens] 1 = padded
+@group(0) @binding(6) var<storage, read> ranks: array<f32>;    // [batch, prefix + tokens + 1] real tokens before each
+@group(0) @binding(7) var<storage, read> extent: array<f32>;   // [batch, 8] origin and length of three sides
+@group(0) @binding(8) var<storage, read> kept: array<f32>;     // [batch] segments
+@group(0) @binding(9) var<storage, read_write> lost: array<f32>; // [batch, copies, landmarks] 1 = missing
 
 // First token of bin i of r along a side of n, and the token after its last.
 fn bin(i: u32, r: u32, n: u32) -> vec2<u32> {
@@ -46,15 +52,43 @@ fn bins_of(x: u32, r: u32, n: u32) -> vec2<u32> {
     return vec2(x * r / n, ((x + 1u) * r + n - 1u) / n - 1u);
 }
 
+// What the landmarks of matrix z are cut over: origin and length of frames, rows and columns. The columns of segments are
+// real tokens, counted from the first after the prefix.
+struct Extent { origin: vec3<u32>, len: vec3<u32> }
+
+fn extent_of(z: u32) -> Extent {
+    if HAS_PADDING {
+        let at = z / params.heads * 8u;
+        return Extent(
+            vec3(u32(extent[at]), u32(extent[at + 2u]), u32(extent[at + 4u])),
+            vec3(u32(extent[at + 1u]), u32(extent[at + 3u]), u32(extent[at + 5u])),
+        );
+    }
+    return Extent(vec3(0u), vec3(params.frames, params.grid_height, params.grid_width));
+}
+
+// Landmarks side by side in a row: of a sequence as many as it is cut into.
+fn columns_of(z: u32) -> u32 {
+    if HAS_PADDING && params.segments == 1u {
+        return u32(kept[z / params.heads]);
+    }
+    return params.columns;
+}
+
 // The tokens of a landmark: half-open ranges along the three sides.
 struct Box { depth: vec2<u32>, rows: vec2<u32>, columns: vec2<u32> }
 
-fn box_of(c: u32) -> Box {
+fn box_of(z: u32, c: u32) -> Box {
     let plane = params.rows * params.columns;
+    let whole = extent_of(z);
+    let count = columns_of(z);
+    if HAS_PADDING && c % params.columns >= count {
+        return Box(vec2(0u), vec2(0u), vec2(0u));
+    }
     return Box(
-        bin(c / plane, params.depth, params.frames),
-        bin(c % plane / params.columns, params.rows, params.grid_height),
-        bin(c % params.columns, params.columns, params.grid_width),
+        whole.origin.x + bin(c / plane, params.depth, whole.len.x),
+        whole.origin.y + bin(c % plane / params.columns, params.rows, whole.len.y),
+        whole.origin.z + bin(c % params.columns, count, whole.len.z),
     );
 }
 
@@ -67,29 +101,67 @@ fn line(frame: u32, row: u32) -> u32 {
     return params.prefix + (frame * params.grid_height + row) * params.grid_width;
 }
 
+fn rank(z: u32, n: u32) -> u32 {
+    return u32(ranks[z / params.heads * (tokens() + 1u) + n]);
+}
+
 fn is_real(z: u32, n: u32) -> bool {
-    return padding[z / params.heads * tokens() + n] == 0.0;
+    return rank(z, n + 1u) > rank(z, n);
+}
+
+// The token of a rank: the last one with no more than so many before it.
+fn token_of(z: u32, wanted: u32) -> u32 {
+    var low = 0u;
+    var high = tokens();
+    while low + 1u < high {
+        let middle = (low + high) / 2u;
+        if rank(z, middle) <= wanted {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
 }
 
 // How many tokens a landmark averages.
-fn size_of(z: u32, box: Box) -> f32 {
-    if !HAS_PADDING {
-        let lines = (box.depth.y - box.depth.x) * (box.rows.y - box.rows.x);
-        return f32(lines * (box.columns.y - box.columns.x));
+fn count_of(z: u32, box: Box) -> u32 {
+    let lines = (box.depth.y - box.depth.x) * (box.rows.y - box.rows.x);
+    if !HAS_PADDING || params.segments == 1u {
+        return lines * (box.columns.y - box.columns.x);
     }
     var count = 0u;
     for (var frame = box.depth.x; frame < box.depth.y; frame++) {
         for (var row = box.rows.x; row < box.rows.y; row++) {
             let begin = line(frame, row);
-            for (var n = begin + box.columns.x; n < begin + box.columns.y; n++) {
-                count += select(0u, 1u, is_real(z, n));
-            }
+            count += rank(z, begin + box.columns.y) - rank(z, begin + box.columns.x);
         }
     }
-    return f32(max(count, 1u));
+    return count;
+}
+
+fn size_of(z: u32, box: Box) -> f32 {
+    return f32(max(count_of(z, box), 1u));
+}
+
+// The sum over the real tokens of ranks box.columns.
+fn sum_of_ranks(z: u32, box: Box, e: u32) -> f32 {
+    let before = rank(z, params.prefix);
+    var sum = 0.0;
+    if box.columns.x < box.columns.y {
+        let first = token_of(z, before + box.columns.x);
+        for (var n = first; n < tokens() && rank(z, n) < before + box.columns.y; n++) {
+            let value = x[(z * tokens() + n) * params.dim + e];
+            sum += select(0.0, value, is_real(z, n));
+        }
+    }
+    return sum;
 }
 
 fn sum_of(z: u32, box: Box, e: u32) -> f32 {
+    if HAS_PADDING && params.segments == 1u {
+        return sum_of_ranks(z, box, e);
+    }
     let first = z * tokens();
     var sum = 0.0;
     for (var frame = box.depth.x; frame < box.depth.y; frame++) {
@@ -109,6 +181,21 @@ fn sum_of(z: u32, box: Box, e: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
+fn missing(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let c = workgroup.x * 64u + local;
+    let landmarks = params.depth * params.rows * params.columns;
+    if c >= landmarks {
+        return;
+    }
+    let z = workgroup.y * params.heads;
+    let is_missing = select(0.0, 1.0, count_of(z, box_of(z, c)) == 0u);
+    for (var copy = 0u; copy < params.copies; copy++) {
+        let at = (workgroup.y * params.copies + copy) * landmarks + c;
+        lost[at] = select(is_missing, max(is_missing, lost[at]), params.accumulate == 1u);
+    }
+}
+
+@compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let chunks = (params.dim + 3u) / 4u;
     let i = workgroup.x * 64u + local;
@@ -118,7 +205,7 @@ fn forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
         return;
     }
     let d = (i - c * chunks) * 4u;
-    let box = box_of(c);
+    let box = box_of(workgroup.y, c);
     let size = size_of(workgroup.y, box);
     for (var e = d; e < min(d + 4u, params.dim); e++) {
         y[(workgroup.y * landmarks + c) * params.dim + e] = sum_of(workgroup.y, box, e) / size;
@@ -144,15 +231,23 @@ fn backward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocati
     }
     let z = workgroup.y;
     let d = (i - n * chunks) * 4u;
+    let whole = extent_of(z);
+    let count = columns_of(z);
     let cell = max(n, params.prefix) - params.prefix;
     let row = cell / params.grid_width;
-    let depth = bins_of(row / params.grid_height, params.depth, params.frames);
-    let rows = bins_of(row % params.grid_height, params.rows, params.grid_height);
-    let columns = bins_of(cell - row * params.grid_width, params.columns, params.grid_width);
+    var place = vec3(row / params.grid_height, row % params.grid_height, cell - row * params.grid_width);
     var counts = n >= params.prefix;
     if HAS_PADDING {
-        counts = counts && is_real(z, n);
+        if params.segments == 1u {
+            place.z = rank(z, n) - min(rank(z, params.prefix), rank(z, n));
+        }
+        // A token that counts lies within the extent, which is then not empty.
+        counts = counts && is_real(z, n) && count > 0u;
+        place -= min(place, whole.origin);
     }
+    let depth = bins_of(place.x, params.depth, whole.len.x);
+    let rows = bins_of(place.y, params.rows, whole.len.y);
+    let columns = bins_of(place.z, max(count, 1u), max(whole.len.z, 1u));
     var total = vec4(0.0);
     for (var f = depth.x; f <= depth.y && counts; f++) {
         for (var r = rows.x; r <= rows.y; r++) {
@@ -160,7 +255,7 @@ fn backward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocati
                 let landmark = (f * params.rows + r) * params.columns + c;
                 let landmarks = params.depth * params.rows * params.columns;
                 let at = (z * landmarks + landmark) * params.dim + d;
-                total += gradient(at, d) / size_of(z, box_of(landmark));
+                total += gradient(at, d) / size_of(z, box_of(z, landmark));
             }
         }
     }

@@ -4,10 +4,16 @@
 // (-(s / 2) |q_n|^2 is the same for all c and left out.) Gradients:
 //   dL = y (dy - sum_c y dy); dx = dL; da = dL / a where a was not clamped; dt = alpha (da - mean_c da); dr = t dt
 //   dlse_c = sum_n dL = -dlog_q_c, dbalance_c = sum_n da, dtlse_c = -sum_n t dt
+// HAS_MISSING: a landmark of negative balance is missing (padding): it stands in no mean and no sum, and y, dx, dr and da
+// are 0 there.
 // One invocation per query, 64 a workgroup.
 // Write policy: all stored (dlse, dlog_q, dbalance and dtlse are column sums of dx, -dx, da and -dr).
 
+// Variant: HAS_MISSING=1
+
 #import index
+
+override HAS_MISSING: bool = false;
 
 const SMALLEST = 1e-8;
 
@@ -26,12 +32,37 @@ struct Params { rows: u32, queries: u32, landmarks: u32, alpha: f32 }
 @group(0) @binding(12) var<storage, read_write> dr: array<f32>;   // [rows, landmarks]
 @group(0) @binding(13) var<storage, read_write> da: array<f32>;   // [rows, landmarks]
 
+fn is_there(c: u32) -> bool {
+    return !HAS_MISSING || balance[c] >= 0.0;
+}
+
+// How many landmarks of a head are there, at least 1.
+fn count_of(base: u32) -> f32 {
+    if !HAS_MISSING {
+        return f32(params.landmarks);
+    }
+    var count = 0u;
+    for (var c = 0u; c < params.landmarks; c++) {
+        count += select(0u, 1u, is_there(base + c));
+    }
+    return f32(max(count, 1u));
+}
+
+// t_nc, 0 where landmark c is missing.
+fn share_of(at: u32, base: u32, c: u32) -> f32 {
+    let t = exp(r[at + c] - tlse[base + c]);
+    if HAS_MISSING {
+        return select(0.0, t, is_there(base + c));
+    }
+    return t;
+}
+
 fn mean_t(at: u32, base: u32) -> f32 {
     var sum = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
-        sum += exp(r[at + c] - tlse[base + c]);
+        sum += share_of(at, base, c);
     }
-    return sum / f32(params.landmarks);
+    return sum / count_of(base);
 }
 
 @compute @workgroup_size(64)
@@ -49,16 +80,19 @@ fn forward(
     // A load costs more than anything else here: t waits in y for its mean, largest and sum are found in one walk.
     var mean = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
-        let t = exp(r[at + c] - tlse[base + c]);
+        let t = share_of(at, base, c);
         y[at + c] = t;
         mean += t;
     }
-    mean /= f32(params.landmarks);
+    mean /= count_of(base);
     var largest = -1e30;
     var sum = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
         let a = max(balance[base + c] + params.alpha * (y[at + c] - mean), SMALLEST);
-        let logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
+        var logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
+        if HAS_MISSING {
+            logit = select(-1e30, logit, is_there(base + c));
+        }
         y[at + c] = logit;
         if logit > largest {
             sum *= exp(largest - logit);
@@ -92,15 +126,15 @@ fn backward(
     }
     var mean_da = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
-        let a = balance[base + c] + params.alpha * (exp(r[at + c] - tlse[base + c]) - mean);
+        let a = balance[base + c] + params.alpha * (share_of(at, base, c) - mean);
         let dl = saved[at + c] * (dy[at + c] - product);
-        let d = select(0.0, dl / max(a, SMALLEST), a > SMALLEST);
+        let d = select(0.0, dl / max(a, SMALLEST), a > SMALLEST && is_there(base + c));
         da[at + c] = d;
         mean_da += d;
         dx[at + c] = dl;
     }
-    mean_da /= f32(params.landmarks);
+    mean_da /= count_of(base);
     for (var c = 0u; c < params.landmarks; c++) {
-        dr[at + c] = exp(r[at + c] - tlse[base + c]) * params.alpha * (da[at + c] - mean_da);
+        dr[at + c] = share_of(at, base, c) * params.alpha * (da[at + c] - mean_da);
     }
 }

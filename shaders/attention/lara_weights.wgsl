@@ -2,6 +2,8 @@
 // g_cj + norm_j, where g = s w mu^T and norm_j = -(s / 2) |mu_j|^2:
 //   log_q_c = M_cc,   balance_c = exp(M_cc - LSE_j M_cj)
 // Gradient: dM_cj = -(dbalance_c balance_c) softmax_j(M_c.), plus dbalance_c balance_c + dlog_q_c on the diagonal.
+// A landmark whose norm is the sentinel -1e30 is missing (padding): it stands in no sum, its balance is -1 for lara_mix to
+// see, its log_q 0, its gradients 0.
 // One invocation per row c, 64 a workgroup.
 // Write policy: all stored (dnorm is the column sum of dg).
 
@@ -41,6 +43,11 @@ fn forward(
     if row >= params.rows {
         return;
     }
+    if norm[row] <= -1e29 {
+        balance[row] = -1.0;
+        log_q[row] = 0.0;
+        return;
+    }
     let diagonal = g[row * params.landmarks + row % params.landmarks] + norm[row];
     balance[row] = exp(diagonal - row_lse(row));
     log_q[row] = diagonal;
@@ -59,6 +66,7 @@ fn backward(
     let at = row * params.landmarks;
     let c = row % params.landmarks;
     let base = row - c;
+    let is_missing = norm[row] <= -1e29;
     let total = row_lse(row);
     let weighted = dbalance[row] * exp(g[at + c] + norm[row] - total);
     for (var j = 0u; j < params.landmarks; j++) {
@@ -66,6 +74,7 @@ fn backward(
         if j == c {
             d += weighted + dlog_q[row];
         }
+        d = select(d, 0.0, is_missing);
         dg[at + j] = d;
     }
 }

@@ -4,18 +4,25 @@
 //   relu       y = max(factor x, 0) + eps
 //   sigmoid    y = 1 / (1 + exp(-x)) + eps
 //   dpfp       y_(j,i) = r_i r_((i - j - 1) mod 2 width), r = max([x, -x], 0), j < shifts
-//   positions  y = [x cos a, x sin a], a = (pi / 2) (row / rows of its matrix)
+//   positions  y = [x cos a, x sin a], a = (pi / 2) (row / rows of its matrix); HAS_PADDING: among the real ones
 // Peaks have no gradient. `row_peak` finds the largest element of each row, `matrix_peak` the largest of sign * x_n over
 // the `tokens` rows of each matrix (x one column); a peak serves `per_peak` rows.
 // One invocation per element of y or dx (waves: of x), per row (row_peak, favorp_norm, waves_norm); a workgroup holds 64.
 // matrix_peak: one workgroup per matrix.
 // Write policy: y and peaks are stored; dx and dnorm are stored, or added to when params.accumulate == 1.
 
+// HAS_PADDING: the peak is that of the real rows, and exponents of padded rows, which may lie above it, are cut at it: their
+// features count for nothing, and so stay finite.
+
+// Variant: HAS_PADDING=1
+
 #import index
+
+override HAS_PADDING: bool = false;
 
 struct Params {
     rows: u32, width: u32, tokens: u32, per_peak: u32, shifts: u32, cos_first: u32, accumulate: u32,
-    factor: f32, eps: f32, sign: f32,
+    factor: f32, eps: f32, sign: f32, heads: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;           // [rows, width]
@@ -26,6 +33,7 @@ struct Params {
 @group(0) @binding(7) var<storage, read> dy: array<f32>;          // [rows, features]
 @group(0) @binding(8) var<storage, read_write> dx: array<f32>;    // [rows, width]
 @group(0) @binding(9) var<storage, read_write> dnorm: array<f32>; // [rows]
+@group(0) @binding(10) var<storage, read> ranks: array<f32>;      // [batch, tokens + 1] real tokens before each
 
 var<workgroup> largest: array<f32, 64>;
 
@@ -90,9 +98,16 @@ fn store_norm(row: u32, value: f32) {
     }
 }
 
+fn bounded(exponent: f32) -> f32 {
+    if HAS_PADDING {
+        return min(exponent, 0.0);
+    }
+    return exponent;
+}
+
 fn exponential(i: u32) -> f32 {
     let row = i / params.width;
-    return params.factor * exp(x[i] + norm[row] - peak[row / params.per_peak]);
+    return params.factor * exp(bounded(x[i] + norm[row] - peak[row / params.per_peak]));
 }
 
 @compute @workgroup_size(64)
@@ -160,7 +175,7 @@ fn wave_places(i: u32) -> vec2<u32> {
 }
 
 fn amplitude(row: u32) -> f32 {
-    return params.factor * exp(-norm[row] - peak[row / params.per_peak]);
+    return params.factor * exp(bounded(-norm[row] - peak[row / params.per_peak]));
 }
 
 @compute @workgroup_size(64)
@@ -327,7 +342,14 @@ fn dpfp_backward(
 
 // (sin, cos) of a row's place among the rows of its matrix.
 fn place(row: u32) -> vec2<f32> {
-    return sine_and_cosine(1.5707964 * f32(row % params.tokens) / f32(params.tokens));
+    var number = f32(row % params.tokens);
+    var count = f32(params.tokens);
+    if HAS_PADDING {
+        let at = row / params.tokens / params.heads * (params.tokens + 1u);
+        number = ranks[at + row % params.tokens];
+        count = max(ranks[at + params.tokens], 1.0);
+    }
+    return sine_and_cosine(1.5707964 * number / count);
 }
 
 @compute @workgroup_size(64)

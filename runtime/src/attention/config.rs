@@ -142,14 +142,15 @@ pub enum FeatureMap {
     MlpFourier,
 }
 
-/// What padded tokens do to LARA's landmarks and normalisers (spec 1.9). Keys are masked either way.
+/// What padded tokens do to LARA, RA, RFA and Performer (spec 1.9). Keys are masked either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Padding {
-    /// Nothing: landmarks average the real tokens of their segment, normalisers run over real queries.
+    /// Nothing: a sample's real tokens get what they would get without the others, wherever these lie: landmarks, random
+    /// draws, maxima and places count real tokens only. Padded queries get zeros.
     #[default]
     Exact,
-    /// They count as zero vectors, as in the authors' code.
+    /// LARA: they count as zero vectors; Performer: they count for the keys' maximum; as in the authors' code.
     Released,
 }
 
@@ -177,7 +178,7 @@ pub struct AttentionConfig {
     pub use_multisample: bool,
     /// LARA and RA: noise while training.
     pub noise: Noise,
-    /// LARA: what padded tokens do.
+    /// What padded tokens do; softmax hides padded keys and needs no more.
     pub padding: Padding,
     /// RA: 0 centres on the keys' mean, -1 on their softmax mean, S >= 1 on S drawn keys.
     pub num_samples: i32,

@@ -39,8 +39,7 @@ impl DrawKeys {
             .constant("HAS_PADDING", if self.ranks.is_some() { 1.0 } else { 0.0 })
             .bind("p", p)
             .bind("index", index)
-            // Absent ranks still need a binding.
-            .bind("ranks", self.ranks.unwrap_or(p))
+            .bind_or_absent("ranks", self.ranks)
             .uint("rows", rows)
             .uint("keys", p.last())
             .uint("samples", self.samples)

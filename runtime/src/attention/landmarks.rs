@@ -49,11 +49,25 @@ impl Pooling {
         }
     }
 
+    /// Frames, rows and columns of the tokens.
+    pub(super) fn grid(&self) -> [usize; 3] {
+        match *self {
+            Pooling::Grid { grid, .. } => [1, grid[0], grid[1]],
+            Pooling::Volume { grid, .. } => grid,
+            Pooling::Segments { tokens, .. } => [1, 1, tokens],
+        }
+    }
+
+    /// Whether tokens are one after the other.
+    pub(super) fn is_segments(&self) -> bool {
+        matches!(self, Pooling::Segments { .. })
+    }
+
     fn sizes<'r>(&self, step: StepBuilder<'r>) -> StepBuilder<'r> {
-        let (grid, landmarks, segments) = match *self {
-            Pooling::Grid { grid, side } => ([1, grid[0], grid[1]], [1, side, side], false),
-            Pooling::Volume { grid, side } => (grid, [side; 3], false),
-            Pooling::Segments { tokens, landmarks } => ([1, 1, tokens], [1, 1, landmarks], true),
+        let (grid, landmarks) = match *self {
+            Pooling::Grid { side, .. } => (self.grid(), [1, side, side]),
+            Pooling::Volume { side, .. } => (self.grid(), [side; 3]),
+            Pooling::Segments { landmarks, .. } => (self.grid(), [1, 1, landmarks]),
         };
         step.uint("frames", grid[0])
             .uint("grid_height", grid[1])
@@ -61,7 +75,7 @@ impl Pooling {
             .uint("depth", landmarks[0])
             .uint("rows", landmarks[1])
             .uint("columns", landmarks[2])
-            .flag("segments", segments)
+            .flag("segments", self.is_segments())
     }
 }
 
@@ -70,8 +84,9 @@ fn groups(rows: usize, dim: usize) -> usize {
     (rows * dim.div_ceil(4)).div_ceil(64)
 }
 
-/// Inputs: x [batch, heads, prefix + tokens, dim] and, if padded tokens are to be left out of the means, a mask
-/// [batch, prefix + tokens] (1 = padding). Output: landmarks [batch, heads, C, dim]; one without real tokens is zero.
+/// Inputs: x [batch, heads, prefix + tokens, dim] and, if landmarks are to be those that a sample has without its padding,
+/// ranks, extent and kept segments ([`super::RealLandmarks`]). Output: landmarks [batch, heads, C, dim]; a missing one is
+/// zero.
 #[derive(Debug)]
 pub struct Landmarks {
     /// Tokens in front that no landmark covers: 1 for a class token.
@@ -82,7 +97,7 @@ pub struct Landmarks {
 
 impl Landmarks {
     /// What does not fit; the kernel trusts its sizes.
-    fn check(&self, x: Tensor, mask: Option<Tensor>) -> Option<Error> {
+    fn check(&self, x: Tensor, ranks: Option<Tensor>) -> Option<Error> {
         let (tokens, landmarks) = (self.pooling.tokens(), self.pooling.landmarks());
         let expected = self.prefix + tokens;
         let shape = x.shape();
@@ -93,13 +108,12 @@ impl Landmarks {
             );
             return Some(Error::Shape(what));
         }
-        if let Some(mask) = mask.filter(|m| m.len() != x.dims()[0] * expected) {
-            let mask = mask.shape();
-            return Some(Error::Shape(format!(
-                "a key_padding_mask {mask} does not fit {shape}; it is [batch, tokens]"
-            )));
+        // Ranks are made for a mask, whose own length was checked.
+        if let Some(ranks) = ranks.filter(|r| r.len() != x.dims()[0] * (expected + 1)) {
+            let ranks = ranks.shape();
+            return Some(Error::Shape(format!("the ranks {ranks} of real tokens are not those of {shape}")));
         }
-        let segments = matches!(self.pooling, Pooling::Segments { .. });
+        let segments = self.pooling.is_segments();
         let impossible = landmarks == 0 || tokens == 0 || (segments && landmarks > tokens);
         impossible.then(|| Error::Shape(format!("{tokens} tokens cannot be pooled into {landmarks} landmarks")))
     }
@@ -110,9 +124,19 @@ impl Landmarks {
         let dims = x[0].dims();
         let step = step.uint("batch", dims[0] * dims[1]).uint("heads", dims[1]).uint("prefix", self.prefix);
         let step = self.pooling.sizes(step).uint("dim", dims[3]).flag("accumulate", accumulate);
-        let mask = x.get(1).copied();
-        let step = step.constant("HAS_PADDING", if mask.is_some() { 1.0 } else { 0.0 });
-        step.bind_or_absent("padding", mask)
+        let step = step.uint("copies", 1).constant("HAS_PADDING", if x.len() > 1 { 1.0 } else { 0.0 });
+        let of = |i: usize| x.get(i).copied();
+        step.bind_or_absent("ranks", of(1)).bind_or_absent("extent", of(2)).bind_or_absent("kept", of(3))
+    }
+
+    /// Records which landmarks are missing on one side, [batch, copies C] with 1 for missing; with `more` those that were
+    /// missing already stay so.
+    pub(super) fn missing(&self, rec: &mut Recorder, [ranks, extent, kept]: [Tensor; 3], lost: Tensor, more: bool) {
+        let (batch, landmarks) = (lost.dims()[0], self.pooling.landmarks());
+        let step = rec.step(&LANDMARKS, "missing").bind("ranks", ranks).bind("extent", extent).bind("kept", kept);
+        let step = step.bind("lost", lost).constant("HAS_PADDING", 1.0).uint("batch", batch).uint("heads", 1);
+        let step = self.pooling.sizes(step.uint("prefix", self.prefix)).uint("dim", 1).flag("accumulate", more);
+        step.uint("copies", lost.last() / landmarks).dispatch_grid(landmarks, [batch, 1]);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::landmark_generator::{Generated, generate};
 use super::{
     Attend, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix, LaraWeights, MASKED,
-    Mask, MechanismKind, MisType, Padding, Perturb, Qkv,
+    Mask, MechanismKind, MisType, Padding, Perturb, Qkv, RealLandmarks, RealTokens,
 };
 use crate::ops::{Difference, Layout, MatMul, Residual};
 use crate::{Tape, Tensor};
@@ -31,15 +31,19 @@ impl Lara {
         let means = tape.apply(Residual, &[landmarks.queries, landmarks.keys]);
         let std = self.config.noise_std(tape.draws_noise(), means.last());
         let stream = tape.rec.next_stream();
+        let real = landmarks.real;
         let noisy =
             |tape: &mut Tape<'_>, means: Tensor, sign: f32| match context.noise_for(tape, MechanismKind::Lara, means) {
                 Some(given) if sign > 0.0 => tape.apply(Residual, &[means, given]),
                 Some(given) => tape.apply(Difference, &[means, given]),
-                None => tape.apply(Perturb { std: sign * std, stream }, &[means]),
+                None => {
+                    let ranks = real.filter(|_| std != 0.0).map(|real| ranks_of(tape, &real, means));
+                    tape.apply(Perturb { std: sign * std, stream, ranks, samples: 1 }, &[means])
+                }
             };
         if !self.is_doubled(tape, context) {
             let samples = noisy(tape, means, 1.0);
-            return Sampled { queries: landmarks.queries, means, samples };
+            return Sampled { queries: landmarks.queries, means, samples, real };
         }
         let twice = |tape: &mut Tape<'_>, x: Tensor| tape.apply(JoinTokens { repeat: 2 }, &[x]);
         let (queries, doubled) = (twice(tape, landmarks.queries), twice(tape, means));
@@ -49,17 +53,19 @@ impl Lara {
             let pair = [noisy(tape, means, 1.0), noisy(tape, means, -1.0)];
             tape.apply(JoinTokens { repeat: 1 }, &pair)
         };
-        Sampled { queries, means: doubled, samples }
+        Sampled { queries, means: doubled, samples, real }
     }
 
     fn proposals(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Proposals {
         let scale = context.scale(qkv.q);
         let landmarks = tape.constant_when_inspecting(qkv.v, |tape| generate(tape, &self.config, qkv, context));
-        let Sampled { queries, means, samples } = self.sample(tape, landmarks, context);
+        let Sampled { queries, means, samples, real } = self.sample(tape, landmarks, context);
         let bias = context.feature_bias(tape, qkv.k);
         let seen = tape.apply_all(Attend::new(scale), &[samples, qkv.k, qkv.v, bias]);
-        let mean_norms = tape.apply(KeyNorms { scale }, &[means]);
-        Proposals { queries, means, samples, mean_norms, values: seen[0], lse: seen[1] }
+        let missing = real.map(|real| real.missing_of(means));
+        let norms = tape.apply(KeyNorms { scale }, &[means]);
+        let mean_norms = missing.map_or(norms, |missing| tape.apply(Mask { fill: MASKED }, &[norms, missing]));
+        Proposals { queries, means, samples, mean_norms, values: seen[0], lse: seen[1], missing }
     }
 
     /// `mis-opt`: mixing weights of the proposals for every query [batch, heads, N, C].
@@ -69,11 +75,11 @@ impl Lara {
         let weights = tape.apply_all(LaraWeights, &[products, p.mean_norms]);
         let to_samples = tape.apply(MatMul { layout: Layout::Nt, scale }, &[q, p.samples]);
         let mut to_queries = tape.apply(MatMul { layout: Layout::Nt, scale }, &[q, p.queries]);
-        if let Some(mask) = context.query_padding_mask(q).filter(|_| self.config.padding == Padding::Exact) {
+        if let Some(mask) = context.hidden_queries(self.config.padding, q) {
             to_queries = tape.apply(Mask { fill: MASKED }, &[to_queries, mask]);
         }
         let over_queries = tape.apply(ColumnLse, &[to_queries]);
-        let mix = LaraMix { alpha: self.config.alpha_coeff };
+        let mix = LaraMix { alpha: self.config.alpha_coeff, has_missing: p.missing.is_some() };
         tape.apply(mix, &[to_samples, to_queries, over_queries, weights[0], p.lse, weights[1]])
     }
 
@@ -82,6 +88,7 @@ impl Lara {
         // The log-sum-exp over the means of what a sample sees of them; the values do not matter.
         let log_q = tape.apply_all(Attend::new(scale), &[p.samples, p.means, p.queries, p.mean_norms])[1];
         let bias = tape.apply(Difference, &[p.lse, log_q]);
+        let bias = p.missing.map_or(bias, |missing| tape.apply(Mask { fill: MASKED }, &[bias, missing]));
         let probes = match self.config.mis_type {
             MisType::MisBiased => tape.apply(Residual, &[p.samples, p.means]),
             _ => p.samples,
@@ -99,7 +106,7 @@ impl Lara {
             context.key_padding_mask = None;
             return (qkv, context);
         }
-        let q = match context.query_padding_mask(qkv.q) {
+        let q = match context.queries_mask(qkv.q) {
             Some(mask) => tape.apply(Mask { fill: 0.0 }, &[qkv.q, mask]),
             None => qkv.q,
         };
@@ -113,6 +120,13 @@ struct Sampled {
     queries: Tensor,
     means: Tensor,
     samples: Tensor,
+    real: Option<RealLandmarks>,
+}
+
+/// Numbers of the proposals that a sample has, for the generator.
+fn ranks_of(tape: &mut Tape<'_>, real: &RealLandmarks, means: Tensor) -> Tensor {
+    let missing = real.missing_of(means);
+    RealTokens::record(&mut tape.rec, missing, [missing.dims()[0], missing.last()]).ranks
 }
 
 /// The proposals and what they see of the keys: everything of size C.
@@ -123,6 +137,8 @@ struct Proposals {
     mean_norms: Tensor,
     values: Tensor,
     lse: Tensor,
+    /// 1 where a proposal is missing, if some of the tokens are padding.
+    missing: Option<Tensor>,
 }
 
 impl Attention for Lara {
@@ -130,13 +146,15 @@ impl Attention for Lara {
         context.refuse_causal(tape, MechanismKind::Lara);
         let (qkv, context) = self.as_released(tape, qkv, context);
         let p = self.proposals(tape, qkv, &context);
-        if self.config.mis_type == MisType::MisOpt {
+        let out = if self.config.mis_type == MisType::MisOpt {
             let mix = self.mix(tape, qkv.q, &context, &p);
-            return tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, p.values]);
-        }
-        let scale = context.scale(qkv.q);
-        let [probes, bias] = self.read_out(tape, scale, &p);
-        tape.apply_all(Attend::new(scale), &[qkv.q, probes, p.values, bias])[0]
+            tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, p.values])
+        } else {
+            let scale = context.scale(qkv.q);
+            let [probes, bias] = self.read_out(tape, scale, &p);
+            tape.apply_all(Attend::new(scale), &[qkv.q, probes, p.values, bias])[0]
+        };
+        context.without_hidden(tape, self.config.padding, qkv.q, out)
     }
 
     /// A_eff[n, m] = sum_c mix_nc softmax_m(phi(k_m, w_c)) (spec 1.4).
@@ -153,6 +171,7 @@ impl Attention for Lara {
         };
         let bias = context.feature_bias(tape, qkv.k);
         let seen = Attend::new(scale).probabilities(&mut tape.rec, p.samples, qkv.k, Some(bias));
-        tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen])
+        let weights = tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen]);
+        context.without_hidden(tape, self.config.padding, qkv.q, weights)
     }
 }

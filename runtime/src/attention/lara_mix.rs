@@ -12,6 +12,8 @@ use crate::{Backward, Forward, Op, Recorder, Tensor};
 pub struct LaraMix {
     /// Strength of the query-specific term.
     pub alpha: f32,
+    /// Whether a balance below 0 stands for a landmark that is missing ([`super::LaraWeights`]).
+    pub has_missing: bool,
 }
 
 impl Op for LaraMix {
@@ -22,6 +24,7 @@ impl Op for LaraMix {
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         let y = rec.scratch("mix", x[0].shape());
         rec.step(&LARA_MIX, "forward")
+            .constant("HAS_MISSING", if self.has_missing { 1.0 } else { 0.0 })
             .bind("x", x[0])
             .bind("r", x[1])
             .bind("tlse", x[2])
@@ -41,6 +44,7 @@ impl Op for LaraMix {
         let (Some(dy), y) = (pass.dy[0], pass.y[0]) else { return };
         let [dx, dr, da] = ["dL", "dr", "da"].map(|label| rec.scratch(label, y.shape()));
         rec.step(&LARA_MIX, "backward")
+            .constant("HAS_MISSING", if self.has_missing { 1.0 } else { 0.0 })
             .bind("r", pass.x[1])
             .bind("tlse", pass.x[2])
             .bind("balance", pass.x[3])

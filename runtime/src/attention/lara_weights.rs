@@ -5,7 +5,8 @@ use lara_shaders::LARA_WEIGHTS;
 use crate::ops::{column_sum, fill, pass_on};
 use crate::{Backward, Forward, Op, Recorder, Tensor};
 
-/// Inputs: g [batch, heads, C, C], g_cj = s mu_j.w_c, and norm [batch, heads, C], norm_j = -(s / 2) |mu_j|^2.
+/// Inputs: g [batch, heads, C, C], g_cj = s mu_j.w_c, and norm [batch, heads, C], norm_j = -(s / 2) |mu_j|^2, or the
+/// sentinel of a mask for a landmark that is missing: its balance is -1, its log q 0.
 /// Outputs: balance heuristic [batch, heads, C] and log q_c(w_c) [batch, heads, C] (spec 1.4, mis-opt).
 #[derive(Debug)]
 pub struct LaraWeights;

@@ -23,6 +23,7 @@ mod performer;
 mod performer_features;
 mod projection;
 mod ra;
+mod real_tokens;
 mod rfa;
 mod softmax;
 mod streamed;
@@ -53,6 +54,7 @@ pub use performer::Performer;
 pub use performer_features::PerformerFeatures;
 pub use projection::DrawProjection;
 pub use ra::Ra;
+pub use real_tokens::{RealLandmarks, RealTokens};
 pub use rfa::Rfa;
 pub use value_norms::ValueNorms;
 
@@ -97,6 +99,8 @@ pub struct Context {
     pub causal: bool,
     /// [batch, M], 1 where a key is padding, otherwise 0.
     pub key_padding_mask: Option<Tensor>,
+    /// [batch, N], 1 where a query is padding. Where it is absent, self-attention (no `key_grid`, N = M) takes the keys'.
+    pub query_padding_mask: Option<Tensor>,
     /// Noise that is added to the proposals' means as it is, instead of drawing some: [batch, heads, C, D] (2 C under
     /// `use_multisample`), for RA [batch, heads, N S, D].
     pub noise: Option<Tensor>,
@@ -131,10 +135,28 @@ impl Context {
     }
 
     /// The mask of the queries: in self-attention that of the keys.
-    fn query_padding_mask(&self, q: Tensor) -> Option<Tensor> {
+    fn queries_mask(&self, q: Tensor) -> Option<Tensor> {
         let (batch, queries) = (q.dims()[0], q.dims()[2]);
         let of_keys = self.key_padding_mask.filter(|mask| mask.len() == batch * queries);
-        of_keys.filter(|_| self.key_grid.is_none())
+        self.query_padding_mask.or(of_keys.filter(|_| self.key_grid.is_none()))
+    }
+
+    /// The mask of queries of which nothing may show at the others, if padding is treated so.
+    fn hidden_queries(&self, padding: Padding, q: Tensor) -> Option<Tensor> {
+        self.queries_mask(q).filter(|_| padding == Padding::Exact)
+    }
+
+    /// The same of keys.
+    fn hidden_keys(&self, padding: Padding) -> Option<Tensor> {
+        self.key_padding_mask.filter(|_| padding == Padding::Exact)
+    }
+
+    /// `x` [batch, heads, N, width] with zeros for padded queries: they say nothing, and no gradient comes back from them.
+    fn without_hidden(&self, tape: &mut Tape<'_>, padding: Padding, q: Tensor, x: Tensor) -> Tensor {
+        match self.hidden_queries(padding, q) {
+            Some(mask) => tape.apply(Mask { fill: 0.0 }, &[x, mask]),
+            None => x,
+        }
     }
 
     /// `bias` [batch, heads, M] with the sentinel at padded keys; an absent bias counts as zero.

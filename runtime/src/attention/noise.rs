@@ -12,6 +12,11 @@ pub struct Perturb {
     pub std: f32,
     /// Number of the random stream, from [`Recorder::next_stream`].
     pub stream: u32,
+    /// Real ones before each of x's rows / `samples` tokens [batch, tokens + 1], if a sample x [batch, heads, rows, D] is to
+    /// get the noise that it would get without its padding.
+    pub ranks: Option<Tensor>,
+    /// Rows a token, one behind the other; counts with `ranks` only.
+    pub samples: usize,
 }
 
 impl Perturb {
@@ -24,7 +29,27 @@ impl Perturb {
             .uint("stream", self.stream as usize)
             .float("deviation", self.std)
             .flag("accumulate", accumulate)
+            .uint("heads", 1)
+            .uint("rows", 1)
+            .uint("dim", 1)
+            .uint("samples", 1)
             .dispatch_items(quads(to.1.len()));
+    }
+
+    fn record_ranked(&self, rec: &mut Recorder, ranks: Tensor, x: Tensor, y: Tensor) {
+        rec.step(&NOISE, "forward_ranked")
+            .bind("mu", x)
+            .bind("ranks", ranks)
+            .bind("w", y)
+            .uint("quads", quads(y.len()))
+            .uint("stream", self.stream as usize)
+            .float("deviation", self.std)
+            .flag("accumulate", false)
+            .uint("heads", x.dims()[1])
+            .uint("rows", x.dims()[2])
+            .uint("dim", x.last())
+            .uint("samples", self.samples)
+            .dispatch_items(y.len());
     }
 }
 
@@ -35,7 +60,10 @@ impl Op for Perturb {
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         let y = rec.scratch("proposals", x[0].shape());
-        self.record(rec, "forward", [("x", x[0]), ("y", y)], false);
+        match self.ranks {
+            Some(ranks) => self.record_ranked(rec, ranks, x[0], y),
+            None => self.record(rec, "forward", [("x", x[0]), ("y", y)], false),
+        }
         Forward::one(y)
     }
 

@@ -3,7 +3,7 @@
 use super::projection::projection;
 use super::{
     Attention, AttentionConfig, Broadcast, Context, Divide, FeatureMap, KeyNorms, Mask, MechanismKind,
-    PerformerFeatures, Qkv,
+    PerformerFeatures, Qkv, RealTokens,
 };
 use crate::ops::{Layout, Linear, MatMul, fill};
 use crate::{Error, Init, Tape, Tensor};
@@ -72,7 +72,7 @@ impl Performer {
     fn learned(&self, tape: &mut Tape<'_>, x: Tensor, directions: Tensor) -> Tensor {
         let products = tape.apply(MatMul { layout: Layout::Nt, scale: 1.0 }, &[x, directions]);
         let factor = (x.last() as f32).sqrt().recip();
-        let waves = tape.apply(PerformerFeatures::Fourier { factor, cos_first: true }, &[products]);
+        let waves = tape.apply(PerformerFeatures::Fourier { factor, cos_first: true, padding: None }, &[products]);
         let width = waves.last();
         let weight = tape.parameter("features.weight", [width, width], Init::TruncNormal(INITIAL));
         let bias = tape.parameter("features.bias", [width], Init::Zeros);
@@ -93,19 +93,25 @@ impl Performer {
         tape.apply(PerformerFeatures::Dpfp { shifts: shifts.max(1) }, &[x])
     }
 
-    /// Features [batch, heads, tokens, F].
-    fn features(&self, tape: &mut Tape<'_>, x: Tensor, directions: Option<Tensor>, side: Side) -> Tensor {
+    /// Features [batch, heads, tokens, F]; tokens that `padding` hides count for no maximum and no place.
+    fn features(
+        &self,
+        tape: &mut Tape<'_>,
+        x: Tensor,
+        directions: Option<Tensor>,
+        (side, padding): (Side, Option<Tensor>),
+    ) -> Tensor {
         let share = |directions: Tensor| (directions.dims()[2] as f32).sqrt().recip();
         let features = match (self.config.kernel, directions) {
             (FeatureMap::Favorp, Some(directions)) => {
                 let inputs = [self.products(tape, x, directions), self.norms(tape, x)];
                 let per_token = side == Side::Queries;
-                let map = PerformerFeatures::Favorp { factor: share(directions), eps: FAVORP_EPS, per_token };
+                let map = PerformerFeatures::Favorp { factor: share(directions), eps: FAVORP_EPS, per_token, padding };
                 tape.apply(map, &inputs)
             }
             (FeatureMap::Fourier, Some(directions)) => {
                 let inputs = [self.products(tape, x, directions), self.norms(tape, x)];
-                let map = PerformerFeatures::Fourier { factor: share(directions), cos_first: false };
+                let map = PerformerFeatures::Fourier { factor: share(directions), cos_first: false, padding };
                 tape.apply(map, &inputs)
             }
             (FeatureMap::Relu, Some(directions)) => {
@@ -117,15 +123,22 @@ impl Performer {
             (FeatureMap::Dpfp, _) => self.rolled(tape, x),
             _ => tape.apply(PerformerFeatures::Relu { factor: 1.0, eps: PLAIN_EPS }, &[x]),
         };
-        if self.config.cos_weighting { tape.apply(PerformerFeatures::Positions, &[features]) } else { features }
+        if !self.config.cos_weighting {
+            return features;
+        }
+        let sizes = [x.dims()[0], x.dims()[2]];
+        let ranks = padding.map(|mask| RealTokens::record(&mut tape.rec, mask, sizes).ranks);
+        tape.apply(PerformerFeatures::Positions { ranks }, &[features])
     }
 
-    /// Features of queries and of keys; those of padded keys are 0. (Padded keys count for the keys' maximum, as in the
-    /// released code: it is only a common factor but for the epsilons.)
+    /// Features of queries and of keys; those of padded keys are 0. (With `padding = released` padded keys count for the
+    /// keys' maximum: but for the epsilons it is only a common factor.)
     fn both(&self, tape: &mut Tape<'_>, q: Tensor, k: Tensor, context: &Context) -> [Tensor; 2] {
         let directions = self.directions(tape, q, context);
-        let queries = self.features(tape, q, directions, Side::Queries);
-        let keys = self.features(tape, k, directions, Side::Keys);
+        let padding = self.config.padding;
+        let hidden = [context.hidden_queries(padding, q), context.hidden_keys(padding)];
+        let queries = self.features(tape, q, directions, (Side::Queries, hidden[0]));
+        let keys = self.features(tape, k, directions, (Side::Keys, hidden[1]));
         let keys = match context.key_padding_mask {
             Some(mask) => tape.apply(Mask { fill: 0.0 }, &[keys, mask]),
             None => keys,
@@ -150,7 +163,8 @@ impl Attention for Performer {
         let seen = tape.apply(MatMul { layout: Layout::Tn, scale: 1.0 }, &[keys, v]);
         let sums = tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[queries, seen]);
         let normaliser = self.normaliser(tape, queries, keys);
-        tape.apply(Divide { smallest: SMALLEST }, &[sums, normaliser])
+        let out = tape.apply(Divide { smallest: SMALLEST }, &[sums, normaliser]);
+        context.without_hidden(tape, self.config.padding, q, out)
     }
 
     /// psi(q_n).psi(k_m) over the same normaliser. Rows sum to less than 1 where it was raised; `fourier` has negative
@@ -160,6 +174,7 @@ impl Attention for Performer {
         let [queries, keys] = self.both(tape, q, k, context);
         let products = tape.apply(MatMul { layout: Layout::Nt, scale: 1.0 }, &[queries, keys]);
         let normaliser = self.normaliser(tape, queries, keys);
-        tape.apply(Divide { smallest: SMALLEST }, &[products, normaliser])
+        let weights = tape.apply(Divide { smallest: SMALLEST }, &[products, normaliser]);
+        context.without_hidden(tape, self.config.padding, q, weights)
     }
 }

@@ -2,6 +2,7 @@
 
 use lara_shaders::PERFORMER_FEATURES;
 
+use super::mask::{MASKED, Mask};
 use crate::{Backward, Error, Forward, Op, Recorder, StepBuilder, Tensor};
 
 /// Inputs: x [batch, heads, N, width] and, for `Favorp` and `Fourier`, norm [batch, heads, N], norm_n = -|x~_n|^2 / 2 in
@@ -16,6 +17,8 @@ pub enum PerformerFeatures {
         eps: f32,
         /// The largest x of each token, for queries; otherwise that of all tokens, for keys.
         per_token: bool,
+        /// [batch, N], 1 where a token does not count for the maximum.
+        padding: Option<Tensor>,
     },
     /// factor exp(-norm - max(-norm)) [sin x, cos x], the maximum over all tokens: 2 width features. The norm may be left
     /// out, for waves of amplitude `factor`.
@@ -24,6 +27,8 @@ pub enum PerformerFeatures {
         factor: f32,
         /// [cos x, sin x] instead.
         cos_first: bool,
+        /// [batch, N], 1 where a token does not count for the maximum.
+        padding: Option<Tensor>,
     },
     /// max(factor x, 0) + eps.
     Relu {
@@ -43,7 +48,10 @@ pub enum PerformerFeatures {
         shifts: usize,
     },
     /// [x cos a, x sin a] with a = (pi / 2) n / N for token n from 0 (cosFormer), 2 width features.
-    Positions,
+    Positions {
+        /// Real tokens before each token [batch, N + 1], if n and N count real ones only.
+        ranks: Option<Tensor>,
+    },
 }
 
 /// Numbers of `params` that differ between the maps.
@@ -66,15 +74,23 @@ impl PerformerFeatures {
             PerformerFeatures::Relu { .. } => ["relu", "relu_backward"],
             PerformerFeatures::Sigmoid { .. } => ["sigmoid", "sigmoid_backward"],
             PerformerFeatures::Dpfp { .. } => ["dpfp", "dpfp_backward"],
-            PerformerFeatures::Positions => ["positions", "positions_backward"],
+            PerformerFeatures::Positions { .. } => ["positions", "positions_backward"],
         }
     }
 
     fn features(&self, width: usize) -> usize {
         match *self {
-            PerformerFeatures::Fourier { .. } | PerformerFeatures::Positions => 2 * width,
+            PerformerFeatures::Fourier { .. } | PerformerFeatures::Positions { .. } => 2 * width,
             PerformerFeatures::Dpfp { shifts } => 2 * width * shifts,
             _ => width,
+        }
+    }
+
+    fn has_padding(&self) -> bool {
+        match self {
+            PerformerFeatures::Favorp { padding, .. } | PerformerFeatures::Fourier { padding, .. } => padding.is_some(),
+            PerformerFeatures::Positions { ranks } => ranks.is_some(),
+            _ => false,
         }
     }
 
@@ -85,21 +101,23 @@ impl PerformerFeatures {
     fn numbers(&self, tokens: usize) -> Numbers {
         let common = Numbers { factor: 1.0, per_peak: tokens, sign: 1.0, ..Numbers::default() };
         match *self {
-            PerformerFeatures::Favorp { factor, eps, per_token } => {
+            PerformerFeatures::Favorp { factor, eps, per_token, .. } => {
                 Numbers { factor, eps, per_peak: if per_token { 1 } else { tokens }, ..common }
             }
-            PerformerFeatures::Fourier { factor, cos_first } => Numbers { factor, cos_first, sign: -1.0, ..common },
+            PerformerFeatures::Fourier { factor, cos_first, .. } => Numbers { factor, cos_first, sign: -1.0, ..common },
             PerformerFeatures::Relu { factor, eps } => Numbers { factor, eps, ..common },
             PerformerFeatures::Sigmoid { eps } => Numbers { eps, ..common },
             PerformerFeatures::Dpfp { shifts } => Numbers { shifts, ..common },
-            PerformerFeatures::Positions => common,
+            PerformerFeatures::Positions { .. } => common,
         }
     }
 
     fn sizes<'r>(&self, step: StepBuilder<'r>, x: Tensor, accumulate: bool) -> StepBuilder<'r> {
         let tokens = x.dims()[2];
         let numbers = self.numbers(tokens);
-        step.uint("rows", x.rows())
+        step.constant("HAS_PADDING", if self.has_padding() { 1.0 } else { 0.0 })
+            .uint("heads", x.dims()[1])
+            .uint("rows", x.rows())
             .uint("width", x.last())
             .uint("tokens", tokens)
             .uint("per_peak", numbers.per_peak)
@@ -125,11 +143,22 @@ impl PerformerFeatures {
         } else {
             norm
         };
+        // A padded token's is made the smallest, so that no other follows from it.
+        let column = match *self {
+            PerformerFeatures::Favorp { padding: Some(padding), .. } => hidden(rec, column, padding, MASKED),
+            PerformerFeatures::Fourier { padding: Some(padding), .. } => hidden(rec, column, padding, -MASKED),
+            _ => column,
+        };
         let peaks = rec.scratch("largest of all tokens", &x.dims()[..2]);
         let step = rec.step(&PERFORMER_FEATURES, "matrix_peak").bind("x", column).bind("peaks", peaks);
         self.sizes(step, x, false).dispatch_groups(rows / tokens);
         peaks
     }
+}
+
+/// A column of numbers [batch, heads, N] with `fill` at padded tokens.
+fn hidden(rec: &mut Recorder, column: Tensor, padding: Tensor, fill: f32) -> Tensor {
+    Mask { fill }.forward(rec, &[column, padding]).y[0]
 }
 
 impl Op for PerformerFeatures {
@@ -160,6 +189,9 @@ impl Op for PerformerFeatures {
         if let [norm, peak] = saved[..] {
             step = step.bind("norm", norm).bind("peak", peak);
         }
+        if let PerformerFeatures::Positions { ranks } = *self {
+            step = step.bind_or_absent("ranks", ranks);
+        }
         let items = if self.entries()[0] == "waves" { data.len() } else { y.len() };
         self.sizes(step, data, false).dispatch_items(items);
         Forward { y: vec![y], saved }
@@ -170,9 +202,10 @@ impl Op for PerformerFeatures {
         if let Some(slot) = pass.dx[0] {
             let mut step = rec.step(&PERFORMER_FEATURES, self.entries()[1]).bind("dy", dy).bind("dx", slot.grad);
             // Places are known without the values.
-            if *self != PerformerFeatures::Positions {
-                step = step.bind("x", x);
-            }
+            step = match *self {
+                PerformerFeatures::Positions { ranks } => step.bind_or_absent("ranks", ranks),
+                _ => step.bind("x", x),
+            };
             if let [norm, peak] = *pass.saved {
                 step = step.bind("norm", norm).bind("peak", peak);
             }

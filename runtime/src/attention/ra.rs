@@ -5,7 +5,7 @@ use super::gather_keys::GatherKeys;
 use super::landmarks::{Landmarks, Pooling};
 use super::noise::Perturb;
 use super::softmax::Sizes;
-use super::{Attend, Attention, AttentionConfig, Context, DrawKeys, MechanismKind, Qkv};
+use super::{Attend, Attention, AttentionConfig, Context, DrawKeys, MechanismKind, Qkv, RealTokens};
 use crate::ops::{Layout, MatMul, Residual};
 use crate::{Error, Tape, Tensor};
 
@@ -29,7 +29,7 @@ impl Ra {
     }
 
     /// mu [batch, heads, N S, D].
-    fn means(&self, tape: &mut Tape<'_>, Qkv { q, k, .. }: Qkv, context: &Context) -> Tensor {
+    fn means(&self, tape: &mut Tape<'_>, Qkv { q, k, .. }: Qkv, context: &Context, ranks: Option<Tensor>) -> Tensor {
         match self.config.num_samples {
             0 => {
                 let mean = mean_key(tape, k, context);
@@ -37,7 +37,7 @@ impl Ra {
             }
             -1 => {
                 // As values the keys are another input, whose gradient the tape adds to theirs.
-                let values = tape.apply(Perturb { std: 0.0, stream: 0 }, &[k]);
+                let values = tape.apply(Perturb { std: 0.0, stream: 0, ranks: None, samples: 1 }, &[k]);
                 let attend = Attend::new(context.scale(q));
                 let seen = match context.key_bias(tape, k, None) {
                     Some(bias) => tape.apply_all(attend, &[q, k, values, bias])[0],
@@ -46,12 +46,14 @@ impl Ra {
                 tape.apply(Residual, &[q, seen])
             }
             _ => {
-                // Taken even if the index is given, so that the noise is the same either way.
-                let stream = tape.rec.next_stream();
+                // Taken even if the index is given, so that the noise is the same either way. At evaluation a block's own:
+                // a map of its weights shows what its output was made of, and draws nothing from the blocks after it.
+                let next = tape.rec.next_stream();
+                let stream = if tape.is_training() { next } else { tape.scope_stream() };
                 let index = context.index.unwrap_or_else(|| {
                     let bias = context.key_bias(tape, k, None);
                     let by_batch = tape.is_training();
-                    let draw = DrawKeys { samples: self.samples(), stream, by_batch, ranks: None };
+                    let draw = DrawKeys { samples: self.samples(), stream, by_batch, ranks };
                     Attend::new(context.scale(q)).draw(&mut tape.rec, [q, k], bias, draw)
                 });
                 tape.apply(GatherKeys { samples: self.samples() }, &[q, k, index])
@@ -61,12 +63,15 @@ impl Ra {
 
     /// w [batch, heads, N S, D].
     fn proposals(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
-        let means = self.means(tape, qkv, context);
+        let mask = context.hidden_queries(self.config.padding, qkv.q);
+        let sizes = [qkv.q.dims()[0], qkv.q.dims()[2]];
+        let ranks = mask.map(|mask| RealTokens::record(&mut tape.rec, mask, sizes).ranks);
+        let means = self.means(tape, qkv, context, ranks);
         let (std, stream) = (self.config.noise_std(tape.draws_noise(), qkv.q.last()), tape.rec.next_stream());
         match context.noise_for(tape, MechanismKind::Ra, means) {
             Some(given) => tape.apply(Residual, &[means, given]),
             None if std == 0.0 => means,
-            None => tape.apply(Perturb { std, stream }, &[means]),
+            None => tape.apply(Perturb { std, stream, ranks, samples: self.samples() }, &[means]),
         }
     }
 
@@ -109,11 +114,12 @@ impl Attention for Ra {
         let w = self.proposals(tape, qkv, context);
         let bias = context.feature_bias(tape, qkv.k);
         let seen = tape.apply_all(Attend::new(context.scale(qkv.q)), &[w, qkv.k, qkv.v, bias])[0];
-        self.over_samples(tape, seen)
+        let out = self.over_samples(tape, seen);
+        context.without_hidden(tape, self.config.padding, qkv.q, out)
     }
 
-    /// The mean over s of softmax_m(phi(k_m, w_ns)). Where keys are drawn, another recording draws others: to see the
-    /// weights of an output, give both the same `index` (and `noise`).
+    /// The mean over s of softmax_m(phi(k_m, w_ns)). While training another recording draws other keys: to see the weights
+    /// of an output, give both the same `index` (and `noise`). Otherwise keys are those of the output.
     fn weights(&self, tape: &mut Tape<'_>, qkv: Qkv, context: &Context) -> Tensor {
         context.refuse_causal(tape, MechanismKind::Ra);
         if !fits(tape, qkv) {
@@ -122,6 +128,7 @@ impl Attention for Ra {
         let w = self.proposals(tape, qkv, context);
         let bias = context.feature_bias(tape, qkv.k);
         let seen = Attend::new(context.scale(qkv.q)).probabilities(&mut tape.rec, w, qkv.k, Some(bias));
-        self.over_samples(tape, seen)
+        let weights = self.over_samples(tape, seen);
+        context.without_hidden(tape, self.config.padding, qkv.q, weights)
     }
 }

@@ -35,7 +35,8 @@ impl Attention for Rfa {
         let bias = context.feature_bias(tape, k);
         let seen = tape.apply_all(Attend::new(scale), &[samples, k, v, bias]);
         // If every key is masked the log-sum-exp is the mask's number, which hides the sample, and so nothing comes out.
-        tape.apply(Attend::new(scale), &[q, samples, seen[0], seen[1]])
+        let out = tape.apply(Attend::new(scale), &[q, samples, seen[0], seen[1]]);
+        context.without_hidden(tape, self.config.padding, q, out)
     }
 
     fn weights(&self, tape: &mut Tape<'_>, Qkv { q, k, v }: Qkv, context: &Context) -> Tensor {
@@ -46,6 +47,7 @@ impl Attention for Rfa {
         let lse = tape.apply_all(Attend::new(attend.scale), &[samples, k, v, bias])[1];
         let mix = attend.probabilities(&mut tape.rec, q, samples, Some(lse));
         let seen = attend.probabilities(&mut tape.rec, samples, k, Some(bias));
-        tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen])
+        let weights = tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen]);
+        context.without_hidden(tape, self.config.padding, q, weights)
     }
 }

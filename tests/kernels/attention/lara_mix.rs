@@ -71,7 +71,7 @@ fn compare(sizes @ [batch, heads, queries, landmarks]: [usize; 4], alpha: f32, l
     let x = inputs(sizes);
     let clamped = reference.clamped(&x);
     assert!(clamped >= least_clamped, "{sizes:?} alpha {alpha}: only {clamped} of the weights are clamped");
-    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(LaraMix { alpha }, x)];
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(LaraMix { alpha, has_missing: false }, x)];
     let mut case = Case::new(format!("lara_mix {sizes:?} alpha {alpha}"), &build).tolerance(1e-5);
     for (i, values) in x.into_iter().enumerate() {
         case = if i < 2 { case.variable(sizes, values) } else { case.variable([batch, heads, landmarks], values) };

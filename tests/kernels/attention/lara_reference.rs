@@ -202,7 +202,8 @@ impl<R: Real> Head<R> {
     }
 
     fn attend(&self, config: &AttentionConfig) -> Vec<R> {
-        let Some(seen) = self.samples.iter().map(|w| self.seen(w)).collect::<Option<Vec<_>>>() else {
+        let seen = self.samples.iter().map(|w| self.seen(w)).collect::<Option<Vec<_>>>();
+        let Some(seen) = seen.filter(|seen| !seen.is_empty()) else {
             return vec![R::of(0.0); self.q.len() * self.q[0].len()];
         };
         let scale = R::of(1.0 / (self.q[0].len() as f64).sqrt());
@@ -240,29 +241,76 @@ impl Lara {
         x[z * tokens * self.dim..(z + 1) * tokens * self.dim].chunks(self.dim).map(<[R]>::to_vec).collect()
     }
 
-    /// Pooled rows of one head; `real` says which tokens count.
-    fn pooled<R: Real>(&self, rows: &[Vec<R>], real: &[bool]) -> Rows<R> {
-        let mean = |members: Vec<usize>| {
-            let counted: Vec<usize> = members.into_iter().map(|n| n + self.prefix).filter(|&n| real[n]).collect();
+    /// Real tokens of each landmark: bins of the box of the real cells, or `kept` segments of the real tokens.
+    fn members(&self, real: &[bool], kept: usize) -> Vec<Vec<usize>> {
+        let pooling = self.pooling(real.len() - self.prefix);
+        let real: Vec<usize> = (self.prefix..real.len()).filter(|&n| real[n]).collect();
+        let [height, width] = match pooling {
+            Pooling::Grid { grid, .. } => grid,
+            Pooling::Volume { grid, .. } => [grid[1], grid[2]],
+            Pooling::Segments { .. } => {
+                let tokens = real.len();
+                let segments = if kept == 0 { vec![] } else { members(Pooling::Segments { tokens, landmarks: kept }) };
+                return segments.into_iter().map(|of| of.into_iter().map(|i| real[i]).collect()).collect();
+            }
+        };
+        let place = |n: &usize| {
+            let cell = n - self.prefix;
+            [cell / width / height, cell / width % height, cell % width]
+        };
+        let side = |axis: usize| {
+            let places = real.iter().map(|n| place(n)[axis]);
+            let (first, last) = (places.clone().min().unwrap_or(0), places.max().unwrap_or(0));
+            (first, last + 1 - first)
+        };
+        let [(frame, frames), (row, rows), (column, columns)] = [0, 1, 2].map(side);
+        let boxed = match pooling {
+            Pooling::Volume { side, .. } => Pooling::Volume { grid: [frames, rows, columns], side },
+            Pooling::Grid { side, .. } => Pooling::Grid { grid: [rows, columns], side },
+            Pooling::Segments { .. } => pooling,
+        };
+        let token = |cell: usize| {
+            let (f, r, c) = (cell / columns / rows + frame, cell / columns % rows + row, cell % columns + column);
+            self.prefix + (f * height + r) * width + c
+        };
+        let counted = |cells: Vec<usize>| cells.into_iter().map(token).filter(|n| real.contains(n)).collect();
+        members(boxed).into_iter().map(counted).collect()
+    }
+
+    /// The same for queries and keys, without the landmarks that one of them does not have.
+    fn landmark_members(&self, q_real: &[bool], k_real: &[bool]) -> [Vec<Vec<usize>>; 2] {
+        let count = |real: &[bool]| real[self.prefix..].iter().filter(|real| **real).count();
+        let on_grid = |real: &[bool]| !matches!(self.pooling(real.len() - self.prefix), Pooling::Segments { .. });
+        let kept = match on_grid(q_real) || on_grid(k_real) {
+            true => self.landmarks(),
+            false => self.landmarks().min(count(q_real)).min(count(k_real)),
+        };
+        let [queries, keys] = [q_real, k_real].map(|real| self.members(real, kept));
+        queries.into_iter().zip(keys).filter(|(q, k)| !q.is_empty() && !k.is_empty()).unzip().into()
+    }
+
+    /// The means of those rows.
+    fn pooled<R: Real>(&self, rows: &[Vec<R>], members: &[Vec<usize>]) -> Rows<R> {
+        let mean = |counted: &Vec<usize>| {
             let size = R::of(counted.len().max(1) as f64);
             (0..self.dim).map(|d| counted.iter().fold(R::of(0.0), |sum, &n| sum + rows[n][d]) / size).collect()
         };
-        members(self.pooling(rows.len() - self.prefix)).into_iter().map(mean).collect()
+        members.iter().map(mean).collect()
     }
 
     /// Landmarks of all heads of a sample.
-    fn generate<R: Real>(&self, heads: &[Rows<R>], real: &[bool], learned: &[Vec<R>]) -> Vec<Rows<R>> {
+    fn generate<R: Real>(&self, heads: &[Rows<R>], members: &[Vec<usize>], learned: &[Vec<R>]) -> Vec<Rows<R>> {
         if self.config.proposal_gen == ProposalGen::Adaptive1d {
             let each = |rows: &Rows<R>| rows.iter().map(|row| project(row, learned)).collect::<Rows<R>>();
-            return heads.iter().map(|rows| self.pooled(&each(rows), real)).collect();
+            return heads.iter().map(|rows| self.pooled(&each(rows), members)).collect();
         }
-        let pooled: Vec<Rows<R>> = heads.iter().map(|rows| self.pooled(rows, real)).collect();
+        let pooled: Vec<Rows<R>> = heads.iter().map(|rows| self.pooled(rows, members)).collect();
         let Some(width) = self.projected() else { return pooled };
         if width == self.dim && self.config.pool_module_type == PoolModule::Light {
             return pooled.iter().map(|rows| rows.iter().map(|row| project(row, learned)).collect()).collect();
         }
         let merged = |c: usize| project(&pooled.iter().flat_map(|rows| rows[c].clone()).collect::<Vec<R>>(), learned);
-        let merged: Rows<R> = (0..pooled[0].len()).map(merged).collect();
+        let merged: Rows<R> = (0..members.len()).map(merged).collect();
         let of_head = |h: usize| merged.iter().map(|row| row[h * self.dim..(h + 1) * self.dim].to_vec()).collect();
         (0..self.heads).map(of_head).collect()
     }
@@ -321,10 +369,11 @@ impl Reference for Lara {
             let (q, k) = (heads(0, self.len(), &q_real), heads(1, self.keys(), &k_real));
             let v = heads(2, self.keys(), &k_real);
             let counts = |real: &Vec<bool>| if released { vec![true; real.len()] } else { real.clone() };
-            let queries = self.generate(&q, &counts(&q_real), learned.get(..4).unwrap_or(&[]));
-            let keys = self.generate(&k, &counts(&k_real), learned.get(4..).unwrap_or(&[]));
+            let [of_queries, of_keys] = self.landmark_members(&counts(&q_real), &counts(&k_real));
+            let queries = self.generate(&q, &of_queries, learned.get(..4).unwrap_or(&[]));
+            let keys = self.generate(&k, &of_keys, learned.get(4..).unwrap_or(&[]));
             for h in 0..self.heads {
-                let keys = self.mixed(&keys[h], &self.pooled(&v[h], &counts(&k_real)));
+                let keys = self.mixed(&keys[h], &self.pooled(&v[h], &of_keys));
                 let sum = |(a, b): (&Vec<R>, &Vec<R>)| a.iter().zip(b).map(|(&a, &b)| a + b).collect();
                 let means: Rows<R> = queries[h].iter().zip(&keys).map(sum).collect();
                 let (means, samples) = self.samples(&means, b * self.heads + h);
@@ -332,7 +381,10 @@ impl Reference for Lara {
                 let queries = if means.len() > own.len() { [own.clone(), own].concat() } else { own };
                 let [q, k, v] = [&q[h], &k[h], &v[h]].map(Clone::clone);
                 let (counted, visible) = (counts(&q_real), k_real.clone());
-                out.extend(Head { q, k, v, counted, visible, queries, means, samples }.attend(&self.config));
+                let mut seen = Head { q, k, v, counted, visible, queries, means, samples }.attend(&self.config);
+                let hidden = q_real.iter().enumerate().filter(|(_, real)| !released && !**real);
+                hidden.for_each(|(n, _)| seen[n * self.dim..(n + 1) * self.dim].fill(R::of(0.0)));
+                out.extend(seen);
             }
         }
         vec![out]

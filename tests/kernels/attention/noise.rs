@@ -32,7 +32,9 @@ fn adds_the_hosts_numbers() {
     let headers = [header(0, 0, [0, 0]), header(7, 2, [0xdead_beef, 0x1234_5678]), header(u32::MAX, 1, [1, u32::MAX])];
     for len in [1, 2, 3, 4, 5, 255, 256, 257, 1021] {
         for (header, std) in headers.into_iter().zip([1.0_f32, 2.5, 0.0]) {
-            let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Perturb { std, stream: 11 }, x)];
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+                vec![tape.apply(Perturb { std, stream: 11, ranks: None, samples: 1 }, x)]
+            };
             let case = Case::new(format!("noise {len} std {std} {header:?}"), &build)
                 .variable([len], random(1, len))
                 .mode(Mode::Train { accumulate: false })
@@ -56,7 +58,8 @@ fn philox_gives_its_published_answers() {
 const COUNT: usize = 1 << 16;
 
 fn drawn(header: Header, stream: u32) -> Vec<f64> {
-    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Perturb { std: 1.0, stream }, x)];
+    let build =
+        |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Perturb { std: 1.0, stream, ranks: None, samples: 1 }, x)];
     let case = Case::new("noise", &build).constant([COUNT], vec![0.0; COUNT]).header(header);
     run(&case, &[], 1).outputs.remove(0)
 }

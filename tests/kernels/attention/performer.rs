@@ -1,5 +1,6 @@
 use lara_runtime::attention::{
-    AttentionConfig, Context, FeatureMap, MechanismKind, PerformerFeatures, Projection, Qkv, SampleScheme, mechanism,
+    AttentionConfig, Context, FeatureMap, MechanismKind, Padding, PerformerFeatures, Projection, Qkv, SampleScheme,
+    mechanism,
 };
 use lara_runtime::{Mode, Parameters, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
@@ -39,6 +40,8 @@ impl Performer {
             kernel: self.kernel,
             features: self.features,
             cos_weighting: self.cos_weighting,
+            // What `exact` means is in padding.rs: the same without the padded tokens.
+            padding: Padding::Released,
             ..AttentionConfig::default()
         }
     }
@@ -104,11 +107,11 @@ impl Performer {
         let apply = |map, width, x: &[R], norm: &[R]| Features { map, tokens, width }.matrix(x, norm);
         let made = match self.kernel {
             FeatureMap::Favorp => {
-                let map = PerformerFeatures::Favorp { factor: share, eps: 1e-4, per_token: is_query };
+                let map = PerformerFeatures::Favorp { factor: share, eps: 1e-4, per_token: is_query, padding: None };
                 apply(map, directions, &project(root), &norms)
             }
             FeatureMap::Fourier => {
-                let map = PerformerFeatures::Fourier { factor: share, cos_first: false };
+                let map = PerformerFeatures::Fourier { factor: share, cos_first: false, padding: None };
                 apply(map, directions, &project(root), &norms)
             }
             FeatureMap::Relu => {
@@ -118,7 +121,8 @@ impl Performer {
             FeatureMap::SigmoidOnly => apply(PerformerFeatures::Sigmoid { eps: 0.1 }, d, x, &[]),
             FeatureMap::Dpfp => apply(PerformerFeatures::Dpfp { shifts: self.features / d / 2 }, d, x, &[]),
             FeatureMap::MlpFourier => {
-                let map = PerformerFeatures::Fourier { factor: 1.0 / (d as f32).sqrt(), cos_first: true };
+                let map =
+                    PerformerFeatures::Fourier { factor: 1.0 / (d as f32).sqrt(), cos_first: true, padding: None };
                 let waves = apply(map, directions, &project(1.0), &[]);
                 let row = |x: &[R]| -> Vec<R> {
                     let weights = learned[1].chunks(self.features).zip(learned[2]);
@@ -132,7 +136,10 @@ impl Performer {
         if !self.cos_weighting {
             return made.chunks(width).map(<[R]>::to_vec).collect();
         }
-        apply(PerformerFeatures::Positions, width, &made, &[]).chunks(2 * width).map(<[R]>::to_vec).collect()
+        apply(PerformerFeatures::Positions { ranks: None }, width, &made, &[])
+            .chunks(2 * width)
+            .map(<[R]>::to_vec)
+            .collect()
     }
 }
 

@@ -27,12 +27,12 @@ impl Features {
         let loudest = largest(norm.iter().map(|&n| -n));
         let row = |(n, row): (usize, &[R])| -> Vec<R> {
             match self.map {
-                PerformerFeatures::Favorp { factor, eps, per_token } => {
+                PerformerFeatures::Favorp { factor, eps, per_token, .. } => {
                     let peak = if per_token { largest(row.iter().copied()) } else { all };
                     let feature = |&x: &R| R::of(factor.into()) * (x + norm[n] - peak).exp() + R::of(eps.into());
                     row.iter().map(feature).collect()
                 }
-                PerformerFeatures::Fourier { factor, cos_first } => {
+                PerformerFeatures::Fourier { factor, cos_first, .. } => {
                     let amplitude = norm.get(n).map_or(R::of(1.0), |&norm| (-norm - loudest).exp());
                     let [sin, cos] = [R::sin, R::cos].map(|wave| row.iter().map(|&x| wave(x)).collect::<Vec<R>>());
                     let waves = if cos_first { [cos, sin] } else { [sin, cos] };
@@ -49,7 +49,7 @@ impl Features {
                     let rolled = |j: usize| (0..r.len()).map(|i| r[i] * r[(i + j * r.len() - j) % r.len()]).collect();
                     (1..=shifts).flat_map(|j| -> Vec<R> { rolled(j) }).collect()
                 }
-                PerformerFeatures::Positions => {
+                PerformerFeatures::Positions { .. } => {
                     let angle = FRAC_PI_2 * n as f64 / self.tokens as f64;
                     let part = |weight: f64| row.iter().map(move |&x| R::of(weight) * x);
                     part(angle.cos()).chain(part(angle.sin())).collect()
@@ -69,15 +69,15 @@ impl Reference for Features {
 }
 
 const MAPS: [PerformerFeatures; 9] = [
-    PerformerFeatures::Favorp { factor: 0.5, eps: 1e-4, per_token: true },
-    PerformerFeatures::Favorp { factor: 0.25, eps: 1e-4, per_token: false },
-    PerformerFeatures::Fourier { factor: 0.5, cos_first: false },
-    PerformerFeatures::Fourier { factor: 0.5, cos_first: true },
+    PerformerFeatures::Favorp { factor: 0.5, eps: 1e-4, per_token: true, padding: None },
+    PerformerFeatures::Favorp { factor: 0.25, eps: 1e-4, per_token: false, padding: None },
+    PerformerFeatures::Fourier { factor: 0.5, cos_first: false, padding: None },
+    PerformerFeatures::Fourier { factor: 0.5, cos_first: true, padding: None },
     PerformerFeatures::Relu { factor: 0.5, eps: 1e-3 },
     PerformerFeatures::Sigmoid { eps: 0.1 },
     PerformerFeatures::Dpfp { shifts: 1 },
     PerformerFeatures::Dpfp { shifts: 5 },
-    PerformerFeatures::Positions,
+    PerformerFeatures::Positions { ranks: None },
 ];
 
 fn has_norm(map: PerformerFeatures) -> bool {
@@ -104,7 +104,7 @@ fn maps_are_those_of_the_formulas() {
 
 #[test]
 fn waves_may_go_without_norms() {
-    let map = PerformerFeatures::Fourier { factor: 0.5, cos_first: true };
+    let map = PerformerFeatures::Fourier { factor: 0.5, cos_first: true, padding: None };
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(map, x)];
     let case = Case::new("waves of one amplitude", &build).variable([2, 3, 5, 7], random(1, 210));
     check(&case, &Features { map, tokens: 5, width: 7 }, &[&[]]);
@@ -113,7 +113,7 @@ fn waves_may_go_without_norms() {
 /// Many turns away from zero, WGSL's own sine may be anything.
 #[test]
 fn waves_are_those_of_large_angles_too() {
-    let map = PerformerFeatures::Fourier { factor: 1.0, cos_first: false };
+    let map = PerformerFeatures::Fourier { factor: 1.0, cos_first: false, padding: None };
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(map, x)];
     let x: Vec<f64> = random(1, 4096).into_iter().map(|x| f64::from((2000.0 * x) as f32)).collect();
     let case = Case::new("waves of large angles", &build).constant([1, 1, 4096, 1], x).mode(Mode::Eval);

@@ -1,4 +1,4 @@
-use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Noise, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Noise, Padding, Qkv, mechanism};
 use lara_runtime::{Header, Mode, Parameters, Plan, Role, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
 
@@ -46,7 +46,9 @@ impl Ra {
 
     fn config(&self) -> AttentionConfig {
         let num_samples = self.num_samples;
-        AttentionConfig { mechanism: MechanismKind::Ra, num_samples, ..AttentionConfig::default() }
+        // What `exact` means is in padding.rs: the same without the padded tokens.
+        let padding = Padding::Released;
+        AttentionConfig { mechanism: MechanismKind::Ra, num_samples, padding, ..AttentionConfig::default() }
     }
 
     /// q, k, v and what is given besides.
@@ -206,7 +208,7 @@ fn padded_keys_are_not_drawn() {
         let result = run(&case, preferred, 1);
         assert!(result.outputs[0][80..].iter().all(|&y| y == 0.0), "{:?}", &result.outputs[0][80..]);
         assert!(result.gradients.iter().flatten().all(|g| g.is_finite()), "{:?}", result.gradients);
-        let drawn = Ra { index: host_index(&ra, &case.values(), header, 1, false), ..ra.clone() };
+        let drawn = Ra { index: host_index(&ra, &case.values(), header, OF_SCOPE, false), ..ra.clone() };
         assert_close("masked draw", &drawn.eval(&case.values())[0], &result.outputs[0], 2e-5);
     }
 }
@@ -221,7 +223,10 @@ fn host_index(ra: &Ra, x: &[Vec<f64>], header: Header, stream: u32, by_batch: bo
     (0..draws).map(key).collect()
 }
 
-/// Keys come from the recording's first stream in every mode, noise from the second while training.
+/// The stream of draws outside training: that of the scope without a name (FNV-1a of nothing).
+const OF_SCOPE: u32 = 0x811c_9dc5;
+
+/// While training keys come from the recording's first stream and noise from the second; else keys from the scope's.
 #[test]
 fn draws_its_keys_always_and_its_noise_while_training() {
     let header = Header { step: 3, seed: [5, 6], ..Header::default() };
@@ -241,7 +246,8 @@ fn draws_its_keys_always_and_its_noise_while_training() {
         };
         ra.index.clear();
         let case = ra.case(&build).mode(mode).header(header);
-        ra.index = host_index(&ra, &case.values(), header, 1, mode == training);
+        let stream = if mode == training { 1 } else { OF_SCOPE };
+        ra.index = host_index(&ra, &case.values(), header, stream, mode == training);
         let drawn = super::noise::host_noise(header, 2, 2 * 2 * 9 * 3 * 8);
         ra.noise = drawn.into_iter().map(|e| std * e).collect();
         for preferred in VARIANTS {

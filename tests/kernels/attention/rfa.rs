@@ -1,4 +1,4 @@
-use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Qkv, SampleScheme, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Padding, Qkv, SampleScheme, mechanism};
 use lara_runtime::{Mode, Parameters, Plan, Role, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
 
@@ -49,7 +49,9 @@ impl Rfa {
 }
 
 fn config() -> AttentionConfig {
-    AttentionConfig { mechanism: MechanismKind::Rfa, features: 5, ..AttentionConfig::default() }
+    // What `exact` means is in padding.rs: the same without the padded tokens.
+    let padding = Padding::Released;
+    AttentionConfig { mechanism: MechanismKind::Rfa, features: 5, padding, ..AttentionConfig::default() }
 }
 
 fn context(x: &[Tensor]) -> Context {
