@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cost::Speed;
 use crate::error::{Error, Result};
 
 /// How to choose an adapter.
@@ -15,6 +16,8 @@ pub struct GpuOptions {
     pub memory_limit: Option<u64>,
     /// Loses the device with this submit (the first is 1): for tests of what happens then.
     pub lose_after: Option<u64>,
+    /// What the device is thought to reach, instead of what others of its kind do: decides into how many submits a run is cut.
+    pub speed: Option<Speed>,
 }
 
 /// What a person wants to know about an adapter.
@@ -94,6 +97,7 @@ pub(crate) fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
 pub(crate) struct Limits {
     pub(crate) memory: Option<u64>,
     pub(crate) submits: Option<u64>,
+    pub(crate) speed: Option<Speed>,
 }
 
 impl Limits {
@@ -104,6 +108,7 @@ impl Limits {
         Ok(Limits {
             memory: or_from(options.memory_limit, "LARA_MEMORY_LIMIT")?,
             submits: or_from(options.lose_after, "LARA_LOSE_DEVICE_AFTER")?,
+            speed: options.speed,
         })
     }
 }

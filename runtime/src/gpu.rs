@@ -8,6 +8,7 @@ use crate::adapter::{
     AdapterReport, GpuOptions, Limits, OPTIONAL_FEATURES, adapters, choose, describe, instance, no_adapter,
 };
 use crate::buffer::{Buffer, Meter};
+use crate::cost::Speed;
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, Signature};
 
@@ -34,6 +35,7 @@ struct Shared {
     belts: Mutex<Vec<wgpu::util::StagingBelt>>,
     submits: AtomicU64,
     lose_after: Option<u64>,
+    speed: Speed,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,7 @@ impl Gpu {
         let info = adapter.get_info();
         let lanes = features.contains(wgpu::Features::SUBGROUP)
             && [info.subgroup_min_size, info.subgroup_max_size] == [LANES; 2];
+        let speed = Speed::of_kind(&report.kind);
         let failure = Arc::new(Mutex::new(None));
         let lost = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
@@ -144,6 +147,7 @@ impl Gpu {
                 belts: Mutex::default(),
                 submits: AtomicU64::new(0),
                 lose_after: allowed.submits,
+                speed: allowed.speed.unwrap_or(speed),
             }),
         })
     }
@@ -265,23 +269,42 @@ impl Gpu {
         waiting.unwrap_or_else(|| wgpu::util::StagingBelt::new(self.device().clone(), 1 << 20))
     }
 
-    /// Submits commands that copy from a belt, which then waits for the next run.
-    pub(crate) fn submit_uploads(
+    /// Submits commands one after the other, among them such as copy from a belt, which then waits for the next run.
+    pub(crate) fn submit_all(
         &self,
-        encoder: wgpu::CommandEncoder,
-        belt: Option<wgpu::util::StagingBelt>,
+        full: Vec<wgpu::CommandBuffer>,
+        last: wgpu::CommandEncoder,
+        mut belt: Option<wgpu::util::StagingBelt>,
     ) -> wgpu::SubmissionIndex {
-        let Some(mut belt) = belt else { return self.submit(encoder) };
-        belt.finish();
-        let index = self.submit(encoder);
-        belt.recall();
-        lock(&self.shared.belts).push(belt);
+        if let Some(belt) = &mut belt {
+            belt.finish();
+        }
+        full.into_iter().for_each(|commands| drop(self.submit_commands(commands)));
+        let index = self.submit(last);
+        if let Some(mut belt) = belt {
+            belt.recall();
+            lock(&self.shared.belts).push(belt);
+        }
         index
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that submits")]
+    /// What commands are written into.
+    pub(crate) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device().create_command_encoder(&Default::default())
+    }
+
+    /// What the adapter is sure to reach, for predicting times.
+    pub fn speed(&self) -> Speed {
+        self.shared.speed
+    }
+
     pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
-        let index = self.queue().submit([encoder.finish()]);
+        self.submit_commands(encoder.finish())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that submits")]
+    fn submit_commands(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+        let index = self.queue().submit([commands]);
         let count = self.shared.submits.fetch_add(1, Ordering::Relaxed) + 1;
         if self.shared.lose_after == Some(count) {
             *lock(&self.shared.failure) =

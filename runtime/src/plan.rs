@@ -1,7 +1,6 @@
 //! A recording made ready: pipelines, bind groups and buffers, once; then one command buffer and one submit a run.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,30 +10,9 @@ use crate::error::{Error, Result, human_bytes};
 use crate::gpu::{Gpu, Pipeline};
 use crate::parameters::{Parameters, Role};
 use crate::pool;
-use crate::profile::Stopwatch;
-use crate::readback::{self, Ring};
+use crate::readback;
 use crate::recorder::{Aside, Place, Recorder, Step, TensorInfo};
 use crate::tensor::Tensor;
-
-/// What changes from run to run; `shaders/common/header.wgsl` is its twin.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Header {
-    /// Optimizer step, from 0.
-    pub step: u32,
-    /// Low and high words of the run's seed.
-    pub seed: [u32; 2],
-    /// Position inside a gradient-accumulation cycle.
-    pub micro_step: u32,
-    /// Learning rate.
-    pub lr: f32,
-    /// 1 - beta1^(step + 1).
-    pub bias_correction1: f32,
-    /// 1 - beta2^(step + 1).
-    pub bias_correction2: f32,
-    /// Decay of the averaged weights in this step.
-    pub ema_decay: f32,
-}
 
 /// Bytes on the device by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -64,15 +42,17 @@ impl Memory {
 pub struct Plan {
     gpu: Gpu,
     steps: Vec<Ready>,
+    /// What an ordinary run encodes.
+    main: Vec<usize>,
     asides: Vec<Range<usize>>,
-    listing: Vec<Step>,
-    tensors: Vec<TensorInfo>,
+    pub(crate) listing: Vec<Step>,
+    pub(crate) tensors: Vec<TensorInfo>,
     buffers: Vec<Option<Buffer>>,
     owned: Vec<Buffer>,
-    header: Buffer,
+    pub(crate) header: Buffer,
     /// Bound by every step, and by those that reach parameters: they live as long as the bind groups.
     _bound: Vec<Buffer>,
-    memory: Memory,
+    pub(crate) memory: Memory,
 }
 
 struct Ready {
@@ -150,21 +130,29 @@ impl Plan {
         }
         let _bound = parameters.handles().chain([uniforms]).collect();
         let Recorder { tensors, steps: listing, asides, .. } = rec;
-        Ok(Plan { gpu: gpu.clone(), steps, asides, listing, tensors, buffers, owned, header, _bound, memory })
+        let is_main = |index: &usize| !asides.iter().any(|aside| aside.contains(index));
+        let main = (0..steps.len()).filter(is_main).collect();
+        Ok(Plan { gpu: gpu.clone(), steps, main, asides, listing, tensors, buffers, owned, header, _bound, memory })
     }
 
-    /// Starts a run: upload inputs, then [`Run::submit`].
-    pub fn run(&self) -> Run<'_> {
-        let encoder = self.gpu.device().create_command_encoder(&Default::default());
-        Run { plan: self, encoder, belt: None, rings: Vec::new() }
+    /// Uploads values into a tensor that has a buffer of its own, outside a run. Fewer values than it has elements write its
+    /// beginning.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the tensor is not in this plan or shorter than the values.
+    pub fn write(&self, tensor: Tensor, values: &[f32]) -> Result<()> {
+        let buffer = self.buffer_for(tensor, values.len())?;
+        self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        Ok(())
     }
 
-    /// Uploads values into a tensor that has a buffer of its own, outside a run.
-    pub fn write(&self, tensor: Tensor, values: &[f32]) {
-        if let Some(buffer) = self.buffer(tensor) {
-            let values = &values[..values.len().min(tensor.len())];
-            self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(values));
+    /// The buffer of a tensor, in which there is room for so many values.
+    pub(crate) fn buffer_for(&self, tensor: Tensor, values: usize) -> Result<&Buffer> {
+        if values > tensor.len() {
+            return Err(Error::Shape(format!("{values} values do not fit a tensor {}", tensor.shape())));
         }
+        let missing = || Error::Shape(format!("{tensor:?} has no buffer in this plan; pin it before compiling"));
+        self.buffer(tensor).ok_or_else(missing)
     }
 
     /// Downloads a pinned tensor.
@@ -172,10 +160,8 @@ impl Plan {
     /// # Errors
     /// [`Error::DeviceLost`], or [`Error::Shape`] if the tensor is not in this plan.
     pub async fn read(&self, tensor: Tensor) -> Result<Vec<f32>> {
-        let missing = || Error::Shape(format!("{tensor:?} has no buffer in this plan; pin it before compiling"));
-        let buffer = self.buffer(tensor).ok_or_else(missing)?;
-        let values = readback::read(&self.gpu, buffer, 0, (tensor.len() as u64 * 4).next_multiple_of(4)).await?;
-        Ok(values)
+        let buffer = self.buffer_for(tensor, tensor.len())?;
+        readback::read(&self.gpu, buffer, 0, tensor.bytes()).await
     }
 
     /// [`Plan::read`] on native systems, waiting for the device.
@@ -225,9 +211,14 @@ impl Plan {
         self.asides.iter().any(|aside| aside.contains(&index))
     }
 
-    /// Encodes the steps of an ordinary run.
-    fn encode_main(&self, pass: &mut wgpu::ComputePass<'_>) {
-        (0..self.steps.len()).filter(|&index| !self.is_aside(index)).for_each(|index| self.encode_step(pass, index));
+    /// The steps of an ordinary run.
+    pub(crate) fn main_steps(&self) -> &[usize] {
+        &self.main
+    }
+
+    /// The steps of an aside.
+    pub(crate) fn aside_steps(&self, aside: Aside) -> Vec<usize> {
+        self.asides.get(aside.0).cloned().unwrap_or_default().collect()
     }
 
     pub(crate) fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
@@ -238,166 +229,13 @@ impl Plan {
     }
 }
 
-/// One run of a plan in the making.
-pub struct Run<'p> {
-    plan: &'p Plan,
-    pub(crate) encoder: wgpu::CommandEncoder,
-    belt: Option<wgpu::util::StagingBelt>,
-    rings: Vec<&'p mut Ring>,
-}
-
-impl<'p> Run<'p> {
-    /// Uploads values into an input through reused staging memory.
-    pub fn write(mut self, tensor: Tensor, values: &[f32]) -> Self {
-        let values = &values[..values.len().min(tensor.len())];
-        if let Some(buffer) = self.plan.buffer(tensor) {
-            let buffer = buffer.clone();
-            self.upload(&buffer, bytemuck::cast_slice(values));
-        }
-        self
-    }
-
-    /// Sets the step header.
-    pub fn header(mut self, header: Header) -> Self {
-        let buffer = self.plan.header.clone();
-        self.upload(&buffer, bytemuck::bytes_of(&header));
-        self
-    }
-
-    fn upload(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
-        if let Some(size) = NonZeroU64::new(bytes.len() as u64) {
-            let belt = self.belt.get_or_insert_with(|| self.plan.gpu.take_belt());
-            belt.write_buffer(&mut self.encoder, buffer, 0, size).copy_from_slice(bytes);
-        }
-    }
-
-    /// Zeroes the gradients of all parameters first.
-    pub fn clear_gradients(mut self, parameters: &Parameters) -> Self {
-        for chunk in 0..parameters.chunks.len() {
-            if let Some(buffer) = parameters.buffer(Role::Grad, chunk) {
-                self.encoder.clear_buffer(buffer, 0, None);
-            }
-        }
-        self
-    }
-
-    /// Encodes every step.
-    pub fn steps(self) -> Self {
-        self.repeat(1)
-    }
-
-    /// Encodes every step between two timestamps.
-    pub fn timed_steps(mut self, stopwatch: &'p mut Stopwatch, tag: u64) -> Self {
-        {
-            let mut pass = self.encoder.begin_compute_pass(&stopwatch.pass());
-            self.plan.encode_main(&mut pass);
-        }
-        if let Some(ring) = stopwatch.finish(&mut self.encoder, tag) {
-            self.rings.push(ring);
-        }
-        self
-    }
-
-    /// Copies a tensor of another plan on the same device over one of this plan. Both must be pinned; the shorter
-    /// length counts.
-    pub fn copy(mut self, from: (&Plan, Tensor), to: Tensor) -> Self {
-        if let (Some(source), Some(target)) = (from.0.buffer(from.1), self.plan.buffer(to)) {
-            let bytes = from.1.len().min(to.len()) as u64 * 4;
-            self.encoder.copy_buffer_to_buffer(source, 0, target, 0, bytes);
-        }
-        self
-    }
-
-    /// Encodes every step `times` times in one pass, for timing what is too short to be timed alone.
-    pub fn repeat(mut self, times: usize) -> Self {
-        {
-            let mut pass = self.encoder.begin_compute_pass(&Default::default());
-            for _ in 0..times {
-                self.plan.encode_main(&mut pass);
-            }
-        }
-        self
-    }
-
-    /// Encodes the steps of an aside. They see what the last ordinary run left behind.
-    pub fn aside(mut self, aside: Aside) -> Self {
-        {
-            let mut pass = self.encoder.begin_compute_pass(&Default::default());
-            let steps = self.plan.asides.get(aside.0).cloned().unwrap_or_default();
-            steps.for_each(|index| self.plan.encode_step(&mut pass, index));
-        }
-        self
-    }
-
-    /// Encodes every step of another plan that shares buffers with this one, behind it in the same submit.
-    pub fn then(mut self, other: &Plan, header: Header) -> Self {
-        self.upload(&other.header.clone(), bytemuck::bytes_of(&header));
-        {
-            let mut pass = self.encoder.begin_compute_pass(&Default::default());
-            other.encode_main(&mut pass);
-        }
-        self
-    }
-
-    /// Sends tensors (of this plan or of one that runs with it) back through a ring, one behind the other, tagged. Does
-    /// nothing if the ring is full.
-    pub fn send(mut self, ring: &'p mut Ring, tensors: &[(&Plan, Tensor)], tag: u64) -> Self {
-        let source =
-            |(plan, tensor): &(&Plan, Tensor)| plan.buffer(*tensor).map(|b| (b.clone(), tensor.len() as u64 * 4));
-        let sources: Vec<(Buffer, u64)> = tensors.iter().filter_map(source).collect();
-        if ring.send(&mut self.encoder, &sources, tag) {
-            self.rings.push(ring);
-        }
-        self
-    }
-
-    /// Submits the run.
-    ///
-    /// # Errors
-    /// What [`Gpu::check`] finds.
-    pub fn submit(self) -> Result<wgpu::SubmissionIndex> {
-        let index = self.plan.gpu.submit_uploads(self.encoder, self.belt);
-        for ring in self.rings {
-            ring.request(index.clone());
-        }
-        self.plan.gpu.check()?;
-        Ok(index)
-    }
-}
-
-impl fmt::Display for Plan {
-    /// Every dispatch with its label, workgroups and tensors, then bytes by purpose.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, &self.listing, &self.tensors)?;
-        writeln!(f, "{:?}", self.memory)
-    }
-}
-
-impl fmt::Display for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, &self.steps, &self.tensors)
-    }
-}
-
-fn list(f: &mut fmt::Formatter<'_>, steps: &[Step], tensors: &[TensorInfo]) -> fmt::Result {
-    for (at, step) in steps.iter().enumerate() {
-        let [x, y, z] = step.groups;
-        write!(f, "{at:4} {} <{x} {y} {z}>", step.label)?;
-        for tensor in &step.binds {
-            write!(f, " {}{}", tensors[tensor.id].label, tensor.shape)?;
-        }
-        writeln!(f)?;
-    }
-    Ok(())
-}
-
 type Allocation = (Vec<Buffer>, Vec<Option<Buffer>>, Memory);
 
 fn allocate(gpu: &Gpu, rec: &Recorder, parameters: &Parameters) -> Result<Allocation> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let layout = pool::assign(rec);
     let pinned = rec.tensors.iter().filter(|tensor| tensor.place == Place::Pinned);
-    let pinned: u64 = pinned.map(|tensor| tensor.shape.len() as u64 * 4).sum();
+    let pinned: u64 = pinned.map(|tensor| tensor.bytes()).sum();
     gpu.reserve("what a plan computes", layout.slots.iter().sum::<u64>().saturating_add(pinned))?;
     let mut owned: Vec<Buffer> = layout.slots.iter().map(|&bytes| gpu.buffer("pool", bytes, usage)).collect();
     let mut buffers: Vec<Option<Buffer>> = layout.slot_of.iter().map(|slot| slot.map(|s| owned[s].clone())).collect();
@@ -410,7 +248,7 @@ fn allocate(gpu: &Gpu, rec: &Recorder, parameters: &Parameters) -> Result<Alloca
         pinned: 0,
     };
     for (id, tensor) in rec.tensors.iter().enumerate().filter(|(_, t)| t.place == Place::Pinned) {
-        let buffer = gpu.buffer(&tensor.label, tensor.shape.len() as u64 * 4, usage);
+        let buffer = gpu.buffer(&tensor.label, tensor.bytes(), usage);
         memory.pinned += buffer.size();
         owned.push(buffer.clone());
         buffers[id] = Some(buffer);
@@ -447,7 +285,7 @@ fn bind_range<'a>(
     tensor: Tensor,
 ) -> Option<(&'a Buffer, u64, u64)> {
     // Whole 16-byte units, so that the last vec4 of a vectorised view is inside; slices are padded to 256 bytes.
-    let bytes = (tensor.len() as u64 * 4).next_multiple_of(16);
+    let bytes = tensor.bytes().next_multiple_of(16);
     match rec.tensors[tensor.id].place {
         Place::Scratch | Place::Pinned => buffers[tensor.id].as_ref().map(|b| (b, 0, bytes)),
         Place::Parameter { index, role } => {
@@ -474,7 +312,7 @@ fn check_limits(gpu: &Gpu, rec: &Recorder) -> Result<()> {
                 lower: "the batch size or the number of tokens".into(),
             });
         }
-        sizes.extend(step.binds.iter().map(|t| (t.id, t.len() as u64 * 4)));
+        sizes.extend(step.binds.iter().map(|t| (t.id, t.bytes())));
     }
     match sizes.iter().max_by_key(|s| s.1) {
         Some((&id, &bytes)) if bytes > gpu.max_binding_bytes() => Err(Error::TooLarge {

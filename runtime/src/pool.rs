@@ -29,7 +29,7 @@ pub(crate) fn lifetimes(rec: &Recorder) -> Vec<Option<(usize, usize)>> {
 /// smaller tensor always fits in size, so only lifetimes have to be compared.
 pub(crate) fn assign(rec: &Recorder) -> Layout {
     let lives = lifetimes(rec);
-    let bytes = |id: usize| (rec.tensors[id].shape.len() as u64 * 4).next_multiple_of(16);
+    let bytes = |id: usize| rec.tensors[id].bytes().next_multiple_of(16);
     let mut order: Vec<(usize, (usize, usize))> = (0..rec.tensors.len())
         .filter(|&id| rec.tensors[id].place == Place::Scratch)
         .filter_map(|id| lives[id].map(|life| (id, life)))

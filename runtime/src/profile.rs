@@ -96,22 +96,21 @@ impl Stopwatch {
         })
     }
 
-    pub(crate) fn pass(&self) -> wgpu::ComputePassDescriptor<'_> {
-        wgpu::ComputePassDescriptor {
-            label: None,
-            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                query_set: &self.queries,
-                beginning_of_pass_write_index: Some(0),
-                end_of_pass_write_index: Some(1),
-            }),
-        }
+    /// The timestamps of a pass that is the first or the last of what is timed, or both.
+    pub(crate) fn writes(&self, is_first: bool, is_last: bool) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+        (is_first || is_last).then(|| wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: is_first.then_some(0),
+            end_of_pass_write_index: is_last.then_some(1),
+        })
     }
 
     /// The ring to ask for the times once the encoder was submitted; None if four are under way.
     pub(crate) fn finish(&mut self, encoder: &mut wgpu::CommandEncoder, tag: u64) -> Option<&mut Ring> {
         encoder.resolve_query_set(&self.queries, 0..2, &self.resolved, 0);
+        // Two timestamps are what a slot holds.
         let sent = self.ring.send(encoder, &[(self.resolved.clone(), 16)], tag);
-        sent.then_some(&mut self.ring)
+        sent.unwrap_or(false).then_some(&mut self.ring)
     }
 
     /// Milliseconds of the runs whose times have arrived, oldest first, each with its tag.

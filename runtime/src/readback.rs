@@ -151,17 +151,37 @@ impl Ring {
     }
 
     /// Copies the sources (buffer, bytes) one behind the other; does nothing and says so if the ring is full.
-    pub(crate) fn send(&mut self, encoder: &mut wgpu::CommandEncoder, from: &[(Buffer, u64)], tag: u64) -> bool {
-        let Some(staging) = self.free.pop() else { return false };
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slot of the ring cannot hold them.
+    pub(crate) fn send(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        from: &[(Buffer, u64)],
+        tag: u64,
+    ) -> Result<bool> {
+        let needed: u64 = from.iter().map(|(_, bytes)| bytes).sum();
+        if needed > self.floats * 4 {
+            let (numbers, slot) = (needed / 4, self.floats);
+            return Err(Error::Shape(format!("{numbers} numbers do not fit a ring whose slots hold {slot}")));
+        }
+        let Some(staging) = self.free.pop() else { return Ok(false) };
         let mut at = 0;
         for (buffer, bytes) in from {
-            let bytes = (*bytes).min(self.floats * 4 - at);
+            let bytes = *bytes;
             encoder.copy_buffer_to_buffer(buffer, 0, &staging, at, bytes);
             at += bytes;
         }
         self.sent += 1;
         self.flying.push_back(Flight { number: self.sent, tag, staging });
-        true
+        Ok(true)
+    }
+
+    /// Forgets the newest value, whose run is not submitted.
+    pub(crate) fn take_back(&mut self) {
+        if self.flying.len() > self.submits.len() {
+            self.free.extend(self.flying.pop_back().map(|flight| flight.staging));
+        }
     }
 
     /// Asks for the newest value; called after its command buffer was submitted.

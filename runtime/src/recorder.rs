@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use lara_shaders::Module;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{Kernel, Signature};
 use crate::parameters::Role;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Dtype, MOST_ELEMENTS, Shape, Tensor};
 use crate::tune::Tune;
 use crate::variant::Variant;
 
@@ -42,8 +42,17 @@ pub struct TensorInfo {
     pub label: String,
     /// Shape at creation.
     pub shape: Shape,
+    /// What its elements are.
+    pub dtype: Dtype,
     /// Where it lives.
     pub place: Place,
+}
+
+impl TensorInfo {
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> u64 {
+        self.shape.bytes(self.dtype)
+    }
 }
 
 /// One dispatch.
@@ -61,6 +70,16 @@ pub struct Step {
     pub binds: Vec<Tensor>,
     /// Workgroups in x, y and z.
     pub groups: [u32; 3],
+    /// Floating-point operations, where the operation counted them: what is not bound by memory.
+    pub flops: f64,
+}
+
+impl Step {
+    /// Bytes of the tensors that it binds, each counted once.
+    pub fn bytes(&self) -> u64 {
+        let first = |at: usize| self.binds[..at].iter().all(|earlier| earlier.id != self.binds[at].id);
+        (0..self.binds.len()).filter(|&at| first(at)).map(|at| self.binds[at].bytes()).sum()
+    }
 }
 
 /// Steps that an ordinary run leaves out and that can be run by themselves afterwards, as often as wanted.
@@ -103,11 +122,23 @@ impl Recorder {
 
     /// The gradient of a tensor with this (full) label.
     pub(crate) fn gradient(&mut self, label: &str, shape: Shape, place: Place) -> Tensor {
-        let id = self.tensors.len();
         let (path, name) = label.rsplit_once('/').map_or(("", label), |(path, name)| (path, name));
-        let label = if path.is_empty() { format!("d{name}") } else { format!("{path}/d{name}") };
-        self.tensors.push(TensorInfo { label, shape, place });
-        Tensor { id, shape }
+        self.add(if path.is_empty() { format!("d{name}") } else { format!("{path}/d{name}") }, shape, place)
+    }
+
+    /// A tensor under its full label. One that kernels cannot count through is refused, with its shape.
+    fn add(&mut self, label: String, shape: Shape, place: Place) -> Tensor {
+        let (id, dtype) = (self.tensors.len(), Dtype::F32);
+        if shape.len() > MOST_ELEMENTS {
+            self.fail(Error::TooLarge {
+                what: format!("{label} {shape}"),
+                needed: human_bytes(shape.bytes(dtype)),
+                allowed: format!("{} in one buffer", human_bytes(MOST_ELEMENTS as u64 * dtype.size())),
+                lower: "the batch size, the image size or the number of tokens".into(),
+            });
+        }
+        self.tensors.push(TensorInfo { label, shape, dtype, place });
+        Tensor { id, shape, dtype }
     }
 
     /// A pooled tensor that lives from its first to its last step.
@@ -121,10 +152,7 @@ impl Recorder {
     }
 
     pub(crate) fn tensor(&mut self, label: &str, shape: Shape, place: Place) -> Tensor {
-        let id = self.tensors.len();
-        let label = self.path(label);
-        self.tensors.push(TensorInfo { label, shape, place });
-        Tensor { id, shape }
+        self.add(self.path(label), shape, place)
     }
 
     /// What is bound where a kernel's binding has no tensor: one vec4 that nobody reads.
@@ -132,9 +160,8 @@ impl Recorder {
         if let Some(absent) = self.absent {
             return absent;
         }
-        let id = self.tensors.len();
-        self.tensors.push(TensorInfo { label: "absent".into(), shape: Shape::from([4]), place: Place::Scratch });
-        *self.absent.insert(Tensor { id, shape: Shape::from([4]) })
+        let absent = self.add("absent".into(), Shape::from([4]), Place::Scratch);
+        *self.absent.insert(absent)
     }
 
     /// Gives a tensor a buffer of its own, so that it can be read after a run.
@@ -191,7 +218,15 @@ impl Recorder {
     pub fn step(&mut self, module: &'static Module, entry: &'static str) -> StepBuilder<'_> {
         let kernel = Kernel::new(module, entry);
         let label = self.path(&kernel.label());
-        StepBuilder { label, kernel, constants: BTreeMap::new(), params: Vec::new(), binds: Vec::new(), rec: self }
+        StepBuilder {
+            label,
+            kernel,
+            constants: BTreeMap::new(),
+            params: Vec::new(),
+            binds: Vec::new(),
+            flops: 0.0,
+            rec: self,
+        }
     }
 
     /// Keeps the first mistake for [`Recorder::finish`].
@@ -226,6 +261,7 @@ pub struct StepBuilder<'r> {
     constants: BTreeMap<&'static str, f64>,
     params: Vec<(&'static str, u32, bool)>,
     binds: Vec<(&'static str, Tensor)>,
+    flops: f64,
 }
 
 impl StepBuilder<'_> {
@@ -269,6 +305,13 @@ impl StepBuilder<'_> {
     /// Sets a pipeline-overridable constant.
     pub fn constant(mut self, name: &'static str, value: f64) -> Self {
         self.constants.insert(name, value);
+        self
+    }
+
+    /// Says how many floating-point operations the step takes (a multiply-add is two), so that its time can be predicted.
+    /// Steps that are bound by memory need not.
+    pub fn flops(mut self, count: f64) -> Self {
+        self.flops = count;
         self
     }
 
@@ -330,6 +373,7 @@ impl StepBuilder<'_> {
             params: self.resolve_params(signature)?,
             binds: self.resolve_binds(signature)?,
             groups,
+            flops: self.flops,
         })
     }
 

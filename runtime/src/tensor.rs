@@ -2,6 +2,27 @@
 
 use std::fmt;
 
+/// Most elements of a tensor: kernels count in u32. Lengths saturate at it where `usize` has 32 bits, as in a browser, so
+/// that no product of sizes wraps into something small.
+pub const MOST_ELEMENTS: usize = u32::MAX as usize - 1;
+
+/// What the elements of a tensor are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// Single precision.
+    #[default]
+    F32,
+}
+
+impl Dtype {
+    /// Bytes of an element.
+    pub fn size(self) -> u64 {
+        match self {
+            Dtype::F32 => 4,
+        }
+    }
+}
+
 /// Up to five dimensions, row-major and contiguous.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
@@ -15,14 +36,20 @@ impl Shape {
         &self.dims[..self.rank]
     }
 
-    /// Number of elements.
+    /// Number of elements; the largest number where there are more. What is longer than [`MOST_ELEMENTS`] is refused when
+    /// it is recorded.
     pub fn len(&self) -> usize {
-        self.dims().iter().product()
+        self.dims().iter().fold(1, |product: usize, &dim| product.saturating_mul(dim))
     }
 
     /// Whether a dimension is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of that many elements.
+    pub fn bytes(&self, dtype: Dtype) -> u64 {
+        (self.len() as u64).saturating_mul(dtype.size())
     }
 
     /// Size of the last dimension (1 for a scalar).
@@ -66,11 +93,12 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// An f32 tensor of one recording. Copying it copies the name, not the data.
+/// A tensor of one recording. Copying it copies the name, not the data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tensor {
     pub(crate) id: usize,
     pub(crate) shape: Shape,
+    pub(crate) dtype: Dtype,
 }
 
 impl Tensor {
@@ -87,6 +115,16 @@ impl Tensor {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.len()
+    }
+
+    /// What its elements are.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> u64 {
+        self.shape.bytes(self.dtype)
     }
 
     /// Whether it has no elements.
@@ -111,6 +149,6 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         assert_eq!(shape.len(), self.len(), "cannot view {} as {shape}", self.shape);
-        Tensor { id: self.id, shape }
+        Tensor { shape, ..*self }
     }
 }

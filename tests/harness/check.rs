@@ -142,12 +142,12 @@ pub fn run(case: &Case<'_>, preferred: &[&str], copies: usize) -> Outcome {
                 parameters.write(gpu, Role::Weight, index, &to_f32(&input.values));
                 parameters.write(gpu, Role::Grad, index, &vec![f32::NAN; input.values.len()]);
             }
-            (_, Some(tensor)) => plan.write(*tensor, &to_f32(&input.values)),
+            (_, Some(tensor)) => plan.write(*tensor, &to_f32(&input.values)).unwrap(),
             (_, None) => {}
         }
     }
     for (dy, i) in &recorded.seeds {
-        plan.write(*dy, &to_f32(&cotangent(*i, dy.len())));
+        plan.write(*dy, &to_f32(&cotangent(*i, dy.len()))).unwrap();
     }
     for _ in 0..3 {
         plan.run().header(case.header).steps().submit().unwrap_or_else(|e| panic!("{}: {e}", case.name));

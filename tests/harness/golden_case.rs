@@ -123,7 +123,7 @@ impl GoldenCase {
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         plan.poison();
         self.set_parameters(gpu, &parameters);
-        given.iter().for_each(|(tensor, values)| plan.write(*tensor, values));
+        given.iter().try_for_each(|(tensor, values)| plan.write(*tensor, values))?;
         plan.run().header(Header::default()).steps().submit()?;
         Ok(plan.read(out).await?.into_iter().map(f64::from).collect())
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lara_runtime::ops::{Gelu, fill};
-use lara_runtime::{Error, Gpu, GpuOptions, Init, Op, Parameters, Plan, Recorder, Ring, Role, Shape, Tensor};
+use lara_runtime::{Error, Gpu, GpuOptions, Init, Op, Parameters, Plan, Recorder, Ring, Role, Shape, Speed, Tensor};
 use lara_tests::tune;
 
 /// An own device on the tests' adapter.
@@ -146,5 +146,84 @@ struct StopAtEnd<'a>(&'a AtomicBool);
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A device that is thought to be slow gets the same work in more submits.
+#[test]
+fn a_run_is_cut_into_submits_with_the_same_results() {
+    let run = |speed: Option<Speed>| {
+        let adapter = std::env::var("LARA_ADAPTER").ok();
+        // The device is lost with the fourth submit, so that submits can be counted.
+        let options = GpuOptions { adapter, speed, ..GpuOptions::default() };
+        let count = |lose_after| Gpu::open_blocking(&GpuOptions { lose_after, ..options.clone() }).expect("it opens");
+        let on = |gpu: &Gpu| {
+            let mut rec = Recorder::new(tune(&[]));
+            let x = rec.pinned("x", [1 << 16]);
+            let mut y = x;
+            for _ in 0..8 {
+                y = Gelu.forward(&mut rec, &[y]).y[0];
+            }
+            rec.pin(y);
+            let plan = Plan::compile_blocking(gpu, rec, &Parameters::new(gpu)).unwrap();
+            let values: Vec<f32> = (0..1 << 16).map(|i| i as f32 / 1e4).collect();
+            let submitted = plan.run().write(x, &values).steps().submit();
+            (submitted.is_ok(), plan.to_string(), plan.read_blocking(y).unwrap_or_default())
+        };
+        let (_, listing, values) = on(&count(None));
+        let survives = |submits| on(&count(Some(submits))).0;
+        let submits = (1..10).find(|&submits| !survives(submits)).unwrap_or_default();
+        let last = (1..10).rev().find(|&submits| !survives(submits)).unwrap_or_default();
+        assert_eq!(submits, 1, "the first submit is part of the run");
+        (last, listing, values)
+    };
+    let (whole, listing, expected) = run(None);
+    assert_eq!(whole, 1);
+    assert!(listing.ends_with("8 dispatches in 1 submits, 0.000 GFLOP, 0.004 GB bound\n"), "{listing}");
+    // 512 KiB a step take a fifth of a second.
+    let slow = Speed { flops: 1e9, bytes: 2.5 * f64::from(1 << 20) };
+    let (cut, listing, values) = run(Some(slow));
+    assert_eq!(cut, 4);
+    assert!(listing.contains("8 dispatches in 4 submits"), "{listing}");
+    assert_eq!(values, expected);
+}
+
+#[test]
+fn what_cannot_be_written_copied_or_sent_is_said() {
+    let gpu = open(None, None);
+    let mut rec = Recorder::new(tune(&[]));
+    let [x, other] = [rec.pinned("x", [4]), rec.pinned("other", [6])];
+    let (y, unused) = (Gelu.forward(&mut rec, &[x]).y[0], rec.scratch("unused", [4]));
+    let plan = Plan::compile_blocking(&gpu, rec, &Parameters::new(&gpu)).unwrap();
+    let mut ring = Ring::new(&gpu, 1, 5);
+    let told = |result: Result<_, Error>| result.map(drop).expect_err("this cannot be done").to_string();
+    assert_eq!(told(plan.write(x, &[0.0; 5])), "5 values do not fit a tensor [4]");
+    assert_eq!(told(plan.run().write(x, &[0.0; 5]).submit().map(drop)), "5 values do not fit a tensor [4]");
+    let missing = "has no buffer in this plan; pin it before compiling";
+    assert!(told(plan.write(unused, &[0.0; 4])).ends_with(missing));
+    assert!(told(plan.run().send(&mut ring, &[(&plan, unused)], 0).submit().map(drop)).ends_with(missing));
+    let copied = plan.run().copy((&plan, x), other).submit().map(drop);
+    assert_eq!(told(copied), "[4] cannot be copied over [6]: their lengths differ");
+    let sent = plan.run().send(&mut ring, &[(&plan, other)], 0).submit().map(drop);
+    assert_eq!(told(sent), "6 numbers do not fit a ring whose slots hold 5");
+    // A run that was refused leaves its ring as it was.
+    let refused = plan.run().send(&mut ring, &[(&plan, x)], 1).write(x, &[0.0; 5]).submit().map(drop);
+    assert_eq!(told(refused), "5 values do not fit a tensor [4]");
+    plan.run().write(x, &[0.5; 4]).steps().send(&mut ring, &[(&plan, x)], 2).submit().unwrap();
+    assert_eq!(ring.drain_blocking(&gpu).unwrap()[0].1[..4], [0.5; 4]);
+    assert!(plan.read_blocking(y).is_ok());
+}
+
+#[test]
+fn sizes_whose_product_has_no_number_are_refused() {
+    for shape in [[usize::MAX, 2, 1], [1 << 40, 1 << 40, 1 << 40], [1 << 16, 1 << 16, 1], [65_535, 65_537, 1]] {
+        let mut rec = Recorder::new(tune(&[]));
+        let x = rec.scratch("x", shape);
+        assert!(x.len() >= u32::MAX as usize && x.bytes() >= 4 * u64::from(u32::MAX), "{} {}", x.len(), x.bytes());
+        let said = rec.finish().expect_err("no kernel can count through it").to_string();
+        assert!(
+            said.starts_with("x [") && said.contains("but the adapter allows 16.0 GiB in one buffer; lower"),
+            "{said}"
+        );
     }
 }

@@ -31,8 +31,8 @@ fn of_products() {
                 plan.poison();
                 let column: Vec<f32> = random(1, n).into_iter().map(|x| x as f32).collect();
                 let of = |i: usize| if layout == Layout::Nt { column[i / k] } else { column[i % n] };
-                plan.write(a, &vec![1.0; m * k]);
-                plan.write(b, &(0..k * n).map(of).collect::<Vec<_>>());
+                plan.write(a, &vec![1.0; m * k]).unwrap();
+                plan.write(b, &(0..k * n).map(of).collect::<Vec<_>>()).unwrap();
                 plan.run().steps().submit().expect("it runs");
                 let got = plan.read_blocking(c).expect("c is pinned");
                 assert_all_close(&format!("{variant} {layout:?} k = {k}"), &got, |i| {

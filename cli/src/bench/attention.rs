@@ -155,7 +155,7 @@ fn measure(bench: &mut Bench<'_>, side: usize, kind: MechanismKind, backward: bo
     let plan = Plan::compile_blocking(bench.gpu, recording, &parameters)?;
     for (tensor, frequency) in [(q, 0.37), (k, 0.73), (v, 1.19), (dout, 0.91)] {
         let values: Vec<f32> = (0..tensor.len()).map(|i| (frequency * i as f32 + 0.3).sin()).collect();
-        plan.write(tensor, &values);
+        plan.write(tensor, &values)?;
     }
     let times = time(&plan)?;
     let flops = (kind == MechanismKind::Softmax).then(|| {

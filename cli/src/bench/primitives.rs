@@ -16,7 +16,7 @@ pub(super) fn fma_peak(gpu: &Gpu) -> Outcome<f64> {
     peak::multiply_add(&mut rec, x, y, rounds);
     let plan = Plan::compile_blocking(gpu, rec, &Parameters::new(gpu))?;
     // Neither zero nor growing: x = 0.9 x + 0.9.
-    plan.write(x, &vec![0.9; len]);
+    plan.write(x, &vec![0.9; len])?;
     let flops = 2.0 * (peak::MULTIPLY_ADDS * rounds * len / 4) as f64;
     Ok(flops / time(&plan)?.fastest / 1e9)
 }
@@ -28,7 +28,7 @@ pub(super) fn copy_bandwidth(gpu: &Gpu) -> Outcome<f64> {
     let (x, y) = (rec.pinned("x", [len]), rec.pinned("y", [len]));
     peak::copy(&mut rec, x, y);
     let plan = Plan::compile_blocking(gpu, rec, &Parameters::new(gpu))?;
-    plan.write(x, &vec![1.5; len]);
+    plan.write(x, &vec![1.5; len])?;
     Ok(2.0 * (len * 4) as f64 / time(&plan)?.fastest / 1e9)
 }
 
@@ -59,7 +59,7 @@ pub(super) fn matmuls(bench: &mut Bench<'_>) -> Outcome {
         let plan = Plan::compile_blocking(bench.gpu, rec, &Parameters::new(bench.gpu))?;
         for (tensor, frequency) in [(a, 0.37), (b, 0.73)] {
             let values: Vec<f32> = (0..tensor.len()).map(|i| (frequency * i as f32).sin()).collect();
-            plan.write(tensor, &values);
+            plan.write(tensor, &values)?;
         }
         let times = time(&plan)?;
         bench.push(name, &times, Some(2.0 * (batch * m * n * k) as f64), None);

@@ -68,7 +68,7 @@ impl Session {
             parameters.allocate(gpu, &[Role::Ema]).await?;
         }
         let training = Plan::compile(gpu, recording, &parameters).await?;
-        training.write(seed, &[1.0 / micro_steps as f32]);
+        training.write(seed, &[1.0 / micro_steps as f32])?;
         let mut recording = lara_runtime::Recorder::new(tune.clone());
         let norm = adamw(&config.train).record(&mut recording, &parameters);
         let optimizer = Plan::compile(gpu, recording, &parameters).await?;

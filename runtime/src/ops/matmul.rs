@@ -294,6 +294,7 @@ impl Product {
             .flag("has_bias", has_bias)
             .flag("accumulate", self.accumulate)
             .float("scale", self.scale)
+            .flops(2.0 * [self.batch, self.m, self.n, self.k].map(|size| size as f64).iter().product::<f64>())
     }
 }
 

@@ -79,7 +79,7 @@ fn the_ratio_changes_without_another_recording() {
     let rec = tape.finish().expect("this fits");
     let plan = Plan::compile_blocking(adapter(), rec, &parameters).expect("this compiles");
     plan.poison();
-    plan.write(x, &[0.1, 0.2, 0.3, f32::INFINITY, 0.5, 0.6, 0.7, 0.8]);
+    plan.write(x, &[0.1, 0.2, 0.3, f32::INFINITY, 0.5, 0.6, 0.7, 0.8]).unwrap();
     for (value, want) in [
         (0.25, [0.1, 0.0, 0.3, f32::INFINITY, 0.5, 0.6, 0.7, 0.8]),
         (0.75, [0.1, 0.0, 0.0, f32::INFINITY, 0.5, 0.0, 0.0, 0.8]),

@@ -104,7 +104,7 @@ impl Shown {
         let plan = Plan::compile_blocking(gpu, rec, &parameters).unwrap_or_else(|e| panic!("{}: {e}", self.name()));
         plan.poison();
         for (tensor, values) in &given {
-            plan.write(*tensor, &values.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            plan.write(*tensor, &values.iter().map(|&x| x as f32).collect::<Vec<f32>>()).unwrap();
         }
         plan.run().header(Header::default()).steps().submit().unwrap_or_else(|e| panic!("{}: {e}", self.name()));
         [rows, weights].map(|t| plan.read_blocking(t).expect("a pinned tensor").into_iter().map(f64::from).collect())

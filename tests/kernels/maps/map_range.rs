@@ -68,7 +68,7 @@ fn infinities_and_extremes_are_ends_like_others() {
         let rec = tape.finish().expect("this fits");
         let plan = Plan::compile_blocking(adapter(), rec, &parameters).expect("this compiles");
         plan.poison();
-        plan.write(x, rows.as_flattened());
+        plan.write(x, rows.as_flattened()).unwrap();
         plan.run().steps().submit().expect("this runs");
         let want = rows.map(|row| [row.into_iter().fold(inf, f32::min), row.into_iter().fold(-inf, f32::max)]);
         assert_eq!(plan.read_blocking(range).expect("this is read"), want.as_flattened(), "{preferred:?}");

@@ -59,7 +59,7 @@ fn is_attention_weighted_with_its_gradient() {
     plan.poison();
     let numbers = [1, 2, 3, 4].map(|seed| random(seed, heads * tokens * dim));
     for (tensor, values) in [q, k, v, dout].into_iter().zip(&numbers) {
-        plan.write(tensor, &values.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+        plan.write(tensor, &values.iter().map(|&x| x as f32).collect::<Vec<f32>>()).unwrap();
     }
     plan.run().steps().submit().expect("this runs");
     let [got, a] = [relevant, weights].map(|t| plan.read_blocking(t).expect("a pinned tensor"));

@@ -30,7 +30,7 @@ fn adds_the_mean_of_the_heads_and_halves() {
         let plan = Plan::compile_blocking(adapter(), rec, &parameters).expect("a layer compiles");
         plan.poison();
         let mut want = random(1, count * tokens);
-        plan.write(select, &singles(&want));
+        plan.write(select, &singles(&want)).unwrap();
         for layer in 0..2 {
             let values = random(10 + layer, count * (heads + 1) * tokens);
             plan.run().write(rows, &singles(&values)).steps().submit().expect("a layer runs");

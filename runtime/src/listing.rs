@@ -1,0 +1,40 @@
+//! A recording or a plan as text: what runs on what, and what it moves.
+
+use std::fmt;
+
+use crate::cost;
+use crate::plan::Plan;
+use crate::recorder::{Recorder, Step, TensorInfo};
+
+impl fmt::Display for Plan {
+    /// Every dispatch with its label, workgroups and tensors, then bytes by purpose.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(f, &self.listing, &self.tensors)?;
+        writeln!(f, "{:?}", self.memory)?;
+        let main: Vec<&Step> = self.main_steps().iter().map(|&at| &self.listing[at]).collect();
+        let flops: f64 = main.iter().map(|step| step.flops).sum();
+        let bytes: u64 = main.iter().map(|step| step.bytes()).sum();
+        let speed = self.gpu().speed();
+        let submits = cost::submits(main.iter().map(|step| speed.of_step(step)), &mut 0.0).len();
+        let (dispatches, gigaflop, gigabytes) = (main.len(), flops / 1e9, bytes as f64 / 1e9);
+        writeln!(f, "{dispatches} dispatches in {submits} submits, {gigaflop:.3} GFLOP, {gigabytes:.3} GB bound")
+    }
+}
+
+impl fmt::Display for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(f, &self.steps, &self.tensors)
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, steps: &[Step], tensors: &[TensorInfo]) -> fmt::Result {
+    for (at, step) in steps.iter().enumerate() {
+        let [x, y, z] = step.groups;
+        write!(f, "{at:4} {} <{x} {y} {z}>", step.label)?;
+        for tensor in &step.binds {
+            write!(f, " {}{}", tensors[tensor.id].label, tensor.shape)?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! One run of a plan: uploads, steps, what comes back, in as few submits as are safe.
+
+use std::num::NonZeroU64;
+
+use crate::buffer::Buffer;
+use crate::cost;
+use crate::error::{Error, Result};
+use crate::parameters::{Parameters, Role};
+use crate::plan::Plan;
+use crate::profile::Stopwatch;
+use crate::readback::Ring;
+use crate::recorder::Aside;
+use crate::tensor::Tensor;
+
+/// What changes from run to run; `shaders/common/header.wgsl` is its twin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Header {
+    /// Optimizer step, from 0.
+    pub step: u32,
+    /// Low and high words of the run's seed.
+    pub seed: [u32; 2],
+    /// Position inside a gradient-accumulation cycle.
+    pub micro_step: u32,
+    /// Learning rate.
+    pub lr: f32,
+    /// 1 - beta1^(step + 1).
+    pub bias_correction1: f32,
+    /// 1 - beta2^(step + 1).
+    pub bias_correction2: f32,
+    /// Decay of the averaged weights in this step.
+    pub ema_decay: f32,
+}
+
+impl Plan {
+    /// Starts a run: upload inputs, then [`Run::submit`].
+    pub fn run(&self) -> Run<'_> {
+        Run::new(self)
+    }
+}
+
+/// One run of a plan in the making. Mistakes are kept and reported by [`Run::submit`], which then submits nothing.
+///
+/// It is one submit, or several where the steps are predicted to keep the device busy for too long
+/// ([`crate::LONGEST_SUBMIT`]); the results are the same.
+pub struct Run<'p> {
+    plan: &'p Plan,
+    encoder: wgpu::CommandEncoder,
+    /// What was encoded before and is submitted first.
+    full: Vec<wgpu::CommandBuffer>,
+    /// Predicted seconds of what the encoder holds.
+    pending: f64,
+    belt: Option<wgpu::util::StagingBelt>,
+    rings: Vec<&'p mut Ring>,
+    error: Option<Error>,
+}
+
+impl<'p> Run<'p> {
+    fn new(plan: &'p Plan) -> Self {
+        let encoder = plan.gpu().encoder();
+        Run { plan, encoder, full: Vec::new(), pending: 0.0, belt: None, rings: Vec::new(), error: None }
+    }
+
+    /// Uploads values into an input through reused staging memory. Fewer values than it has elements write its beginning.
+    pub fn write(mut self, tensor: Tensor, values: &[f32]) -> Self {
+        match self.plan.buffer_for(tensor, values.len()) {
+            Ok(buffer) => self.upload(&buffer.clone(), bytemuck::cast_slice(values)),
+            Err(error) => self.fail(error),
+        }
+        self
+    }
+
+    /// Sets the step header.
+    pub fn header(mut self, header: Header) -> Self {
+        self.upload(&self.plan.header.clone(), bytemuck::bytes_of(&header));
+        self
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
+
+    fn upload(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        if let Some(size) = NonZeroU64::new(bytes.len() as u64) {
+            let belt = self.belt.get_or_insert_with(|| self.plan.gpu().take_belt());
+            belt.write_buffer(&mut self.encoder, buffer, 0, size).copy_from_slice(bytes);
+        }
+    }
+
+    /// Zeroes the gradients of all parameters first.
+    pub fn clear_gradients(mut self, parameters: &Parameters) -> Self {
+        for chunk in 0..parameters.chunks.len() {
+            if let Some(buffer) = parameters.buffer(Role::Grad, chunk) {
+                self.encoder.clear_buffer(buffer, 0, None);
+            }
+        }
+        self
+    }
+
+    /// Encodes steps of a plan in compute passes, and ends a submit where the next step would make it too long. The first
+    /// pass begins and the last one ends what a stopwatch times.
+    fn encode(&mut self, plan: &Plan, steps: &[usize], stopwatch: Option<&Stopwatch>) {
+        let speed = self.plan.gpu().speed();
+        let seconds = steps.iter().map(|&step| speed.of_step(&plan.steps()[step]));
+        let sizes = cost::submits(seconds, &mut self.pending);
+        let (mut first, last) = (0, sizes.len() - 1);
+        for (at, size) in sizes.into_iter().enumerate() {
+            if at > 0 {
+                let full = std::mem::replace(&mut self.encoder, self.plan.gpu().encoder());
+                self.full.push(full.finish());
+            }
+            let timestamps = stopwatch.map(|stopwatch| stopwatch.writes(at == 0, at == last));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: timestamps.flatten() };
+            let mut pass = self.encoder.begin_compute_pass(&descriptor);
+            steps[first..first + size].iter().for_each(|&step| plan.encode_step(&mut pass, step));
+            first += size;
+        }
+    }
+
+    /// Encodes every step.
+    pub fn steps(self) -> Self {
+        self.repeat(1)
+    }
+
+    /// Encodes every step between two timestamps.
+    pub fn timed_steps(mut self, stopwatch: &'p mut Stopwatch, tag: u64) -> Self {
+        self.encode(self.plan, self.plan.main_steps(), Some(stopwatch));
+        if let Some(ring) = stopwatch.finish(&mut self.encoder, tag) {
+            self.rings.push(ring);
+        }
+        self
+    }
+
+    /// Copies a tensor of another plan on the same device over one of this plan. Both must be pinned and equally long.
+    pub fn copy(mut self, from: (&Plan, Tensor), to: Tensor) -> Self {
+        if from.1.bytes() != to.bytes() {
+            self.fail(Error::Shape(format!(
+                "{} cannot be copied over {}: their lengths differ",
+                from.1.shape(),
+                to.shape()
+            )));
+            return self;
+        }
+        match (from.0.buffer_for(from.1, from.1.len()), self.plan.buffer_for(to, to.len())) {
+            (Ok(source), Ok(target)) => self.encoder.copy_buffer_to_buffer(source, 0, target, 0, to.bytes()),
+            (Err(error), _) | (_, Err(error)) => self.fail(error),
+        }
+        self
+    }
+
+    /// Encodes every step `times` times, for timing what is too short to be timed alone.
+    pub fn repeat(mut self, times: usize) -> Self {
+        let once = self.plan.main_steps();
+        self.encode(self.plan, &once.repeat(times), None);
+        self
+    }
+
+    /// Encodes the steps of an aside. They see what the last ordinary run left behind.
+    pub fn aside(mut self, aside: Aside) -> Self {
+        self.encode(self.plan, &self.plan.aside_steps(aside), None);
+        self
+    }
+
+    /// Encodes every step of another plan that shares buffers with this one, behind it.
+    pub fn then(mut self, other: &Plan, header: Header) -> Self {
+        self.upload(&other.header.clone(), bytemuck::bytes_of(&header));
+        self.encode(other, other.main_steps(), None);
+        self
+    }
+
+    /// Sends tensors (of this plan or of one that runs with it) back through a ring, one behind the other, tagged. A full
+    /// ring leaves them out; [`Ring::has_room`] tells before.
+    pub fn send(mut self, ring: &'p mut Ring, tensors: &[(&Plan, Tensor)], tag: u64) -> Self {
+        let source =
+            |(plan, tensor): &(&Plan, Tensor)| Ok((plan.buffer_for(*tensor, tensor.len())?.clone(), tensor.bytes()));
+        match tensors.iter().map(source).collect::<Result<Vec<(Buffer, u64)>>>() {
+            Ok(sources) => match ring.send(&mut self.encoder, &sources, tag) {
+                Ok(true) => self.rings.push(ring),
+                Ok(false) => {}
+                Err(error) => self.fail(error),
+            },
+            Err(error) => self.fail(error),
+        }
+        self
+    }
+
+    /// Submits the run.
+    ///
+    /// # Errors
+    /// The first mistake in the making of the run ([`Error::Shape`]), or what [`Gpu::check`] finds.
+    pub fn submit(self) -> Result<wgpu::SubmissionIndex> {
+        let gpu = self.plan.gpu();
+        if let Some(error) = self.error {
+            self.rings.into_iter().for_each(Ring::take_back);
+            return Err(error);
+        }
+        let index = gpu.submit_all(self.full, self.encoder, self.belt);
+        for ring in self.rings {
+            ring.request(index.clone());
+        }
+        gpu.check()?;
+        Ok(index)
+    }
+}
