@@ -28,12 +28,32 @@ pub struct Distances {
 pub struct Comparison {
     /// As it is evaluated.
     pub settled: Inspector,
+    /// One for every shape that rows of a block have.
+    measures: Vec<Measure>,
+    /// The block that was looked at.
+    layer: usize,
+    distances: Vec<f32>,
+}
+
+/// How far rows of one shape are from others.
+struct Measure {
     plan: Plan,
     maps: Tensor,
     reference: Tensor,
     distance: Tensor,
     ring: Ring,
-    distances: Vec<f32>,
+}
+
+impl Measure {
+    async fn new(gpu: &Gpu, tune: &Tune, rows: Tensor) -> Result<Self> {
+        let mut rec = Recorder::new(tune.clone());
+        let (maps, reference) = (rec.pinned("maps", rows.shape()), rec.pinned("reference", rows.shape()));
+        let distance = map_distance(&mut rec, maps, reference);
+        rec.pin(distance);
+        let plan = Plan::compile(gpu, rec, &Parameters::new(gpu)).await?;
+        let ring = Ring::new(gpu, 2, distance.len());
+        Ok(Measure { plan, maps, reference, distance, ring })
+    }
 }
 
 impl Comparison {
@@ -45,15 +65,13 @@ impl Comparison {
         let config = with_attention(&subject.config, attention);
         config.validate()?;
         let settled = Inspector::new(gpu, tune, subject, &config, false).await?;
-        let sizes = settled.sizes();
-        let mut rec = Recorder::new(tune.clone());
-        let shape = [sizes.slots, sizes.heads + 1, sizes.tokens()];
-        let (maps, reference) = (rec.pinned("maps", shape), rec.pinned("reference", shape));
-        let distance = map_distance(&mut rec, maps, reference);
-        rec.pin(distance);
-        let plan = Plan::compile(gpu, rec, &Parameters::new(gpu)).await?;
-        let ring = Ring::new(gpu, 2, distance.len());
-        Ok(Comparison { settled, plan, maps, reference, distance, ring, distances: Vec::new() })
+        let mut measures: Vec<Measure> = Vec::new();
+        for rows in (0..settled.sizes().layers).filter_map(|layer| settled.rows(layer)) {
+            if measures.iter().all(|measure| measure.maps.shape() != rows.shape()) {
+                measures.push(Measure::new(gpu, tune, rows).await?);
+            }
+        }
+        Ok(Comparison { settled, measures, layer: 0, distances: Vec::new() })
     }
 
     /// Works out the rows and compares them with those of `reference`, which has looked at the same queries before.
@@ -63,9 +81,13 @@ impl Comparison {
     pub fn look(&mut self, queries: &[Query], layer: usize, reference: &Inspector) -> Result<()> {
         self.settled.look(queries, &[layer], None)?;
         let (Some(own), Some(exact)) = (self.settled.rows(layer), reference.rows(layer)) else { return Ok(()) };
-        let run = self.plan.run();
-        let run = run.copy((self.settled.plan(), own), self.maps).copy((reference.plan(), exact), self.reference);
-        run.steps().send(&mut self.ring, &[(&self.plan, self.distance)], layer as u64).submit()?;
+        let Some(measure) = self.measures.iter_mut().find(|measure| measure.maps.shape() == own.shape()) else {
+            return Ok(());
+        };
+        let Measure { plan, maps, reference: other, distance, ring } = measure;
+        let run = plan.run().copy((self.settled.plan(), own), *maps).copy((reference.plan(), exact), *other);
+        run.steps().send(ring, &[(&*plan, *distance)], layer as u64).submit()?;
+        self.layer = layer;
         Ok(())
     }
 
@@ -74,20 +96,21 @@ impl Comparison {
     /// # Errors
     /// A lost device.
     pub fn receive(&mut self, gpu: &Gpu) -> Result<Option<f64>> {
-        if let Some((_, distances)) = self.ring.receive(gpu)?.pop() {
-            self.distances = distances;
+        for measure in &mut self.measures {
+            let of_layer = measure.ring.receive(gpu)?.into_iter().rfind(|(layer, _)| *layer == self.layer as u64);
+            self.distances = of_layer.map(|(_, distances)| distances).unwrap_or(std::mem::take(&mut self.distances));
         }
         Ok(self.settled.news()?.forward_ms)
     }
 
     /// Whether something is still on its way back.
     pub fn is_waiting(&self) -> bool {
-        self.ring.is_waiting() || self.settled.is_waiting()
+        self.settled.is_waiting() || self.measures.iter().any(|measure| measure.ring.is_waiting())
     }
 
     /// How far the row of a slot is from exact softmax, once that is known.
     pub fn distances(&self, head: Head, slot: usize) -> Option<Distances> {
-        let row = self.settled.row(head, slot)?;
+        let row = self.settled.block(self.layer)?.row(head, slot)?;
         let &[relative, divergence, variation, largest] = self.distances.get(row * 4..row * 4 + 4)? else {
             return None;
         };

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use lara_models::Site;
 use lara_models::train::TrainConfig;
+use lara_models::{Classifier, Site};
 use lara_runtime::maps::{collect_rows, map_range, moments, select_rows};
 use lara_runtime::profile::Stopwatch;
-use lara_runtime::{Aside, Gpu, Header, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
+use lara_runtime::{Aside, Gpu, Header, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::map::{Kind, Map, Query};
 use crate::rolling::Rolling;
 use crate::sizes::{Head, Sizes};
@@ -23,6 +23,9 @@ use crate::subject::Subject;
 /// What a block shows.
 #[derive(Clone, Copy, Debug)]
 struct Layer {
+    sizes: Sizes,
+    /// [slots, queries]: what rows are wanted. Blocks with as many queries share it.
+    select: Tensor,
     /// Works out the rows.
     aside: Aside,
     /// [slots, heads + 1, tokens]; the last of the second dimension is the mean.
@@ -57,17 +60,20 @@ pub struct News {
     pub rolled: Option<Vec<f32>>,
 }
 
+/// Why there is no rollout.
+pub const NOT_SQUARE: &str = "a rollout multiplies the blocks' matrices, which takes the same tokens in every block, as queries and as keys; this model's \
+     blocks have others";
+
 /// A compiled model under inspection.
 pub struct Inspector {
     gpu: Gpu,
     plan: Arc<Plan>,
     config: TrainConfig,
-    sizes: Sizes,
     images: Tensor,
-    select: Tensor,
     logits: Tensor,
     layers: Vec<Layer>,
-    rolling: Rolling,
+    /// Where every block has the same tokens as queries and as keys.
+    rolling: Option<Rolling>,
     logits_ring: Ring,
     rows_ring: Ring,
     rolled_ring: Ring,
@@ -82,46 +88,83 @@ impl Inspector {
     /// # Errors
     /// A model that does not fit the adapter, or weights that do not fit the configuration.
     pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, config: &TrainConfig, noise: bool) -> Result<Self> {
-        let sizes = Sizes::of(config);
         let mut parameters = subject.parameters(gpu);
-        let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise });
+        let model = config.build()?;
+        let inspector = Self::over(gpu, tune, &mut parameters, config, &*model, noise).await?;
+        subject.upload(gpu, config, &parameters)?;
+        Ok(inspector)
+    }
+
+    /// The same for any classifier, over parameters that are uploaded by the caller. Of `config` the image's shape, the
+    /// number of classes and the seed count. Sizes are those of what the model records: blocks may differ in heads, and
+    /// queries and keys may lie on grids of their own.
+    ///
+    /// # Errors
+    /// A model that does not fit the adapter, or one without attention.
+    pub async fn over(
+        gpu: &Gpu,
+        tune: &Tune,
+        parameters: &mut Parameters,
+        config: &TrainConfig,
+        model: &dyn Classifier,
+        noise: bool,
+    ) -> Result<Self> {
+        let mut tape = Tape::new(parameters, tune, Mode::Inspect { noise });
         let images = tape.input("images", config.model.image_shape().batch(1));
-        let select = tape.input("select", [sizes.slots, sizes.tokens()]);
-        let mut layers = Vec::with_capacity(sizes.layers);
+        let mut layers: Vec<Layer> = Vec::new();
         let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
+            let sizes = Sizes::of_site(site);
+            let shared = layers.iter().find(|layer| layer.select.dims() == [sizes.slots, sizes.queries()]);
+            let select = shared.map(|layer| layer.select);
+            let select = select.unwrap_or_else(|| tape.input("select", [sizes.slots, sizes.queries()]));
             let mut layer = record(tape, site, select, sizes);
             layer.spread = noise.then(|| record_spread(tape, layer.rows, sizes));
             layers.push(layer);
         };
-        let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
+        let logits = model.forward_hooked(&mut tape, images, &mut hook);
         tape.rec.pin(logits);
-        let rows: Vec<Tensor> = layers.iter().map(|layer| layer.rows).collect();
-        let rolling = Rolling::record(&mut tape, select, &rows, sizes.prefix);
+        let rolling = record_rolling(&mut tape, &layers);
         let recording = tape.finish()?;
+        let Some(first) = layers.first() else {
+            return Err(Error::BadInput("this model has no attention to look at".into()));
+        };
+        let rolled = first.sizes.tokens();
         parameters.allocate(gpu, &[Role::Weight]).await?;
-        let plan = Plan::compile(gpu, recording, &parameters).await?;
-        subject.upload(gpu, config, &parameters)?;
+        let plan = Plan::compile(gpu, recording, parameters).await?;
+        let largest = layers.iter().map(|layer| layer.rows.len()).max().unwrap_or(0);
+        let mut all: Vec<Sizes> = layers.iter().map(|layer| layer.sizes).collect();
+        Sizes::agree(&mut all);
+        layers.iter_mut().zip(all).for_each(|(layer, sizes)| layer.sizes = sizes);
         Ok(Inspector {
             gpu: gpu.clone(),
             plan: Arc::new(plan),
             config: config.clone(),
-            sizes,
             images,
-            select,
             logits,
             layers,
             rolling,
             logits_ring: Ring::new(gpu, 2, config.model.num_classes()),
-            rows_ring: Ring::new(gpu, 2, sizes.slots * (sizes.heads + 1) * sizes.tokens()),
-            rolled_ring: Ring::new(gpu, 2, sizes.tokens()),
+            rows_ring: Ring::new(gpu, 2, largest),
+            rolled_ring: Ring::new(gpu, 2, rolled),
             stopwatch: Stopwatch::new(gpu),
             queries: Vec::new(),
         })
     }
 
-    /// Sizes of the model.
+    /// Sizes of the first block. Queries are counted on its grid; on that of another block they are where they are in the
+    /// image.
     pub fn sizes(&self) -> Sizes {
-        self.sizes
+        self.layers[0].sizes
+    }
+
+    /// Sizes of a block.
+    pub fn block(&self, layer: usize) -> Option<Sizes> {
+        self.layers.get(layer).map(|layer| layer.sizes)
+    }
+
+    /// Whether [`Inspector::roll_out`] works: every block has the same tokens as queries and as keys.
+    pub fn rolls(&self) -> bool {
+        self.rolling.is_some()
     }
 
     /// The configuration that was compiled.
@@ -155,9 +198,12 @@ impl Inspector {
     /// # Errors
     /// A lost device.
     pub fn look(&mut self, queries: &[Query], layers: &[usize], report: Option<usize>) -> Result<usize> {
-        let select = self.select_for(queries);
+        self.keep(queries);
         let plan = self.plan.clone();
-        let mut run = plan.run().write(self.select, &select);
+        let mut run = plan.run();
+        for (select, values) in self.selections() {
+            run = run.write(select, &values);
+        }
         for layer in layers.iter().filter_map(|&at| self.layers.get(at)) {
             run = run.aside(layer.aside);
         }
@@ -168,13 +214,27 @@ impl Inspector {
         Ok(self.queries.len())
     }
 
-    /// Keeps the queries that there are, as many as there are slots, and returns their selection [slots, tokens].
-    fn select_for(&mut self, queries: &[Query]) -> Vec<f32> {
-        self.queries = queries.iter().copied().filter(|q| self.sizes.selection(*q).is_some()).collect();
-        self.queries.truncate(self.sizes.slots);
-        let mut select: Vec<f32> = self.queries.iter().filter_map(|q| self.sizes.selection(*q)).flatten().collect();
-        select.resize(self.select.len(), 0.0);
-        select
+    /// Keeps the queries that there are, as many as there are slots.
+    fn keep(&mut self, queries: &[Query]) {
+        let sizes = self.sizes();
+        self.queries = queries.iter().copied().filter(|query| sizes.selection(*query).is_some()).collect();
+        self.queries.truncate(sizes.slots);
+    }
+
+    /// The queries as each selection [slots, queries] wants them.
+    fn selections(&self) -> Vec<(Tensor, Vec<f32>)> {
+        let from = self.sizes().query_grid;
+        let mut selections: Vec<(Tensor, Vec<f32>)> = Vec::new();
+        for Layer { sizes, select, .. } in &self.layers {
+            if selections.iter().any(|(known, _)| known == select) {
+                continue;
+            }
+            let rows = self.queries.iter().filter_map(|query| sizes.selection(sizes.project(*query, from)));
+            let mut values: Vec<f32> = rows.flatten().collect();
+            values.resize(select.len(), 0.0);
+            selections.push((*select, values));
+        }
+        selections
     }
 
     /// Runs the model once more with other randomness and adds the rows of a block to their running deviation; sample 0
@@ -198,8 +258,9 @@ impl Inspector {
 
     /// Where the deviation of a row over redraws lies, and its scale.
     pub fn deviation(&self, layer: usize, head: Head, slot: usize) -> Option<(MapSource, ScaleEnd)> {
-        let (spread, row) = (self.layers.get(layer)?.spread?, self.row(head, slot)?);
-        let at = row * self.sizes.tokens() + self.sizes.prefix;
+        let Layer { spread, sizes, .. } = self.layers.get(layer)?;
+        let (spread, row) = ((*spread)?, sizes.row(head, slot)?);
+        let at = row * sizes.tokens() + sizes.prefix;
         let source = MapSource { buffer: self.plan.buffer(spread.deviation)?.clone(), at };
         Some((source, ScaleEnd { buffer: self.plan.buffer(spread.range)?.clone(), index: row }))
     }
@@ -211,14 +272,16 @@ impl Inspector {
 
     /// Where the row of a slot lies, for painting.
     pub fn source(&self, layer: usize, head: Head, slot: usize) -> Option<MapSource> {
-        let (layer, row) = (self.layers.get(layer)?, self.row(head, slot)?);
-        let buffer = self.plan.buffer(layer.rows)?.clone();
-        Some(MapSource { buffer, at: row * self.sizes.tokens() + self.sizes.prefix })
+        let Layer { rows, sizes, .. } = self.layers.get(layer)?;
+        let row = sizes.row(head, slot)?;
+        let buffer = self.plan.buffer(*rows)?.clone();
+        Some(MapSource { buffer, at: row * sizes.tokens() + sizes.prefix })
     }
 
     /// The scale of that row: up to its own largest weight.
     pub fn scale(&self, layer: usize, head: Head, slot: usize) -> Option<ScaleEnd> {
-        let (layer, index) = (self.layers.get(layer)?, self.row(head, slot)?);
+        let layer = self.layers.get(layer)?;
+        let index = layer.sizes.row(head, slot)?;
         Some(ScaleEnd { buffer: self.plan.buffer(layer.range)?.clone(), index })
     }
 
@@ -227,50 +290,43 @@ impl Inspector {
         self.layers.get(layer).map(|layer| layer.rows)
     }
 
-    /// Number of a row among [slots, heads + 1].
-    pub fn row(&self, head: Head, slot: usize) -> Option<usize> {
-        let head = match head {
-            Head::Mean => self.sizes.heads,
-            Head::One(head) if head < self.sizes.heads => head,
-            Head::One(_) => return None,
-        };
-        (slot < self.sizes.slots).then_some(slot * (self.sizes.heads + 1) + head)
-    }
-
     /// Works out the rollout rows of `queries` (the first [`crate::SLOTS`] of them): heads averaged, nothing discarded,
     /// all layers in one submit. The first one comes back for labels. Returns the slots that are filled.
     ///
     /// The layers' own rows are overwritten; whoever shows them looks again.
     ///
     /// # Errors
-    /// A lost device.
+    /// Blocks whose matrices cannot be multiplied, or a lost device.
     pub fn roll_out(&mut self, queries: &[Query]) -> Result<usize> {
-        let select = self.select_for(queries);
+        self.keep(queries);
+        let (Some(rolling), [(select, values)]) = (&self.rolling, &self.selections()[..]) else {
+            return Err(Error::BadInput(NOT_SQUARE.into()));
+        };
         let plan = self.plan.clone();
-        let mut run = plan.run().write(self.select, &select);
-        for (layer, &rolls_on) in self.layers.iter().zip(&self.rolling.asides).rev() {
+        let mut run = plan.run().write(*select, values);
+        for (layer, &rolls_on) in self.layers.iter().zip(&rolling.asides).rev() {
             run = run.aside(layer.aside).aside(rolls_on);
         }
-        let run = run.copy((&plan, self.select), self.rolling.rolled).aside(self.rolling.finish);
-        run.send(&mut self.rolled_ring, &[(&plan, self.rolling.rolled)], 0).submit()?;
+        let run = run.copy((&plan, *select), rolling.rolled).aside(rolling.finish);
+        run.send(&mut self.rolled_ring, &[(&plan, rolling.rolled)], 0).submit()?;
         Ok(self.queries.len())
     }
 
     /// Where a slot's rollout lies, and its scale.
     pub fn rolled(&self, slot: usize) -> Option<(MapSource, ScaleEnd)> {
-        if slot >= self.sizes.slots {
-            return None;
-        }
-        let Rolling { rolled, range, .. } = self.rolling;
-        let at = slot * self.sizes.tokens() + self.sizes.prefix;
-        let source = MapSource { buffer: self.plan.buffer(rolled)?.clone(), at };
-        Some((source, ScaleEnd { buffer: self.plan.buffer(range)?.clone(), index: slot }))
+        let sizes = self.sizes();
+        let Rolling { rolled, range, .. } = self.rolling.as_ref().filter(|_| slot < sizes.slots)?;
+        let source = MapSource { buffer: self.plan.buffer(*rolled)?.clone(), at: slot * sizes.tokens() + sizes.prefix };
+        Some((source, ScaleEnd { buffer: self.plan.buffer(*range)?.clone(), index: slot }))
     }
 
     /// Reads the rollout rows [slots, tokens]: for tests and files.
     pub fn read_rolled(&self) -> impl Future<Output = Result<Vec<f32>>> + use<> {
-        let (plan, rolled) = (self.plan.clone(), self.rolling.rolled);
-        async move { Ok(plan.read(rolled).await?) }
+        let (plan, rolled) = (self.plan.clone(), self.rolling.as_ref().map(|rolling| rolling.rolled));
+        async move {
+            let rolled = rolled.ok_or_else(|| Error::BadInput(NOT_SQUARE.into()))?;
+            Ok(plan.read(rolled).await?)
+        }
     }
 
     /// Whether something is still on its way back.
@@ -284,7 +340,11 @@ impl Inspector {
     /// A lost device.
     pub fn news(&mut self) -> Result<News> {
         let logits = self.logits_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
-        let rows = self.rows_ring.receive(&self.gpu)?.pop().map(|(layer, values)| (layer as usize, values));
+        let rows = self.rows_ring.receive(&self.gpu)?.pop().map(|(layer, mut values)| {
+            // The ring is as large as the largest block's rows.
+            values.truncate(self.layers.get(layer as usize).map_or(0, |layer| layer.rows.len()));
+            (layer as usize, values)
+        });
         let rolled = self.rolled_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
         let times = match &mut self.stopwatch {
             Some(stopwatch) => stopwatch.receive(&self.gpu)?,
@@ -307,28 +367,25 @@ impl Inspector {
         heads: &[Head],
     ) -> impl Future<Output = Result<Vec<Map>>> + use<> {
         let plan = self.plan.clone();
-        let wanted: Vec<(usize, Tensor)> =
-            layers.iter().filter_map(|&at| Some((at, self.layers.get(at)?.rows))).collect();
-        let (sizes, queries, heads, mechanism) =
-            (self.sizes, self.queries.clone(), heads.to_vec(), mechanism.to_owned());
+        let wanted: Vec<(usize, Layer)> = layers.iter().filter_map(|&at| Some((at, *self.layers.get(at)?))).collect();
+        let (queries, heads, mechanism) = (self.queries.clone(), heads.to_vec(), mechanism.to_owned());
+        let from = self.sizes().query_grid;
         async move {
             let mut maps = Vec::new();
-            for (layer, rows) in wanted {
+            for (layer, Layer { rows, sizes, .. }) in wanted {
                 let values = plan.read(rows).await?;
                 let rows: Vec<&[f32]> = values.chunks(sizes.tokens()).collect();
                 for (slot, &query) in queries.iter().enumerate() {
                     for &head in &heads {
-                        let (at, head) = match head {
-                            Head::Mean => (sizes.heads, None),
-                            Head::One(head) => (head, Some(head)),
-                        };
-                        let row = rows.get(slot * (sizes.heads + 1) + at).filter(|_| at <= sizes.heads);
+                        let row = sizes.row(head, slot).and_then(|at| rows.get(at));
+                        let head = if let Head::One(head) = head { Some(head) } else { None };
                         maps.extend(row.map(|values| Map {
                             mechanism: mechanism.clone(),
                             kind: Kind::Attention,
                             layer: Some(layer),
                             head,
-                            query,
+                            query: sizes.project(query, from),
+                            query_grid: sizes.query_grid,
                             grid: sizes.grid,
                             prefix: sizes.prefix,
                             values: values.to_vec(),
@@ -357,7 +414,15 @@ fn record(tape: &mut Tape<'_>, site: &Site<'_>, select: Tensor, sizes: Sizes) ->
         tape.rec.pin(range);
     });
     tape.unwatch(output);
-    Layer { aside, rows, range, spread: None }
+    Layer { sizes, select, aside, rows, range, spread: None }
+}
+
+/// Records the rollout, where the blocks' matrices can be multiplied: the same queries in all, which are the keys.
+fn record_rolling(tape: &mut Tape<'_>, layers: &[Layer]) -> Option<Rolling> {
+    let first = layers.first()?;
+    let fits = |layer: &Layer| layer.select == first.select && layer.sizes.is_square();
+    let rows: Vec<Tensor> = layers.iter().filter(|layer| fits(layer)).map(|layer| layer.rows).collect();
+    (rows.len() == layers.len()).then(|| Rolling::record(tape, first.select, &rows, first.sizes.prefix))
 }
 
 /// Records what takes one more sample of the rows, as an aside.

@@ -20,7 +20,7 @@ mod subject;
 pub use colormap::{Colormap, LEVELS};
 pub use comparison::{Comparison, Distances, attention_for, with_attention};
 pub use error::{Error, Result};
-pub use inspector::{Inspector, News};
+pub use inspector::{Inspector, NOT_SQUARE, News};
 pub use map::{Kind, Map, Query};
 pub use matrices::{Factor, MOST_TOKENS, Matrices};
 pub use relevance::Relevance;

@@ -81,6 +81,8 @@ pub struct Map {
     pub head: Option<usize>,
     /// Whose attention.
     pub query: Query,
+    /// Rows and columns of the places that queries stand for; for most models those of the map.
+    pub query_grid: [usize; 2],
     /// Rows and columns of patches.
     pub grid: [usize; 2],
     /// Tokens before the first patch (1 with a class token).
@@ -110,7 +112,7 @@ impl Map {
         }
         parts.extend(self.layer.map(|l| format!("layer {l}")));
         parts.push(self.head.map_or_else(|| "all heads".into(), |h| format!("head {h}")));
-        parts.push(self.query.label(self.grid));
+        parts.push(self.query.label(self.query_grid));
         parts.join(" · ")
     }
 }

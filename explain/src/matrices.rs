@@ -12,6 +12,7 @@ use lara_runtime::ops::{Layout, MatMul, Product};
 use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
 
 use crate::error::{Error, Result};
+use crate::inspector::NOT_SQUARE;
 use crate::map::Query;
 use crate::relevance::{header, one_hot};
 use crate::sizes::Sizes;
@@ -63,24 +64,22 @@ impl Matrices {
     /// More than [`MOST_TOKENS`] tokens, or a model that does not fit the adapter.
     pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, factor: Factor, fusion: Fusion) -> Result<Self> {
         let config = &subject.config;
-        let sizes = Sizes::of(config);
-        if sizes.tokens() > MOST_TOKENS {
-            return Err(Error::BadInput(format!(
-                "this rollout multiplies N x N matrices; this model has N = {} tokens and at most {MOST_TOKENS} are worked \
-                 out; the rollout of averaged heads with nothing discarded needs no matrices",
-                sizes.tokens()
-            )));
-        }
         let mut parameters = subject.parameters(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
         let model = &config.model;
         let images = tape.variable("images", model.image_shape().batch(1));
-        let mut seen = Vec::with_capacity(sizes.layers);
+        let (mut seen, mut all) = (Vec::new(), Vec::new());
         let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
+            let sizes = Sizes::of_site(site);
+            all.push(sizes);
+            if sizes.tokens() > MOST_TOKENS {
+                return;
+            }
             let weights = site.mechanism.weights(tape, site.qkv, site.context);
             seen.push(Seen { weights, values: site.qkv.v, output: site.output });
         };
         let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
+        let sizes = check(&mut all)?;
         let seed = tape.input("class", [1, model.num_classes()]);
         if factor == Factor::Gradient {
             tape.backward(&[(logits, seed)]);
@@ -182,6 +181,25 @@ impl Matrices {
         let (plan, rows) = (self.plan.clone(), self.rows);
         async move { Ok(plan.read(rows).await?) }
     }
+}
+
+/// The sizes that all blocks have, if their matrices can be multiplied.
+fn check(all: &mut [Sizes]) -> Result<Sizes> {
+    Sizes::agree(all);
+    let Some(&sizes) = all.first() else {
+        return Err(Error::BadInput("this model has no attention to look at".into()));
+    };
+    if sizes.tokens() > MOST_TOKENS {
+        return Err(Error::BadInput(format!(
+            "this rollout multiplies N x N matrices; this model has N = {} tokens and at most {MOST_TOKENS} are worked out; the \
+             rollout of averaged heads with nothing discarded needs no matrices",
+            sizes.tokens()
+        )));
+    }
+    if all.iter().any(|other| other.grid != sizes.grid || !other.is_square()) {
+        return Err(Error::BadInput(NOT_SQUARE.into()));
+    }
+    Ok(sizes)
 }
 
 /// The rows [slots, tokens] that a selection [slots, tokens] picks from a matrix [tokens, tokens].

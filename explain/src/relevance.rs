@@ -19,11 +19,10 @@ use crate::subject::Subject;
 pub struct Relevance {
     plan: Arc<Plan>,
     config: TrainConfig,
-    sizes: Sizes,
     images: Tensor,
     seed: Tensor,
-    /// Each layer's gradient-weighted attention [heads + 1, tokens], the mean behind the heads, and its range.
-    layers: Vec<(Tensor, Tensor)>,
+    /// Each layer's gradient-weighted attention [heads + 1, tokens], the mean behind the heads, its range, and its sizes.
+    layers: Vec<(Tensor, Tensor, Sizes)>,
 }
 
 impl Relevance {
@@ -33,22 +32,28 @@ impl Relevance {
     /// A model that does not fit the adapter.
     pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject) -> Result<Self> {
         let config = &subject.config;
-        let sizes = Sizes::of(config);
         let mut parameters = subject.parameters(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
         let model = &config.model;
         let images = tape.variable("images", model.image_shape().batch(1));
-        let mut values = Vec::with_capacity(sizes.layers);
-        let mut hook = |_: &mut Tape<'_>, site: &Site<'_>| values.push(site.qkv.v);
+        let (mut values, mut all) = (Vec::new(), Vec::new());
+        let mut hook = |_: &mut Tape<'_>, site: &Site<'_>| {
+            values.push(site.qkv.v);
+            all.push(Sizes::of_site(site));
+        };
         let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
         let seed = tape.input("class", [1, model.num_classes()]);
         tape.backward(&[(logits, seed)]);
-        let layers = values.iter().filter_map(|&v| record(&mut tape, v, sizes)).collect();
+        Sizes::agree(&mut all);
+        let layers: Vec<_> = values.iter().zip(all).filter_map(|(&v, sizes)| record(&mut tape, v, sizes)).collect();
+        if layers.is_empty() {
+            return Err(Error::BadInput("this model has no attention to look at".into()));
+        }
         let recording = tape.finish()?;
         parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         subject.upload(gpu, config, &parameters)?;
-        Ok(Relevance { plan: Arc::new(plan), config: config.clone(), sizes, images, seed, layers })
+        Ok(Relevance { plan: Arc::new(plan), config: config.clone(), images, seed, layers })
     }
 
     /// Runs the model on a normalised image [channels, size, size] and its gradient for a class.
@@ -67,9 +72,14 @@ impl Relevance {
         Ok(())
     }
 
-    /// Sizes of the model.
+    /// Sizes of the first block.
     pub fn sizes(&self) -> Sizes {
-        self.sizes
+        self.layers[0].2
+    }
+
+    /// Sizes of a block.
+    pub fn block(&self, layer: usize) -> Option<Sizes> {
+        self.layers.get(layer).map(|(_, _, sizes)| *sizes)
     }
 
     /// The compiled plan: listing and memory.
@@ -79,11 +89,11 @@ impl Relevance {
 
     /// Where the gradient-weighted attention of a layer's head (the mean behind the last) lies, and its scale.
     pub fn source(&self, layer: usize, row: usize) -> Option<(MapSource, ScaleEnd)> {
-        let &(values, range) = self.layers.get(layer)?;
-        if row > self.sizes.heads {
+        let &(values, range, sizes) = self.layers.get(layer)?;
+        if row > sizes.heads {
             return None;
         }
-        let at = row * self.sizes.tokens() + self.sizes.prefix;
+        let at = row * sizes.tokens() + sizes.prefix;
         let source = MapSource { buffer: self.plan.buffer(values)?.clone(), at };
         Some((source, ScaleEnd { buffer: self.plan.buffer(range)?.clone(), index: row }))
     }
@@ -93,7 +103,7 @@ impl Relevance {
         let (plan, layers) = (self.plan.clone(), self.layers.clone());
         async move {
             let mut read = Vec::with_capacity(layers.len());
-            for (values, _) in layers {
+            for (values, ..) in layers {
                 read.push(plan.read(values).await?);
             }
             Ok(read)
@@ -102,13 +112,13 @@ impl Relevance {
 }
 
 /// Gradient-weighted attention of a block, and its range.
-fn record(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tensor)> {
+fn record(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tensor, Sizes)> {
     let dv = tape.gradient(v)?;
     let values = relevance(&mut tape.rec, v, dv);
     let range = map_range(&mut tape.rec, values, sizes.prefix);
     tape.rec.pin(values);
     tape.rec.pin(range);
-    Some((values, range))
+    Some((values, range, sizes))
 }
 
 /// The gradient of the logits that asks for a class, [1, classes].

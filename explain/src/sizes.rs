@@ -1,7 +1,7 @@
-//! Sizes of a model that is looked at, and which of its heads is meant.
+//! Sizes of the attention that is looked at, as its queries, keys and context say, and which of its heads is meant.
 
-use lara_models::LayerShape;
-use lara_models::train::TrainConfig;
+use lara_models::Site;
+use lara_runtime::attention::Grid;
 
 use crate::map::Query;
 
@@ -19,42 +19,133 @@ pub enum Head {
     One(usize),
 }
 
-/// Sizes of the model under inspection.
+/// Sizes of one block's attention. Queries and keys may lie on grids of their own, and every block on others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Rows and columns of patches.
+    /// Rows and columns of the queries' places.
+    pub query_grid: [usize; 2],
+    /// Rows and columns of the keys' places: those of a map.
     pub grid: [usize; 2],
-    /// Tokens in front of them: 1 with a class token.
+    /// Tokens in front of both: 1 with a class token.
     pub prefix: usize,
-    /// Heads of a block.
+    /// Heads of the block.
     pub heads: usize,
-    /// Blocks.
+    /// Blocks of the model.
     pub layers: usize,
-    /// Rows that can be worked out at once.
+    /// Rows that can be worked out at once, in any block.
     pub slots: usize,
 }
 
 impl Sizes {
-    /// All tokens.
+    /// All keys: the numbers of a map.
     pub fn tokens(&self) -> usize {
         self.prefix + self.grid[0] * self.grid[1]
     }
 
-    /// Of a model with this configuration.
-    pub fn of(config: &TrainConfig) -> Self {
-        let LayerShape { grid, prefix, heads, head_dim } = config.model.layer(0);
-        Sizes { grid, prefix, heads, layers: config.model.depth(), slots: SLOTS.min(head_dim) }
+    /// All queries.
+    pub fn queries(&self) -> usize {
+        self.prefix + self.query_grid[0] * self.query_grid[1]
     }
 
-    /// The weights of the outputs whose mean row a query stands for; None for a query that is not there.
+    /// Whether every token is a query and a key.
+    pub fn is_square(&self) -> bool {
+        self.query_grid == self.grid
+    }
+
+    /// Of what is being recorded.
+    pub(crate) fn of_site(site: &Site<'_>) -> Self {
+        let (q, k, context) = (site.qkv.q.dims(), site.qkv.k.dims(), site.context);
+        let count = |dims: &[usize]| dims.len().checked_sub(2).map_or(0, |at| dims[at]);
+        let places = |dims: &[usize]| count(dims).saturating_sub(context.prefix);
+        let query_grid = plane(context.grid, places(q));
+        let own = if count(q) == count(k) { context.grid } else { Grid::Sequence };
+        let grid = plane(context.key_grid.unwrap_or(own), places(k));
+        let heads = q.len().checked_sub(3).map_or(1, |at| q[at]);
+        Sizes { query_grid, grid, prefix: context.prefix, heads, layers: 1, slots: SLOTS.min(site.qkv.v.last()) }
+    }
+
+    /// The blocks of one model: their number, and the slots that all of them have.
+    pub(crate) fn agree(all: &mut [Self]) {
+        let (layers, slots) = (all.len(), all.iter().map(|sizes| sizes.slots).min().unwrap_or(0));
+        all.iter_mut().for_each(|sizes| (sizes.layers, sizes.slots) = (layers, slots));
+    }
+
+    /// The weights of the outputs whose mean row a query of this block stands for; None for a query that is not there.
     pub fn selection(&self, query: Query) -> Option<Vec<f32>> {
-        let mut row = vec![0.0; self.tokens()];
+        let mut row = vec![0.0; self.queries()];
         match query {
             Query::Class if self.prefix > 0 => row[0] = 1.0,
-            Query::Mean => row.fill(1.0 / self.tokens() as f32),
-            Query::Patch(at) if at < self.grid[0] * self.grid[1] => row[self.prefix + at] = 1.0,
+            Query::Mean => row.fill(1.0 / self.queries() as f32),
+            Query::Patch(at) if at < self.query_grid[0] * self.query_grid[1] => row[self.prefix + at] = 1.0,
             _ => return None,
         }
         Some(row)
+    }
+
+    /// The query of this block that lies where `query` lies on another grid: the patch in which its centre is.
+    pub fn project(&self, query: Query, from: [usize; 2]) -> Query {
+        let Query::Patch(at) = query else { return query };
+        let columns = from[1].max(1);
+        // In halves of a patch, so that the centre is a whole number.
+        let place = |at: usize, from: usize, to: usize| (2 * at + 1) * to / (2 * from.max(1));
+        let (row, column) =
+            (place(at / columns, from[0], self.query_grid[0]), place(at % columns, columns, self.query_grid[1]));
+        Query::Patch(row * self.query_grid[1] + column)
+    }
+
+    /// Number of a row among [slots, heads + 1].
+    pub fn row(&self, head: Head, slot: usize) -> Option<usize> {
+        let head = match head {
+            Head::Mean => self.heads,
+            Head::One(head) if head < self.heads => head,
+            Head::One(_) => return None,
+        };
+        (slot < self.slots).then_some(slot * (self.heads + 1) + head)
+    }
+}
+
+/// A grid as rows and columns; what is no plane lies in rows: the frames of a video below each other, text in one row.
+fn plane(grid: Grid, places: usize) -> [usize; 2] {
+    match grid {
+        Grid::Plane(sides) => sides,
+        Grid::Volume([frames, rows, columns]) => [frames * rows, columns],
+        Grid::Sequence => [1, places],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(query_grid: [usize; 2], grid: [usize; 2], prefix: usize) -> Sizes {
+        Sizes { query_grid, grid, prefix, heads: 2, layers: 1, slots: 4 }
+    }
+
+    #[test]
+    fn a_query_is_found_at_the_same_place_on_another_grid() {
+        let fine = sizes([8, 8], [8, 8], 0);
+        let coarse = sizes([4, 2], [4, 4], 0);
+        assert_eq!(
+            (0..64).map(|at| fine.project(Query::Patch(at), [8, 8])).collect::<Vec<_>>(),
+            (0..64).map(Query::Patch).collect::<Vec<_>>()
+        );
+        // Row 5 of 8 is row 2 of 4, column 3 of 8 is column 0 of 2.
+        assert_eq!(coarse.project(Query::Patch(5 * 8 + 3), [8, 8]), Query::Patch(2 * 2));
+        assert_eq!(coarse.project(Query::Patch(63), [8, 8]), Query::Patch(7));
+        assert_eq!(fine.project(Query::Patch(7), [4, 2]), Query::Patch(7 * 8 + 6));
+        assert_eq!(fine.project(Query::Mean, [4, 2]), Query::Mean);
+    }
+
+    #[test]
+    fn selections_count_queries_and_maps_count_keys() {
+        let sizes = sizes([2, 3], [1, 2], 1);
+        assert_eq!((sizes.queries(), sizes.tokens(), sizes.is_square()), (7, 3, false));
+        assert_eq!(sizes.selection(Query::Patch(5)), Some(vec![0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]));
+        assert_eq!(sizes.selection(Query::Mean), Some(vec![1.0 / 7.0; 7]));
+        assert_eq!(sizes.selection(Query::Patch(6)), None);
+        assert_eq!(
+            (sizes.row(Head::One(1), 3), sizes.row(Head::Mean, 0), sizes.row(Head::One(2), 0)),
+            (Some(10), Some(2), None)
+        );
     }
 }

@@ -18,7 +18,7 @@ const BAD_NAME: &str = "a<b> & \"c\"/'d'\u{1}é日本.png";
 
 fn map(grid: [usize; 2], prefix: usize, query: Query, values: Vec<f32>) -> Map {
     let (mechanism, kind) = ("lara".to_owned(), Kind::Attention);
-    Map { mechanism, kind, layer: Some(2), head: Some(1), query, grid, prefix, values }
+    Map { mechanism, kind, layer: Some(2), head: Some(1), query, query_grid: grid, grid, prefix, values }
 }
 
 fn picture(width: usize, height: usize) -> Picture {
@@ -416,7 +416,7 @@ fn awkward_map(draws: &mut Draws, mechanism: &str) -> Map {
     let values = (0..prefix + patches).map(|_| any(draws, pool)).collect();
     let (layer, head) = (any(draws, &[None, Some(0)]), any(draws, &[None, Some(11)]));
     let kind = [Kind::Attention, Kind::Rollout, Kind::Gradient][draws.below(3) as usize];
-    Map { mechanism: mechanism.to_owned(), kind, layer, head, query, grid, prefix, values }
+    Map { mechanism: mechanism.to_owned(), kind, layer, head, query, query_grid: grid, grid, prefix, values }
 }
 
 fn awkward_sheet(draws: &mut Draws) -> Sheet {

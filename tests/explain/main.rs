@@ -1,5 +1,6 @@
 //! Tests of what needs no window: rows of implied attention, rollout, relevance, and their export.
 
+mod blocks;
 mod compute;
 mod export;
 mod inspector;

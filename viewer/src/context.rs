@@ -143,9 +143,14 @@ impl Context {
         self.looking.inspector()
     }
 
-    /// Its sizes.
+    /// Its sizes, those of the first block: queries count on its grid.
     pub(crate) fn sizes(&self) -> Option<Sizes> {
         self.inspector().map(Inspector::sizes)
+    }
+
+    /// Sizes of the block that is looked at.
+    pub(crate) fn block(&self) -> Option<Sizes> {
+        self.inspector()?.block(self.settings.layer)
     }
 
     /// The row that is in front, for labels: every token's weight. It may be a frame old.

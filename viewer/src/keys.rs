@@ -17,7 +17,7 @@ pub(crate) fn take(cx: &mut Context, ui: &Ui) {
         [(Key::ArrowUp, -1, 0), (Key::ArrowDown, 1, 0), (Key::ArrowLeft, 0, -1), (Key::ArrowRight, 0, 1)]
     {
         if pressed(key) {
-            cx.focus.step(sizes.grid, rows, columns);
+            cx.focus.step(sizes.query_grid, rows, columns);
         }
     }
     if pressed(Key::C) && sizes.prefix > 0 {
@@ -38,9 +38,10 @@ pub(crate) fn take(cx: &mut Context, ui: &Ui) {
         cx.settings.log_scale = !cx.settings.log_scale;
     }
     if pressed(Key::H) {
+        let heads = cx.block().map_or(0, |block| block.heads);
         cx.settings.head = match cx.settings.head {
             Head::Mean => Head::One(0),
-            Head::One(head) if head + 1 < sizes.heads => Head::One(head + 1),
+            Head::One(head) if head + 1 < heads => Head::One(head + 1),
             Head::One(_) => Head::Mean,
         };
     }

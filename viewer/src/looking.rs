@@ -108,8 +108,8 @@ impl Looking {
     pub(crate) fn row(&self, layer: usize, head: Head, slot: usize) -> Option<&[f32]> {
         let inspector = self.inspector()?;
         let (of, values) = self.rows.as_ref()?;
-        let tokens = inspector.sizes().tokens();
-        let row = inspector.row(head, slot)?;
+        let block = inspector.block(layer)?;
+        let (tokens, row) = (block.tokens(), block.row(head, slot)?);
         values.get(row * tokens..(row + 1) * tokens).filter(|_| *of == layer)
     }
 }

@@ -151,22 +151,21 @@ pub struct Selection {
 pub async fn rows(inspector: &mut Inspector, name: Option<&str>, selection: &Selection) -> Result<Vec<Map>> {
     let sizes = inspector.sizes();
     let layers = selection.layers.of(sizes.layers, "layer")?;
-    let heads = selection.heads.of(sizes.heads)?;
     let queries = resolve(&selection.queries, sizes)?;
-    let mechanisms: Vec<String> = layers
-        .iter()
-        .map(|&layer| mechanism(inspector.config(), layer).map(|own| name.map_or(own, str::to_owned)))
-        .collect::<Result<_>>()?;
-    let mut placed = Vec::with_capacity(layers.len() * heads.len() * queries.len());
+    let mut blocks = Vec::with_capacity(layers.len());
+    for &layer in &layers {
+        let heads = selection.heads.of(inspector.block(layer).map_or(0, |block| block.heads))?;
+        let own = mechanism(inspector.config(), layer)?;
+        blocks.push((layer, heads, name.map_or(own, str::to_owned)));
+    }
+    let mut placed = Vec::new();
     for (chunk, some) in queries.chunks(sizes.slots).enumerate() {
         inspector.look(some, &layers, None)?;
-        let maps = inspector.read_maps("", &layers, &heads).await?;
-        // They come block by block, query by query, head by head.
-        for (at, mut map) in maps.into_iter().enumerate() {
-            let (layer, query, head) =
-                (at / (some.len() * heads.len()), at / heads.len() % some.len(), at % heads.len());
-            map.mechanism.clone_from(&mechanisms[layer]);
-            placed.push(((layer, head, chunk * sizes.slots + query), map));
+        for (block, (layer, heads, mechanism)) in blocks.iter().enumerate() {
+            let maps = inspector.read_maps(mechanism, &[*layer], heads).await?;
+            // They come query by query, head by head.
+            let place = |at: usize| (block, at % heads.len(), chunk * sizes.slots + at / heads.len());
+            placed.extend(maps.into_iter().enumerate().map(|(at, map)| (place(at), map)));
         }
     }
     placed.sort_by_key(|(place, _)| *place);
@@ -215,6 +214,7 @@ pub async fn rollouts(
             layer: None,
             head: None,
             query,
+            query_grid: sizes.query_grid,
             grid: sizes.grid,
             prefix: sizes.prefix,
             values: values.to_vec(),
@@ -236,25 +236,27 @@ pub async fn gradients(
     layers: &Pick,
     heads: &Heads,
 ) -> Result<Vec<Map>> {
-    let sizes = relevance.sizes();
-    let (layers, heads) = (layers.of(sizes.layers, "layer")?, heads.of(sizes.heads)?);
+    let layers = layers.of(relevance.sizes().layers, "layer")?;
+    let blocks: Vec<Sizes> = layers.iter().filter_map(|&layer| relevance.block(layer)).collect();
+    let wanted: Vec<Vec<Head>> = blocks.iter().map(|block| heads.of(block.heads)).collect::<Result<_>>()?;
     let read = relevance.read().await?;
-    let mut maps = Vec::with_capacity(layers.len() * heads.len());
-    for &layer in &layers {
+    let mut maps = Vec::new();
+    for ((&layer, sizes), heads) in layers.iter().zip(blocks).zip(wanted) {
         let mechanism = mechanism(config, layer).map(|own| name.map_or(own, str::to_owned))?;
         let rows: Vec<&[f32]> = read.get(layer).map_or(&[][..], |rows| rows).chunks(sizes.tokens()).collect();
-        for &head in &heads {
+        for head in heads {
             let (at, head) = match head {
                 Head::Mean => (sizes.heads, None),
                 Head::One(head) => (head, Some(head)),
             };
-            let mean = |sum: &f32| sum / sizes.tokens() as f32;
+            let mean = |sum: &f32| sum / sizes.queries() as f32;
             maps.extend(rows.get(at).map(|row| Map {
                 mechanism: mechanism.clone(),
                 kind: Kind::Gradient,
                 layer: Some(layer),
                 head,
                 query: Query::Mean,
+                query_grid: sizes.query_grid,
                 grid: sizes.grid,
                 prefix: sizes.prefix,
                 values: row.iter().map(mean).collect(),
@@ -266,7 +268,7 @@ pub async fn gradients(
 
 /// The queries that were asked for, all of which the model has.
 fn resolve(asked: &[Asked], sizes: Sizes) -> Result<Vec<Query>> {
-    asked.iter().map(|asked| asked.query(sizes.grid, sizes.prefix)).collect()
+    asked.iter().map(|asked| asked.query(sizes.query_grid, sizes.prefix)).collect()
 }
 
 /// The name of a block's mechanism.

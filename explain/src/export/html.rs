@@ -109,6 +109,7 @@ fn figure(out: &mut String, map: &Map) {
         prefix_text(map).map_or_else(String::new, |text| format!("<span>{}</span>", escape(&text)))
     );
     if let Query::Patch(at) = map.query {
+        let [rows, columns] = map.query_grid;
         let percent = |part: usize, of: usize| 100.0 * part as f64 / of as f64;
         let _ = write!(
             out,

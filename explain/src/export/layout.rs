@@ -67,6 +67,7 @@ pub struct Layout {
     pub lines: Vec<Line>,
     /// Numbers beside the bar.
     pub ticks: Vec<Line>,
+    query_grid: [usize; 2],
     grid: [usize; 2],
     query: Query,
 }
@@ -110,12 +111,25 @@ impl Layout {
         };
         let ticks = numbers.into_iter().map(tick).collect();
         let (width, height) = (inner + 2 * MARGIN, y - SMALL / 2 + MARGIN);
-        Ok(Layout { width, height, picture, bar, lines, ticks, grid: map.grid, query: map.query })
+        Ok(Layout {
+            width,
+            height,
+            picture,
+            bar,
+            lines,
+            ticks,
+            grid: map.grid,
+            query_grid: map.query_grid,
+            query: map.query,
+        })
     }
 
     /// The pixels of a patch of the grid.
     pub fn patch(&self, row: usize, column: usize) -> Area {
-        let [rows, columns] = self.grid;
+        self.cell(self.grid, row, column)
+    }
+
+    fn cell(&self, [rows, columns]: [usize; 2], row: usize, column: usize) -> Area {
         let Area { x, y, width, height } = self.picture;
         let (left, right) = (edge(column, columns, width), edge(column + 1, columns, width));
         let (top, bottom) = (edge(row, rows, height), edge(row + 1, rows, height));
@@ -125,7 +139,7 @@ impl Layout {
     /// The pixels of the patch whose attention the map shows, if it is a patch's.
     pub fn query(&self) -> Option<Area> {
         match self.query {
-            Query::Patch(at) => Some(self.patch(at / self.grid[1], at % self.grid[1])),
+            Query::Patch(at) => Some(self.cell(self.query_grid, at / self.query_grid[1], at % self.query_grid[1])),
             Query::Class | Query::Mean => None,
         }
     }

@@ -167,9 +167,10 @@ fn check_map(map: &Map) -> Result<()> {
             map.prefix
         ));
     }
+    let queries = map.query_grid[0].saturating_mul(map.query_grid[1]);
     match map.query {
-        Query::Patch(at) if at >= patches => {
-            bad(format!("the map {} is of patch number {at}, but there are only {patches}, from 0", map.title()))
+        Query::Patch(at) if at >= queries => {
+            bad(format!("the map {} is of patch number {at}, but there are only {queries}, from 0", map.title()))
         }
         _ => Ok(()),
     }
@@ -282,6 +283,9 @@ struct Label<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     head: Option<usize>,
     query: Query,
+    /// Where it is another grid than the map's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_grid: Option<[usize; 2]>,
     grid: [usize; 2],
     prefix: usize,
 }
@@ -298,6 +302,7 @@ fn labels(maps: &[Map]) -> Vec<Label<'_>> {
             layer: map.layer,
             head: map.head,
             query: map.query,
+            query_grid: (map.query_grid != map.grid).then_some(map.query_grid),
             grid: map.grid,
             prefix: map.prefix,
         })

@@ -52,7 +52,7 @@ fn query(map: &Map) -> String {
         Query::Class => "class".into(),
         Query::Mean => "mean".into(),
         Query::Patch(at) => {
-            let columns = map.grid[1].max(1);
+            let columns = map.query_grid[1].max(1);
             format!("patch_{}_{}", at / columns, at % columns)
         }
     }

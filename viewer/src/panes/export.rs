@@ -132,7 +132,7 @@ impl Export {
         let sizes = inspector.sizes();
         let layers = if self.all_layers { (0..sizes.layers).collect() } else { vec![cx.settings.layer] };
         let heads: Vec<Head> = match self.all_heads {
-            true => (0..sizes.heads).map(Head::One).chain([Head::Mean]).collect(),
+            true => (0..cx.block().map_or(0, |block| block.heads)).map(Head::One).chain([Head::Mean]).collect(),
             false => vec![cx.settings.head],
         };
         let name = cx.subject.config.attention.mechanism.name();

@@ -9,7 +9,8 @@ use crate::context::Context;
 /// Draws both grids.
 pub(crate) fn show(cx: &mut Context, ui: &mut Ui) {
     let Some(sizes) = cx.sizes() else { return };
-    let heads: Vec<Head> = (0..sizes.heads).map(Head::One).chain([Head::Mean]).collect();
+    let heads = cx.block().map_or(0, |block| block.heads);
+    let heads: Vec<Head> = (0..heads).map(Head::One).chain([Head::Mean]).collect();
     ui.strong(format!("Heads of layer {}", cx.settings.layer));
     let layer = cx.settings.layer;
     let tiles = heads.iter().map(|&head| {

@@ -42,7 +42,9 @@ pub(crate) fn show(cx: &mut Context, ui: &mut Ui, side: f32) {
 fn describe(cx: &Context, response: &Response) {
     let shown = cx.looking.queries.first().zip(cx.inspector());
     let label = match shown {
-        Some((query, inspector)) => format!("Attention of {} over the image", query.label(inspector.sizes().grid)),
+        Some((query, inspector)) => {
+            format!("Attention of {} over the image", query.label(inspector.sizes().query_grid))
+        }
         None => "Attention over the image".to_owned(),
     };
     response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &label));
@@ -67,9 +69,9 @@ pub(crate) fn patch_rect(rect: Rect, [rows, columns]: [usize; 2], patch: usize) 
 
 /// Hover shows, a click chooses, a right click (or shift and click) pins.
 pub(crate) fn point(cx: &mut Context, ui: &Ui, response: &Response, rect: Rect, sizes: Sizes) {
-    let hovered = response.hover_pos().and_then(|at| patch_at(rect, sizes.grid, at));
+    let hovered = response.hover_pos().and_then(|at| patch_at(rect, sizes.query_grid, at));
     cx.focus.hovered = hovered.map(Query::Patch);
-    let Some(patch) = response.interact_pointer_pos().and_then(|at| patch_at(rect, sizes.grid, at)) else {
+    let Some(patch) = response.interact_pointer_pos().and_then(|at| patch_at(rect, sizes.query_grid, at)) else {
         return tooltip(cx, response, sizes, hovered);
     };
     let shift = ui.input(|input| input.modifiers.shift);
@@ -86,8 +88,10 @@ pub(crate) fn point(cx: &mut Context, ui: &Ui, response: &Response, rect: Rect, 
 
 fn tooltip(cx: &Context, response: &Response, sizes: Sizes, hovered: Option<usize>) {
     let Some(patch) = hovered else { return };
-    let (row, column) = (patch / sizes.grid[1], patch % sizes.grid[1]);
-    let weight = cx.row(0).and_then(|values| values.get(sizes.prefix + patch)).copied();
+    let (row, column) = (patch / sizes.query_grid[1], patch % sizes.query_grid[1]);
+    // Where the keys lie on another grid than the queries, none of them is the query itself.
+    let values = cx.row(0).filter(|_| cx.block().is_some_and(|block| block.grid == sizes.query_grid));
+    let weight = values.and_then(|values| values.get(sizes.prefix + patch)).copied();
     let text = match weight {
         Some(weight) => format!(
             "patch ({row}, {column}): its weight on itself {}, {:.1} times the uniform one",
@@ -116,7 +120,7 @@ pub(crate) fn overlay(
         values: inspector.source(layer, head, slot)?,
         minus: None,
         scale: inspector.scale(layer, head, slot)?,
-        grid: inspector.sizes().grid,
+        grid: inspector.block(layer)?.grid,
         colormap: cx.settings.colormap,
         opacity,
         log_scale: cx.settings.log_scale,
@@ -127,7 +131,7 @@ pub(crate) fn overlay(
 fn outline(cx: &Context, ui: &Ui, rect: Rect, sizes: Sizes) {
     for (query, color) in cx.focus.pinned.iter().zip(PIN_COLORS) {
         if let Query::Patch(patch) = *query {
-            mark(ui, patch_rect(rect, sizes.grid, patch), color);
+            mark(ui, patch_rect(rect, sizes.query_grid, patch), color);
         }
     }
     mark_query(cx, ui, rect, sizes);
@@ -136,7 +140,7 @@ fn outline(cx: &Context, ui: &Ui, rect: Rect, sizes: Sizes) {
 /// Frames the patch whose attention is in front.
 pub(crate) fn mark_query(cx: &Context, ui: &Ui, rect: Rect, sizes: Sizes) {
     if let Query::Patch(patch) = cx.focus.current(sizes.prefix > 0) {
-        mark(ui, patch_rect(rect, sizes.grid, patch), Color32::WHITE);
+        mark(ui, patch_rect(rect, sizes.query_grid, patch), Color32::WHITE);
     }
 }
 
@@ -147,7 +151,7 @@ fn mark(ui: &Ui, patch: Rect, color: Color32) {
 }
 
 fn caption(cx: &Context, ui: &mut Ui, sizes: Sizes, side: f32) {
-    let query = cx.focus.current(sizes.prefix > 0).label(sizes.grid);
+    let query = cx.focus.current(sizes.prefix > 0).label(sizes.query_grid);
     let head = match cx.settings.head {
         Head::Mean => "mean of all heads".to_owned(),
         Head::One(head) => format!("head {head}"),
@@ -175,7 +179,7 @@ fn pins(cx: &mut Context, ui: &mut Ui, side: f32) {
             let shape = overlay(cx, rect.shrink(2.0), cx.settings.layer, cx.settings.head, at + 1, 1.0);
             ui.painter().extend(shape);
             ui.painter().rect_stroke(rect, 0.0, Stroke::new(2.0, color), StrokeKind::Inside);
-            let grid = cx.inspector().map_or([1, 1], |inspector| inspector.sizes().grid);
+            let grid = cx.inspector().map_or([1, 1], |inspector| inspector.sizes().query_grid);
             let label = format!("Release {}", query.label(grid));
             response.widget_info(|| WidgetInfo::labeled(Role::Button, true, &label));
             if response.on_hover_text(label).clicked() {

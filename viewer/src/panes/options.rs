@@ -53,7 +53,7 @@ fn query(cx: &mut Context, ui: &mut Ui) {
 
 /// Layer and head.
 pub(crate) fn place(cx: &mut Context, ui: &mut Ui) {
-    let Some(Sizes { layers, heads, .. }) = cx.sizes() else { return };
+    let (Some(Sizes { layers, .. }), Some(Sizes { heads, .. })) = (cx.sizes(), cx.block()) else { return };
     ui.strong("Layer and head");
     ui.add(Slider::new(&mut cx.settings.layer, 0..=layers - 1).text("layer"));
     ui.horizontal_wrapped(|ui| {

@@ -2,7 +2,7 @@
 
 use egui::{ComboBox, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
 use lara_explain::{
-    Factor, Head, Inspector, MOST_TOKENS, MapSource, Matrices, Query, Relevance, ScaleEnd, Sizes, Subject,
+    Factor, Inspector, MOST_TOKENS, MapSource, Matrices, NOT_SQUARE, Query, Relevance, ScaleEnd, Sizes, Subject,
 };
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
@@ -167,19 +167,25 @@ impl RolloutPane {
         let Some(sizes) = cx.sizes() else {
             return compiling(ui);
         };
-        let need = self.need(sizes.tokens());
+        let rolls = cx.inspector().is_some_and(Inspector::rolls);
+        let need = self.need(sizes.tokens(), rolls);
         let updated = self.update(cx, need);
         cx.messages.keep(updated);
         self.controls(cx, ui, need);
         ui.separator();
         // What was clicked counts at once.
-        let need = self.need(sizes.tokens());
+        let need = self.need(sizes.tokens(), rolls);
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             if self.engine.is_coming() {
                 compiling(ui);
             }
-            if let (View::Rollout(_), true) = (self.view, sizes.tokens() > MOST_TOKENS) {
-                ui.weak(limits(sizes.tokens()));
+            let why_not = match self.view {
+                View::Rollout(_) if !rolls => Some(NOT_SQUARE.to_owned()),
+                View::Rollout(_) if sizes.tokens() > MOST_TOKENS => Some(limits(sizes.tokens())),
+                _ => None,
+            };
+            if let Some(sentence) = why_not {
+                ui.weak(sentence);
             }
             match need {
                 Need::Matrices(..) | Need::Linear => self.large(cx, ui, sizes),
@@ -189,10 +195,11 @@ impl RolloutPane {
         });
     }
 
-    /// What the chosen view needs of a model with so many tokens.
-    fn need(&self, tokens: usize) -> Need {
+    /// What the chosen view needs of a model with so many tokens, whose blocks' matrices can be multiplied or not.
+    fn need(&self, tokens: usize, rolls: bool) -> Need {
         match self.view {
             View::Relevance => Need::Relevance,
+            View::Rollout(_) if !rolls => Need::Nothing,
             View::Rollout(factor) if tokens <= MOST_TOKENS => Need::Matrices(factor, self.fusion),
             View::Rollout(Factor::Attention) => Need::Linear,
             View::Rollout(Factor::Gradient) => Need::Nothing,
@@ -283,7 +290,7 @@ impl RolloutPane {
         ui.painter().extend(source.map(|source| overlay(cx, rect, sizes, source)));
         let query = cx.focus.current(sizes.prefix > 0);
         mark_query(cx, ui, rect, sizes);
-        ui.label(format!("what flows into the {} through {} layers", query.label(sizes.grid), sizes.layers));
+        ui.label(format!("what flows into the {} through {} layers", query.label(sizes.query_grid), sizes.layers));
         let high = self.largest;
         let ends = if cx.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
         legend::show(ui, cx.settings.colormap, ends, side);
@@ -296,15 +303,11 @@ impl RolloutPane {
         );
         let columns = sizes.layers.min(3);
         let side = (ui.available_width() / columns as f32 - 12.0).clamp(110.0, 300.0);
-        let row = match cx.settings.head {
-            Head::Mean => sizes.heads,
-            Head::One(head) => head,
-        };
         let all: Vec<usize> = (0..sizes.layers).collect();
         for chunk in all.chunks(columns) {
             ui.horizontal_top(|ui| {
                 for &layer in chunk {
-                    ui.vertical(|ui| self.layer(cx, ui, sizes, (layer, row), side));
+                    ui.vertical(|ui| self.layer(cx, ui, layer, side));
                 }
             });
         }
@@ -314,16 +317,17 @@ impl RolloutPane {
         }
     }
 
-    fn layer(&self, cx: &mut Context, ui: &mut Ui, sizes: Sizes, (layer, row): (usize, usize), side: f32) {
+    fn layer(&self, cx: &mut Context, ui: &mut Ui, layer: usize, side: f32) {
         let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::hover());
         let name = format!("layer {layer}");
         response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, &name));
         cx.draw_image(ui, cx.picture, rect);
-        let source = match self.engine() {
-            Some(Engine::Relevance(relevance)) if self.run_for.is_some() => relevance.source(layer, row),
-            _ => None,
-        };
-        ui.painter().extend(source.map(|source| overlay(cx, rect, sizes, source)));
+        if let (Some(Engine::Relevance(relevance)), Some(_)) = (self.engine(), self.run_for) {
+            let block = relevance.block(layer);
+            let row = block.and_then(|block| block.row(cx.settings.head, 0));
+            let source = row.and_then(|row| relevance.source(layer, row));
+            ui.painter().extend(block.zip(source).map(|(block, source)| overlay(cx, rect, block, source)));
+        }
         ui.small(name);
     }
 }

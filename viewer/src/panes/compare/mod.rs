@@ -269,7 +269,7 @@ impl Compare {
             values,
             minus,
             scale,
-            grid: own.sizes().grid,
+            grid: own.block(layer)?.grid,
             colormap: if is_difference { Colormap::Diverging } else { settings.colormap },
             // White means agreement only if nothing shines through.
             opacity: if is_difference { 1.0 } else { settings.opacity },
@@ -280,7 +280,8 @@ impl Compare {
 
     fn numbers(&self, cx: &Context, ui: &mut Ui, index: usize, side: f32) {
         let column = &self.columns[index];
-        let (distances, high) = (column.distances(cx.settings.head), self.exact_high(cx.settings.head));
+        let (distances, high) =
+            (column.distances(cx.settings.head), self.exact_high(cx.settings.layer, cx.settings.head));
         match self.view {
             View::Attention => {}
             View::Difference => legend::show(ui, Colormap::Diverging, Ends::Around(high), side),
@@ -304,11 +305,11 @@ impl Compare {
     }
 
     /// The largest exact weight of a patch in the row in front; 0 until it is known.
-    fn exact_high(&self, head: Head) -> f32 {
+    fn exact_high(&self, layer: usize, head: Head) -> f32 {
         let Stage::Ready(reference) = &self.reference else { return 0.0 };
-        let sizes = reference.sizes();
-        let row = reference.row(head, 0).and_then(|row| self.exact.chunks(sizes.tokens()).nth(row));
-        row.map_or(0.0, |row| row[sizes.prefix..].iter().copied().fold(0.0, f32::max))
+        let Some(block) = reference.block(layer) else { return 0.0 };
+        let row = block.row(head, 0).and_then(|row| self.exact.chunks(block.tokens()).nth(row));
+        row.map_or(0.0, |row| row[block.prefix..].iter().copied().fold(0.0, f32::max))
     }
 
     fn settings(&mut self, cx: &Context, ui: &mut Ui, index: usize) {
