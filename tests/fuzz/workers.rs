@@ -13,7 +13,7 @@ use crate::source::{Source, bytes_of};
 use crate::verdict::{Verdict, judge, listen_to_panics, run};
 
 /// A case that says nothing for so long hangs; its process is ended.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_secs(300);
 /// What a process may map, bytes. A reader that asks for more is told no, and that ends its process.
 const ADDRESS_SPACE: u64 = 12 << 30;
 
@@ -94,6 +94,7 @@ fn limit_address_space() -> Result<(), String> {
 pub(crate) fn campaign(plan: &Plan, dump: &Path) -> Result<(), String> {
     let bar = ProgressBar::new(plan.cases);
     let style = "{bar:40} {pos}/{len} cases, {per_sec}, {eta} left{msg}";
+    // Where nobody watches, nothing is drawn.
     bar.set_style(ProgressStyle::with_template(style).map_err(|error| error.to_string())?);
     let start = Instant::now();
     let mut tally = Tally::default();

@@ -5,6 +5,7 @@ mod folders;
 mod idx;
 mod pictures;
 mod runs;
+mod sizes;
 mod tensors;
 
 use std::path::PathBuf;
@@ -16,23 +17,24 @@ use crate::source::Source;
 pub(crate) struct Kind {
     /// What `--kind` calls it.
     pub(crate) name: &'static str,
-    /// Its share of the cases, in 1000: what takes long comes seldom.
+    /// Its share of the cases, in 10,000: what takes long comes seldom.
     weight: usize,
     /// Makes an input and gives it to the reader.
     pub(crate) run: fn(&mut Case<'_>, &mut Rooms) -> Answer,
 }
 
 /// All of them.
-pub(crate) const KINDS: [Kind; 9] = [
-    Kind { name: "safetensors", weight: 300, run: tensors::file },
-    Kind { name: "toml", weight: 130, run: configs::toml },
-    Kind { name: "set", weight: 130, run: configs::set },
-    Kind { name: "attention", weight: 60, run: configs::attention },
-    Kind { name: "idx", weight: 140, run: idx::files },
-    Kind { name: "png", weight: 130, run: pictures::png },
-    Kind { name: "jpeg", weight: 60, run: pictures::jpeg },
-    Kind { name: "state", weight: 35, run: runs::state },
-    Kind { name: "folders", weight: 15, run: folders::any },
+pub(crate) const KINDS: [Kind; 10] = [
+    Kind { name: "safetensors", weight: 3000, run: tensors::file },
+    Kind { name: "toml", weight: 1300, run: configs::toml },
+    Kind { name: "set", weight: 1300, run: configs::set },
+    Kind { name: "attention", weight: 600, run: configs::attention },
+    Kind { name: "idx", weight: 1400, run: idx::files },
+    Kind { name: "png", weight: 1300, run: pictures::png },
+    Kind { name: "jpeg", weight: 600, run: pictures::jpeg },
+    Kind { name: "state", weight: 350, run: runs::state },
+    Kind { name: "folders", weight: 150, run: folders::any },
+    Kind { name: "sizes", weight: 10, run: sizes::training },
 ];
 
 /// The kind that a case is of.
@@ -46,6 +48,8 @@ pub(crate) struct Rooms {
     pub(crate) folder: tempfile::TempDir,
     /// A run with checkpoints, as a training leaves it.
     pub(crate) run: PathBuf,
+    /// A device of little memory, once a case has asked for it.
+    pub(crate) gpu: Option<lara_runtime::Gpu>,
     /// Whole pictures.
     pub(crate) pictures: pictures::Album,
 }
@@ -57,7 +61,7 @@ impl Rooms {
         let folder = folder.map_err(|error| format!("cannot make a temporary folder: {error}"))?;
         let run = folder.path().join("run");
         runs::write(&run).map_err(|error| error.to_string())?;
-        Ok(Self { run, pictures: pictures::Album::paint(), folder })
+        Ok(Self { run, gpu: None, pictures: pictures::Album::paint(), folder })
     }
 
     /// An empty folder for one case.
