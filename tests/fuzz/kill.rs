@@ -197,7 +197,7 @@ fn full_disk(expected: &End) -> Result<String, String> {
     let mount = |arguments: &[&str]| {
         Command::new("mount").args(arguments).arg(place.path()).output().is_ok_and(|output| output.status.success())
     };
-    if !mount(&["-t", "tmpfs", "-o", "size=200k", "tmpfs"]) {
+    if !mount(&["-t", "tmpfs", "-o", "size=150k", "tmpfs"]) {
         return Ok("not tried: this user cannot mount a disk".into());
     }
     let _unmounted = Unmount(place.path());

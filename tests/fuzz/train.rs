@@ -16,7 +16,7 @@ pub(crate) const RUN: &str = "run";
 /// Optimizer steps of an epoch.
 pub(crate) const EPOCH: u64 = 11;
 /// 66 steps, a checkpoint and an evaluation after every 11; dropout, drawn noise, accumulation, an average.
-const SETS: [&str; 17] = [
+const SETS: [&str; 19] = [
     "attention=lara",
     "attention.num_landmarks=4",
     "model.patch_size=4",
@@ -33,6 +33,8 @@ const SETS: [&str; 17] = [
     "train.model_ema_decay=0.9",
     "output.dir=run",
     "output.log_interval=1",
+    "output.eval_interval=1",
+    "output.checkpoint_interval=1",
     "output.checkpoint_hist=2",
 ];
 
