@@ -39,9 +39,7 @@ impl Error {
             // The folder is the user's choice; a full disk is not.
             Error::Io { source, .. } => source.kind() != io::ErrorKind::StorageFull,
             Error::Model(error) => error.is_bad_input(),
-            Error::Gpu(error) => {
-                matches!(error, lara_runtime::Error::NoAdapter { .. } | lara_runtime::Error::TooLarge { .. })
-            }
+            Error::Gpu(error) => error.is_bad_input(),
         }
     }
 }

@@ -25,6 +25,8 @@ pub mod layers;
 mod predictor;
 pub mod random;
 mod registry;
+mod schedule;
+mod settings;
 pub mod train;
 pub mod vit;
 pub mod weights;

@@ -79,6 +79,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// True where whoever gave the input can mend it: an adapter that is not there, sizes that it does not allow, settings
+    /// and shapes that do not go together. False where something failed underneath.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(self, Error::NoAdapter { .. } | Error::TooLarge { .. } | Error::Setting(_) | Error::Shape(_))
+    }
+}
+
 fn beside(in_use: u64, limit: Option<u64>) -> String {
     let limit = limit.map_or_else(String::new, |limit| format!(", and the limit is {}", human_bytes(limit)));
     format!("{} are in use{limit}", human_bytes(in_use))

@@ -17,9 +17,7 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["ops/residual", "tape"], "a gradient that is passed on is added by an operation"),
     (&["folder ops", "tape"], "the same"),
     (&["train/checkpoint", "train/checkpoints"], "to be mended"),
-    (&["data/config", "data/registry"], "to be mended"),
     (&["train/metrics", "train/tensorboard"], "to be mended"),
-    (&["folder config", "folder train", "predictor"], "to be mended"),
 ];
 
 /// One crate: its files, keyed by module path (`panes::compare`; empty for the root).

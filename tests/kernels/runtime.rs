@@ -253,9 +253,8 @@ fn what_the_adapter_cannot_hold_is_refused_with_the_numbers() {
     let said = refusal(rec);
     let allowed = human_bytes(adapter().max_binding_bytes());
     let lower = "lower the batch size, the image size or the number of tokens";
-    let wanted = |name| {
-        format!("{name} [32768, 32768] needs 4.0 GiB but the adapter allows {allowed} in one buffer; {lower}")
-    };
+    let wanted =
+        |name| format!("{name} [32768, 32768] needs 4.0 GiB but the adapter allows {allowed} in one buffer; {lower}");
     assert!(said == wanted("x") || said == wanted("y"), "{said}");
 
     let mut rec = recorder();

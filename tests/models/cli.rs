@@ -321,6 +321,17 @@ fn help_has_examples_for_every_command() {
     lara(Path::new("."), &["train", "--preset=digits", "--no-such-option"]).assert().code(2);
 }
 
+/// What is found only when the model is recorded is the user's to mend, too: `attend` and `train` agree.
+#[test]
+fn settings_that_do_not_fit_the_heads_are_bad_input_in_training() {
+    let temp = tempfile::tempdir().unwrap();
+    let sets = ["mechanism=performer", "kernel=dpfp", "features=16"].map(|set| format!("--set=attention.{set}"));
+    let mut arguments = vec!["train", "--preset=digits"];
+    arguments.extend(sets.iter().map(String::as_str));
+    let said = refusal(temp.path(), &arguments);
+    assert_says(&said, &["dpfp with heads of dimension 32", "at least 64", "not 16"]);
+}
+
 pub(crate) fn assert_says(said: &str, words: &[&str]) {
     words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in: {said}"));
 }

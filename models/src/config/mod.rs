@@ -9,12 +9,13 @@ use lara_runtime::attention::AttentionConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::LayerAttention;
-use crate::data::{self, DataConfig, Dataset, Split};
+use crate::check::ensure;
+use crate::data::{DataConfig, Dataset, Split};
 use crate::error::Result;
 use crate::family::Classifier;
 use crate::registry::ModelConfig;
-use crate::train::schedule::Schedule;
-use crate::train::settings::{OptimConfig, OutputConfig};
+use crate::schedule::Schedule;
+use crate::settings::{OptimConfig, OutputConfig};
 
 /// Everything that determines a run. [`source`] reads it from presets, TOML files and `--set`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,8 +66,14 @@ impl TrainConfig {
     /// # Errors
     /// A data set that is not there or damaged, or that does not fit.
     pub fn open_data(&self, split: Split) -> Result<Arc<dyn Dataset>> {
-        let dataset = data::open(&self.data, self.model.image_shape(), split)?;
-        data::check_classes(&*dataset, self.model.num_classes())?;
+        let dataset = self.data.open(self.model.image_shape(), split)?;
+        let (classes, outputs) = (dataset.classes().len(), self.model.num_classes());
+        ensure(classes == outputs, || {
+            format!(
+                "the data set {} has {classes} classes but model.num_classes is {outputs}; set model.num_classes={classes}",
+                dataset.name()
+            )
+        })?;
         Ok(dataset)
     }
 

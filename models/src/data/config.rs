@@ -1,13 +1,14 @@
 //! Where images come from and what is done to them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ImageShape;
 use super::registry::DatasetKind;
+use super::{Dataset, ImageShape, Place, Split};
 use crate::check::{divisors, ensure, shifts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const MAX_WORKERS: usize = 256;
 
@@ -52,6 +53,31 @@ impl DataConfig {
     /// The share of a picture's shorter side that is cropped; 1 where images come in the model's size.
     pub fn crop(&self) -> f64 {
         if self.dataset.has_any_size() { self.crop_pct } else { 1.0 }
+    }
+
+    /// Opens a split of the data set, for a model that takes images of `shape`.
+    ///
+    /// # Errors
+    /// A data set that is not there or damaged, or whose images have another shape.
+    pub fn open(&self, shape: ImageShape, split: Split) -> Result<Arc<dyn Dataset>> {
+        if self.dataset.is_in_folder() && self.path.as_os_str().is_empty() {
+            return Err(Error::Config(format!(
+                "the data set `{}` is read from a folder: set data.path (--set data.path=FOLDER)",
+                self.dataset.name()
+            )));
+        }
+        let dataset = self.dataset.open(&Place { path: &self.path, crop_pct: self.crop_pct, shape }, split)?;
+        let given = dataset.image_shape();
+        ensure(given == shape, || {
+            format!(
+                "the data set {} has images of {given} but the model takes {shape} (model.in_chans = {}, \
+                 model.image_size = {}); make the two agree",
+                dataset.name(),
+                shape.channels,
+                shape.height
+            )
+        })?;
+        Ok(dataset)
     }
 
     /// Checks the values, for a model that takes images of `shape`.

@@ -1,7 +1,7 @@
 //! The embedded data set: UCI optical recognition of handwritten digits (see models/data/README.md for its origin and
 //! licence). 1,797 grey images of 8x8, values 0..16, ten classes.
 
-use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split};
+use super::{Dataset, ImageShape, Open, Place, Sample, Split};
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
 
@@ -53,7 +53,7 @@ fn label(record: usize) -> u8 {
 impl Open for Digits {
     const IN_FOLDER: bool = false;
 
-    fn open_split(_: &DataConfig, _: ImageShape, split: Split) -> Result<Self> {
+    fn open_split(_: &Place<'_>, split: Split) -> Result<Self> {
         Ok(Self::new(split))
     }
 }

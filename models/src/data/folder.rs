@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{DataConfig, Dataset, Fingerprint, ImageShape, Open, Sample, Split, picture};
+use super::{Dataset, Fingerprint, ImageShape, Open, Place, Sample, Split, picture};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -67,8 +67,8 @@ impl ImageFolder {
 impl Open for ImageFolder {
     const ANY_SIZE: bool = true;
 
-    fn open_split(config: &DataConfig, shape: ImageShape, split: Split) -> Result<Self> {
-        Self::open(&config.path, split, shape, config.crop_pct)
+    fn open_split(place: &Place<'_>, split: Split) -> Result<Self> {
+        Self::open(place.path, split, place.shape, place.crop_pct)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{DataConfig, Dataset, ImageShape, Open, Sample, Split};
+use super::{Dataset, ImageShape, Open, Place, Sample, Split};
 use crate::error::{Error, Result};
 
 const CLASSES: u8 = 10;
@@ -69,8 +69,8 @@ impl Mnist {
 }
 
 impl Open for Mnist {
-    fn open_split(config: &DataConfig, _: ImageShape, split: Split) -> Result<Self> {
-        Self::open(&config.path, split)
+    fn open_split(place: &Place<'_>, split: Split) -> Result<Self> {
+        Self::open(place.path, split)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod registry;
 mod resample;
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub use digits::Digits;
 pub use folder::ImageFolder;
 pub use loader::{Batch, Loader, LoaderOptions, Position};
 pub use mnist::Mnist;
-pub use registry::{DatasetKind, check_classes, open};
+pub use registry::DatasetKind;
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,16 @@ pub trait Dataset: Send + Sync {
     fn get(&self, index: usize) -> Result<Sample>;
 }
 
+/// Where a data set lies, and what is wanted of it.
+pub(crate) struct Place<'a> {
+    /// `data.path`.
+    pub(crate) path: &'a Path,
+    /// `data.crop_pct`.
+    pub(crate) crop_pct: f64,
+    /// The shape of the images that the model takes.
+    pub(crate) shape: ImageShape,
+}
+
 /// How a data set is opened from a configuration; what [`registry`] wants of each.
 pub(crate) trait Open: Dataset + Sized + 'static {
     /// Whether it is read from the folder `data.path`.
@@ -131,6 +142,9 @@ pub(crate) trait Open: Dataset + Sized + 'static {
     /// Whether its pictures have any size and are brought to the model's, by `data.crop_pct`.
     const ANY_SIZE: bool = false;
 
-    /// Opens a split for a model that takes images of `shape`.
-    fn open_split(config: &DataConfig, shape: ImageShape, split: Split) -> Result<Self>;
+    /// Opens a split.
+    ///
+    /// # Errors
+    /// A data set that is not there, or damaged.
+    fn open_split(place: &Place<'_>, split: Split) -> Result<Self>;
 }

@@ -11,13 +11,13 @@ pub mod metrics;
 #[cfg(not(target_arch = "wasm32"))]
 mod run;
 mod run_files;
-pub mod schedule;
 mod session;
-pub mod settings;
 pub mod tensorboard;
 mod trainer;
 
 pub use crate::config::TrainConfig;
+pub use crate::schedule::Schedule;
+pub use crate::settings::{OptimConfig, OutputConfig};
 pub use checkpoint::{Checkpoint, Snapshot, State};
 pub use checkpoints::Checkpoints;
 pub use control::{Control, Order};
@@ -26,7 +26,5 @@ pub use lock::RunLock;
 pub use metrics::MetricsLog;
 #[cfg(not(target_arch = "wasm32"))]
 pub use run::{Event, Summary};
-pub use schedule::Schedule;
 pub use session::{Session, StepResult, names_and_shapes};
-pub use settings::{OptimConfig, OutputConfig};
 pub use trainer::{Progress, Trainer};

@@ -3,11 +3,11 @@
 use lara_runtime::ops::{AdamW, CrossEntropy};
 use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune};
 
-use super::settings::OptimConfig;
 use super::{Schedule, TrainConfig};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::predictor::Predictor;
+use crate::settings::OptimConfig;
 
 /// Steps that may be under way on the device before the host waits.
 const IN_FLIGHT: usize = 4;

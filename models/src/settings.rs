@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::schedule::Schedule;
 use crate::check::{above_zero, count, ensure, share, zero_or_above};
 use crate::error::Result;
+use crate::schedule::Schedule;
 
 /// Larger batches are larger than any data set that fits beside them.
 const MAX_BATCH: usize = 1 << 20;
