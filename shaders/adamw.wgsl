@@ -2,7 +2,7 @@
 //   g = factor grad; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2
 //   w = w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay w);  average = d average + (1 - d) w
 // One invocation per four elements; a workgroup holds 64. A clip factor of 0 (a norm that is not finite) changes nothing.
-// Write policy: updates weights, first_moment, second_moment (forward) and average (average) in place.
+// Write policy: updates weights, first_moment, second_moment (update) and average (average_weights) in place.
 
 #import header
 #import index

@@ -6,7 +6,7 @@
 /// One WGSL file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Path below `shaders/` without `.wgsl`, for instance `attention/attend`.
+    /// Path below `shaders/` without `.wgsl`, for instance `attention/attend_merge`.
     pub name: &'static str,
     text: &'static str,
 }

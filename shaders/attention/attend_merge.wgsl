@@ -2,7 +2,6 @@
 //
 //   forward_combine   out = sum_s w_s out_s / sum_s w_s,  lse = log sum_s exp(lse_s),  w_s = exp(lse_s - max_s lse_s)
 //                     One thread per element of out.
-//   combine_lse       lse alone. One thread per query.
 //   backward_prepare  stats_n = (lse_n, delta_n),  delta_n = sum_c dout_nc out_nc - dlse_n
 //                     8 threads per query: ceil(rows / 8) workgroups.
 //   backward_reduce   total_i = sum_s parts_si   (dq, dk, dv or dkey_bias from splits). One thread per element.
@@ -76,24 +75,6 @@ fn forward_combine(
     if at % params.channels == 0u {
         lse_joined[row] = select(MASKED, peak + log(max(weights, 1e-30)), peak > MASK_LIMIT);
     }
-}
-
-@compute @workgroup_size(64)
-fn combine_lse(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    let row = flat_index(group, groups, THREADS, lid);
-    if row >= params.rows {
-        return;
-    }
-    let peak = peak_of(row);
-    var weights = 0.0;
-    for (var split = 0u; split < params.splits; split++) {
-        weights += exp(lse_parts[split * params.rows + row] - peak);
-    }
-    lse_joined[row] = select(MASKED, peak + log(weights), peak > MASK_LIMIT);
 }
 
 @compute @workgroup_size(64)

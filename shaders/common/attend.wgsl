@@ -15,14 +15,13 @@
 // visible to query n when m <= n + keys - queries). A query without visible keys has out = 0, lse = -1e30, no gradient.
 //
 // Every pass is the same walk. "Rows" are what the workgroup owns, "columns" what it streams over:
-//   rows = queries, columns = keys: forward, forward_lse, backward_queries
+//   rows = queries, columns = keys: forward, backward_queries
 //   rows = keys, columns = queries: backward_keys, backward_keys_bias, backward_values
 // 128 threads own 64 rows and CHANNELS output channels. For each tile of 32 columns: dot products by 4x4 register
 // blocks (operands staged 16 channels at a time, transposed), weights to workgroup memory, then
 // accumulator += weights x column vectors. Nothing in workgroup memory grows with `channels`.
 //
 // Dispatch: x = ceil(rows / 64) * ceil(channels / CHANNELS), y = batch, z = splits.
-// (forward_lse: x = ceil(queries / 64).)
 // Split s covers columns [s * split_columns, (s + 1) * split_columns), split_columns a multiple of 32, and writes the
 // s-th slice of its outputs, which then have a leading axis [splits, ...]. attend_merge.wgsl joins the slices.
 // Write policy: out and lse are stored. dq, dk, dv, dkey_bias: stored, or added when their accumulate flag is 1.
@@ -82,7 +81,8 @@ struct Job {
     end: u32,
 }
 
-fn job(group: vec3<u32>, blocks: u32, rows_are_keys: bool) -> Job {
+fn job(group: vec3<u32>, rows_are_keys: bool) -> Job {
+    let blocks = channel_blocks();
     let row = group.x / blocks * ROWS;
     let columns = select(params.keys, params.queries, rows_are_keys);
     var begin = group.z * params.split_columns;
@@ -359,7 +359,7 @@ fn store_lse(state: Softmax, total: vec4<f32>, to: Job, lid: u32) {
 
 @compute @workgroup_size(128)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let to = job(group, channel_blocks(), false);
+    let to = job(group, false);
     var state = Softmax(vec4(MASKED), vec4(0.0));
     var sum = Accumulator();
     for (var key = to.begin; key < to.end; key += COLUMNS) {
@@ -387,16 +387,4 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         store_out(to.slice, row + 6u, channel, sum[6]);
         store_out(to.slice, row + 7u, channel, sum[7]);
     }
-}
-
-// Only lse: no v, no out.
-@compute @workgroup_size(128)
-fn forward_lse(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let to = job(group, 1u, false);
-    var state = Softmax(vec4(MASKED), vec4(0.0));
-    for (var key = to.begin; key < to.end; key += COLUMNS) {
-        state = softmax_tile(state, to, key, lid);
-        workgroupBarrier();
-    }
-    store_lse(state, row_total(state.sum, lid), to, lid);
 }

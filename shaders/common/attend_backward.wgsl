@@ -171,7 +171,7 @@ fn times_gradients(
 
 @compute @workgroup_size(128)
 fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let to = job(group, channel_blocks(), false);
+    let to = job(group, false);
     var sum = Accumulator();
     for (var key = to.begin; key < to.end; key += COLUMNS) {
         store_weights(logit_gradients(to, false, key, lid), lid);
@@ -220,7 +220,7 @@ fn key_gradients(to: Job, lid: u32) -> vec4<f32> {
 
 @compute @workgroup_size(128)
 fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    key_gradients(job(group, channel_blocks(), true), lid);
+    key_gradients(job(group, true), lid);
 }
 
 fn store_dkey_bias(slice: u32, key: u32, value: f32) {
@@ -236,7 +236,7 @@ fn store_dkey_bias(slice: u32, key: u32, value: f32) {
 
 @compute @workgroup_size(128)
 fn backward_keys_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let to = job(group, channel_blocks(), true);
+    let to = job(group, true);
     let total = row_total(key_gradients(to, lid), lid);
     if to.leader && lid % 8u == 0u {
         let key = to.row + lid / 8u * 4u;
@@ -249,7 +249,7 @@ fn backward_keys_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
 
 @compute @workgroup_size(128)
 fn backward_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let to = job(group, channel_blocks(), true);
+    let to = job(group, true);
     let end = select(to.begin, to.end, params.has_dout == 1u);
     var sum = Accumulator();
     for (var query = to.begin; query < end; query += COLUMNS) {

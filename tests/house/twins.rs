@@ -20,9 +20,7 @@ fn addresses(basename: &str) -> Vec<&str> {
 
 fn words(paths: &[PathBuf]) -> HashSet<String> {
     let texts = paths.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    let split = |text: String| {
-        text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_lowercase).collect::<HashSet<String>>()
-    };
+    let split = |text: String| words_of(&text).map(str::to_lowercase).collect::<HashSet<String>>();
     texts.flat_map(split).collect()
 }
 
@@ -51,6 +49,31 @@ fn every_shader_is_used() {
     let told =
         |shader: PathBuf| format!("{}: nothing in runtime/src (or shaders/lib.rs, for a part) names it", name(&shader));
     assert_none("every shader is used under its own name", &idle.map(told).collect::<Vec<_>>());
+}
+
+/// Whether a Rust source names an entry point: as a string, or as the variant of that name.
+fn names_entry(text: &str, entry: &str) -> bool {
+    text.contains(&format!("\"{entry}\"")) || words_of(text).any(|word| word == entry.to_uppercase())
+}
+
+fn words_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+#[test]
+fn every_entry_point_is_dispatched() {
+    let paths = with_extension(files_below("runtime/src"), &["rs"]);
+    let texts: Vec<String> = paths.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
+    let mut idle = Vec::new();
+    for module in lara_shaders::MODULES {
+        let constant = module.basename().to_uppercase();
+        let users = texts.iter().filter(|text| words_of(text).any(|word| word == constant));
+        let users: Vec<&String> = users.collect();
+        let entries = naga::front::wgsl::parse_str(&module.source()).unwrap_or_default().entry_points;
+        let unnamed = entries.iter().filter(|entry| !users.iter().any(|text| names_entry(text, &entry.name)));
+        idle.extend(unnamed.map(|entry| format!("{}.{}", module.name, entry.name)));
+    }
+    assert_none("every entry point is named by a file of runtime/src that uses its module", &idle);
 }
 
 #[test]
