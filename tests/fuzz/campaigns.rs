@@ -17,10 +17,10 @@ fn hostile_files_are_taken_or_refused_with_a_sentence() {
 
 #[test]
 fn a_killed_run_ends_as_if_nothing_had_been() {
-    fuzz(&["--kill", "6"]);
+    fuzz(&["--kill", "3"]);
 }
 
 #[test]
 fn a_run_survives_a_small_and_a_lost_device() {
-    fuzz(&["--device", "4"]);
+    fuzz(&["--device", "2"]);
 }

@@ -160,8 +160,10 @@ fn kill_once(place: &Path, resumes: bool, draws: &mut Draws) -> Result<bool, Str
                     break;
                 }
             }
-            // Evaluation and save take some tens of milliseconds.
-            std::thread::sleep(Duration::from_micros(u64::from(draws.below(if saves { 60_000 } else { 8_000 }))));
+            if saves {
+                wait_for_save(place);
+            }
+            std::thread::sleep(Duration::from_micros(u64::from(draws.below(8_000))));
         }
     }
     // It may have ended; then its last line tells.
@@ -171,6 +173,14 @@ fn kill_once(place: &Path, resumes: bool, draws: &mut Draws) -> Result<bool, Str
         return Err(format!("failed before it was killed: {line}"));
     }
     Ok(!status.success())
+}
+
+/// Until a save is under way, as far as its folder shows it, or is over.
+fn wait_for_save(place: &Path) {
+    let start = Instant::now();
+    while !is_half_saved(place) && start.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 fn is_half_saved(place: &Path) -> bool {
