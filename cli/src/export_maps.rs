@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
-use crate::model::{self, Reader};
+use crate::model;
 
 /// Write attention maps of images as pictures, arrays or a page.
 #[derive(Args)]
@@ -259,8 +259,8 @@ fn lacks_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
 
 /// Every image is read before the first is looked at: a bad one is told at once.
 fn open_images(options: &Options, subject: &Subject, gpu: &Gpu) -> Outcome<Vec<Seen>> {
-    let reader = Reader::new(&subject.config)?;
-    let shape = reader.shape;
+    let reader = subject.config.image_reader()?;
+    let shape = reader.shape();
     let style = Style {
         colormap: options.colormap,
         opacity: options.opacity,

@@ -4,8 +4,6 @@ use std::path::Path;
 
 use lara_explain::Subject;
 use lara_models::Predictor;
-use lara_models::data::{Augment, ImageShape, picture};
-use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::TrainedModel;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role, Tune};
@@ -44,35 +42,6 @@ pub(crate) fn subject(path: &Path, preset: Option<&str>, sets: &[String]) -> Out
     let (mut trained, config) = open(path, preset, sets)?;
     trained.config = Some(config);
     Ok(Subject::from_trained(&path.display().to_string(), trained)?)
-}
-
-/// How a model wants its images.
-pub(crate) struct Reader {
-    pub(crate) shape: ImageShape,
-    crop_pct: f64,
-    augment: Augment,
-}
-
-impl Reader {
-    pub(crate) fn new(config: &TrainConfig) -> Outcome<Self> {
-        let shape = config.model.image_shape();
-        let augment = Augment::eval(&config.data);
-        augment.check(shape.channels)?;
-        // As the images that were trained on: those of digits and MNIST fill their frames.
-        Ok(Reader { shape, crop_pct: config.data.crop(), augment })
-    }
-
-    /// The pixels of a file, [channels, height, width] in 0..1.
-    pub(crate) fn read(&self, path: &Path) -> Outcome<Vec<f32>> {
-        Ok(picture::load(path, self.shape, self.crop_pct)?)
-    }
-
-    /// Those pixels as the model's input.
-    pub(crate) fn normalise(&self, pixels: &[f32]) -> Vec<f32> {
-        let mut input = vec![0.0; self.shape.len()];
-        self.augment.apply(pixels, self.shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
-        input
-    }
 }
 
 /// Weights and configuration from disk, with `sets` laid over the configuration.

@@ -63,12 +63,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let gpu = options.adapter.open()?;
     let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, 1)?;
-    let reader = model::Reader::new(&model.config)?;
+    let reader = model.config.image_reader()?;
     // Every image is read before the first is classified: a bad one is told at once.
-    let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Outcome<_>>()?;
+    let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Result<_, _>>()?;
     let mut predictions = Vec::new();
     for (path, pixels) in options.images.iter().zip(&images) {
-        let logits = pollster::block_on(model.predictor.finite_logits(&reader.normalise(pixels)))?;
+        let logits = pollster::block_on(model.predictor.finite_logits(&reader.normalise(pixels)?))?;
         let class = |(index, probability): (usize, f64)| Class {
             class: model.classes.get(index).cloned().unwrap_or_else(|| index.to_string()),
             probability,

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use lara_models::data::{Augment, ImageShape};
-use lara_models::random::{Draws, Purpose};
+use lara_models::data::ImageShape;
 use lara_models::train::checkpoint::TrainedModel;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_runtime::{Gpu, Parameters, Role};
@@ -109,20 +108,7 @@ impl Subject {
     /// # Errors
     /// Pixels of another size.
     pub fn normalise(&self, pixels: &[f32]) -> Result<Vec<f32>> {
-        let shape = self.image_shape();
-        if pixels.len() != shape.len() {
-            let given = pixels.len();
-            return Err(Error::BadInput(format!(
-                "{} takes images of {shape}, {} numbers, not {given}",
-                self.name,
-                shape.len()
-            )));
-        }
-        let augment = Augment::eval(&self.config.data);
-        augment.check(shape.channels)?;
-        let mut input = vec![0.0; shape.len()];
-        augment.apply(pixels, shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
-        Ok(input)
+        Ok(self.config.image_reader()?.normalise(pixels)?)
     }
 
     /// Parameters to record a model over: new ones for a file's weights, the run's own for live ones.

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lara_models::LayerShape;
 use lara_models::attend::{Array, Arrays};
-use lara_models::data::{Augment, Split, picture};
-use lara_models::random::{Draws, Purpose};
+use lara_models::data::Split;
 use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_models::weights::TensorFile;
 use lara_runtime::attention::{AttentionConfig, Grid, Qkv};
@@ -218,16 +217,9 @@ fn record(
     Ok(Recorded { plan: Plan::compile_blocking(gpu, recording, parameters)?, images, blocks })
 }
 
-fn normalised(config: &TrainConfig, pixels: &[f32]) -> Vec<f32> {
-    let shape = config.model.image_shape();
-    let mut input = vec![0.0; shape.len()];
-    Augment::eval(&config.data).apply(pixels, shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
-    input
-}
-
 /// Other held-out images for every seed, spread over the set.
 fn held_out(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
-    let images = config.open_data(Split::Test)?;
+    let (images, reader) = (config.open_data(Split::Test)?, config.image_reader()?);
     let (count, seeds) = (options.count, options.seeds as usize);
     let wanted = count.saturating_mul(seeds);
     if wanted > images.len() {
@@ -241,7 +233,7 @@ fn held_out(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
         let mut batch = Vec::new();
         for at in 0..count {
             let index = (at * seeds + seed) * images.len() / wanted;
-            batch.extend(normalised(config, &images.get(index)?.pixels));
+            batch.extend(reader.normalise(&images.get(index)?.pixels)?);
         }
         Ok(batch)
     };
@@ -250,10 +242,10 @@ fn held_out(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
 
 /// The user's pictures, for every seed.
 fn given(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
-    let (shape, crop_pct) = (config.model.image_shape(), config.data.crop());
+    let reader = config.image_reader()?;
     let mut batch = Vec::new();
     for path in &options.images {
-        batch.extend(normalised(config, &picture::load(path, shape, crop_pct)?));
+        batch.extend(reader.normalise(&reader.read(path)?)?);
     }
     Ok(vec![batch])
 }

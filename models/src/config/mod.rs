@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::LayerAttention;
 use crate::check::ensure;
-use crate::data::{DataConfig, Dataset, Split};
+use crate::data::{DataConfig, Dataset, ImageReader, Split};
 use crate::error::Result;
 use crate::family::Classifier;
 use crate::registry::ModelConfig;
@@ -75,6 +75,14 @@ impl TrainConfig {
             )
         })?;
         Ok(dataset)
+    }
+
+    /// Reads pictures as the model wants them.
+    ///
+    /// # Errors
+    /// Means or deviations that do not fit the channels.
+    pub fn image_reader(&self) -> Result<ImageReader> {
+        ImageReader::new(&self.data, self.model.image_shape())
     }
 
     /// Optimizer steps in an epoch of `batches` batches (see [`OptimConfig::steps_per_epoch`]).

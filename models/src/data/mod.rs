@@ -7,6 +7,7 @@ pub mod folder;
 pub mod loader;
 pub mod mnist;
 pub mod picture;
+pub mod reader;
 pub mod registry;
 mod resample;
 
@@ -23,6 +24,7 @@ pub use digits::Digits;
 pub use folder::ImageFolder;
 pub use loader::{Batch, Loader, LoaderOptions, Position};
 pub use mnist::Mnist;
+pub use reader::ImageReader;
 pub use registry::DatasetKind;
 
 /// Which part of a data set.
