@@ -156,24 +156,26 @@ fn finish(slice: u32, i0: u32, q0: u32) {
 
 @compute @workgroup_size(8)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let part = part_of(group.z);
+    let part = part_of(group);
+    let row = (group.y + params.first_y) * 32u;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_nn(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+        block_nn(stretch(part, begin), row, group.x * 16u + lane, lane);
     }
     take_back(part);
-    finish(group.z, group.y * 32u, group.x * 16u + lane);
+    finish(part.slice, row, group.x * 16u + lane);
 }
 
 @compute @workgroup_size(8)
 fn nn_odd(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let part = part_of(group.z);
+    let part = part_of(group);
+    let row = (group.y + params.first_y) * 32u;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_odd(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+        block_odd(stretch(part, begin), row, group.x * 16u + lane, lane);
     }
     take_back(part);
-    finish(group.z, group.y * 32u, group.x * 16u + lane);
+    finish(part.slice, row, group.x * 16u + lane);
 }
 
 fn finish_ragged(slice: u32, i0: u32, q0: u32) {
@@ -194,22 +196,24 @@ fn finish_ragged(slice: u32, i0: u32, q0: u32) {
 
 @compute @workgroup_size(8)
 fn nn_ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let part = part_of(group.z);
+    let part = part_of(group);
+    let row = (group.y + params.first_y) * 32u;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_nn(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+        block_nn(stretch(part, begin), row, group.x * 16u + lane, lane);
     }
     take_back(part);
-    finish_ragged(group.z, group.y * 32u, group.x * 16u + lane);
+    finish_ragged(part.slice, row, group.x * 16u + lane);
 }
 
 @compute @workgroup_size(8)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let part = part_of(group.z);
+    let part = part_of(group);
+    let row = (group.y + params.first_y) * 32u;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_tn(stretch(part, begin), group.y * 32u, group.x * 16u + lane, lane);
+        block_tn(stretch(part, begin), row, group.x * 16u + lane, lane);
     }
     take_back(part);
-    finish(group.z, group.y * 32u, group.x * 16u + lane);
+    finish(part.slice, row, group.x * 16u + lane);
 }

@@ -112,15 +112,15 @@ fn finish(slice: u32, i0: u32, j0: u32) {
 }
 
 fn product(group: vec3<u32>, lane: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u32) {
-    let i0 = group.y * 64u + (lane / 2u) * 16u;
+    let i0 = (group.y + params.first_y) * 64u + (lane / 2u) * 16u;
     let j0 = group.x * 32u + (lane % 2u) * 16u;
-    let part = part_of(group.z);
+    let part = part_of(group);
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
         block(stretch(part, begin), i0, j0, a_outer, a_k, b_outer, b_k);
     }
     take_back(part);
-    finish(group.z, i0, j0);
+    finish(part.slice, i0, j0);
 }
 
 @compute @workgroup_size(8)

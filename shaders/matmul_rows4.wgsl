@@ -149,50 +149,52 @@ fn finish(slice: u32, i0: u32, j0: u32) {
 
 // Row and column where the 16 x 16 results of a lane begin.
 fn corner(group: vec3<u32>, lane: u32) -> vec2<u32> {
-    return vec2(group.y * 64u + (lane / 2u) * 16u, group.x * 32u + (lane % 2u) * 16u);
+    return vec2((group.y + params.first_y) * 64u + (lane / 2u) * 16u, group.x * 32u + (lane % 2u) * 16u);
 }
 
 @compute @workgroup_size(8)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = corner(group, lane);
-    let part = part_of(group.z);
+    let part = part_of(group);
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
         block_nn(stretch(part, begin), at.x, at.y);
     }
     take_back(part);
-    finish(group.z, at.x, at.y);
+    finish(part.slice, at.x, at.y);
 }
 
 @compute @workgroup_size(8)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = corner(group, lane);
-    let part = part_of(group.z);
+    let part = part_of(group);
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
         block_tn(stretch(part, begin), at.x, at.y);
     }
     take_back(part);
-    finish(group.z, at.x, at.y);
+    finish(part.slice, at.x, at.y);
 }
 
 // A lane turns 4 x 4 floats.
 @compute @workgroup_size(8)
 fn transpose_b(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let quads = params.k / 4u;
+    let first = (group.y + params.first_y) * 4u;
+    let z = group.z + params.first_z;
     let columns = (params.n + 3u) / 4u;
     let j = group.x * 32u + lane * 4u;
-    let end = min(quads, group.y * 4u + 4u);
+    let end = min(quads, first + 4u);
     if j >= params.n { return; }
     let last = params.n - 1u;
-    let base = (params.b_offset + group.z * params.b_stride) / 4u;
+    let base = (params.b_offset + z * params.b_stride) / 4u;
     let r0 = base + j * quads;
     let r1 = base + min(j + 1u, last) * quads;
     let r2 = base + min(j + 2u, last) * quads;
     let r3 = base + min(j + 3u, last) * quads;
-    for (var q = group.y * 4u; q < end; q++) {
+    for (var q = first; q < end; q++) {
         let t = transpose(mat4x4(b[r0 + q], b[r1 + q], b[r2 + q], b[r3 + q]));
-        let to = (group.z * params.k + q * 4u) * columns + j / 4u;
+        let to = (z * params.k + q * 4u) * columns + j / 4u;
         partial[to] = t[0];
         partial[to + columns] = t[1];
         partial[to + 2u * columns] = t[2];

@@ -110,22 +110,23 @@ fn finish_row(slice: u32, i: u32, j: u32, s: vec4<f32>, first: bool) {
     if j + 3u < params.n { finish(at + 3u, j + 3u, s.w, first); }
 }
 
-fn product(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
-    let part = part_of(group.z);
+fn product(workgroup: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
+    let part = part_of(workgroup);
+    let group = workgroup + vec3(0u, params.first_y, 0u);
     let i = group.y * TILE + (thread / 16u) * 8u;
     let j = group.x * TILE + (thread % 16u) * 4u;
     // Once even where there is no k, so that zeros are stored. Sums go through C: its traffic is little, registers are few.
     for (var begin = part.begin; begin < max(part.end, part.begin + 1u); begin += STRETCH) {
         let s = block(group, thread, a_transposed, b_transposed, stretch(part, begin));
         let first = begin == part.begin;
-        finish_row(group.z, i, j, s.r0, first);
-        finish_row(group.z, i + 1u, j, s.r1, first);
-        finish_row(group.z, i + 2u, j, s.r2, first);
-        finish_row(group.z, i + 3u, j, s.r3, first);
-        finish_row(group.z, i + 4u, j, s.r4, first);
-        finish_row(group.z, i + 5u, j, s.r5, first);
-        finish_row(group.z, i + 6u, j, s.r6, first);
-        finish_row(group.z, i + 7u, j, s.r7, first);
+        finish_row(part.slice, i, j, s.r0, first);
+        finish_row(part.slice, i + 1u, j, s.r1, first);
+        finish_row(part.slice, i + 2u, j, s.r2, first);
+        finish_row(part.slice, i + 3u, j, s.r3, first);
+        finish_row(part.slice, i + 4u, j, s.r4, first);
+        finish_row(part.slice, i + 5u, j, s.r5, first);
+        finish_row(part.slice, i + 6u, j, s.r6, first);
+        finish_row(part.slice, i + 7u, j, s.r7, first);
     }
 }
 
@@ -147,9 +148,10 @@ fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) 
 @compute @workgroup_size(64)
 fn sum_splits(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let size = params.m * params.n;
-    let at = (group.y * groups.x + group.x) * 64u + thread;
+    let at = ((group.y + params.first_y) * groups.x + group.x) * 64u + thread;
+    let z = group.z + params.first_z;
     if at >= size { return; }
     var s = 0.0;
-    for (var p = 0u; p < params.splits; p++) { s += partial[(group.z * params.splits + p) * size + at]; }
-    finish(params.c_offset + group.z * params.c_stride + at, at % params.n, s, true);
+    for (var p = 0u; p < params.splits; p++) { s += partial[(z * params.splits + p) * size + at]; }
+    finish(params.c_offset + z * params.c_stride + at, at % params.n, s, true);
 }

@@ -1,8 +1,6 @@
 //! What a step is predicted to take. Drivers reset a device that is busy for too long (Windows after 2 s, i915 after 2.5 s,
 //! amdgpu after about 10 s), so nothing is submitted that is predicted to come near.
 
-use crate::recorder::Step;
-
 /// Longest predicted time of one submit, seconds.
 pub const LONGEST_SUBMIT: f64 = 0.5;
 /// Longest predicted time of one dispatch, seconds; operations cut what takes longer.
@@ -31,11 +29,6 @@ impl Speed {
     /// Predicted seconds: arithmetic and memory overlap, so the longer of the two counts.
     pub fn seconds(self, flops: f64, bytes: f64) -> f64 {
         (flops / self.flops).max(bytes / self.bytes)
-    }
-
-    /// Predicted seconds of a step.
-    pub(crate) fn of_step(self, step: &Step) -> f64 {
-        self.seconds(step.flops, step.bytes() as f64)
     }
 }
 

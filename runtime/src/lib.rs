@@ -14,6 +14,7 @@ mod listing;
 pub mod maps;
 pub mod ops;
 mod parameters;
+mod pieces;
 mod plan;
 mod pool;
 pub mod profile;

@@ -15,7 +15,7 @@ impl fmt::Display for Plan {
         let flops: f64 = main.iter().map(|step| step.flops).sum();
         let bytes: u64 = main.iter().map(|step| step.bytes()).sum();
         let speed = self.gpu().speed();
-        let submits = cost::submits(main.iter().map(|step| speed.of_step(step)), &mut 0.0).len();
+        let submits = cost::submits(main.iter().map(|step| step.seconds(speed)), &mut 0.0).len();
         let (dispatches, gigaflop, gigabytes) = (main.len(), flops / 1e9, bytes as f64 / 1e9);
         writeln!(f, "{dispatches} dispatches in {submits} submits, {gigaflop:.3} GFLOP, {gigabytes:.3} GB bound")
     }

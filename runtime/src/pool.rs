@@ -1,5 +1,7 @@
 //! Which pooled tensors share a buffer: two may when no step lies in both lifetimes.
 
+use std::collections::BTreeMap;
+
 use crate::recorder::{Place, Recorder};
 
 /// Buffers for the scratch tensors of a recording.
@@ -36,16 +38,19 @@ pub(crate) fn assign(rec: &Recorder) -> Layout {
         .collect();
     order.sort_by_key(|&(id, life)| (std::cmp::Reverse(bytes(id)), life.0));
     let mut layout = Layout { slot_of: vec![None; rec.tensors.len()], ..Layout::default() };
-    let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
+    // Lives in a buffer, from first to last step: they do not overlap, so that only the last one to begin before a life ends
+    // can be in its way.
+    let mut taken: Vec<BTreeMap<usize, usize>> = Vec::new();
     for (id, life) in order {
         layout.unshared += bytes(id);
-        let free = |lives: &Vec<(usize, usize)>| lives.iter().all(|l| l.1 < life.0 || life.1 < l.0);
+        let free =
+            |lives: &BTreeMap<usize, usize>| lives.range(..=life.1).next_back().is_none_or(|(_, &end)| end < life.0);
         let slot = taken.iter().position(free).unwrap_or_else(|| {
-            taken.push(Vec::new());
+            taken.push(BTreeMap::new());
             layout.slots.push(bytes(id));
             taken.len() - 1
         });
-        taken[slot].push(life);
+        taken[slot].insert(life.0, life.1);
         layout.slot_of[id] = Some(slot);
     }
     layout

@@ -5,9 +5,11 @@ use std::ops::Range;
 
 use lara_shaders::Module;
 
+use crate::cost::Speed;
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{Kernel, Signature};
 use crate::parameters::Role;
+use crate::pieces::{FIRST, Piece, pieces};
 use crate::tensor::{Dtype, MOST_ELEMENTS, Shape, Tensor};
 use crate::tune::Tune;
 use crate::variant::Variant;
@@ -79,6 +81,11 @@ impl Step {
     pub fn bytes(&self) -> u64 {
         let first = |at: usize| self.binds[..at].iter().all(|earlier| earlier.id != self.binds[at].id);
         (0..self.binds.len()).filter(|&at| first(at)).map(|at| self.binds[at].bytes()).sum()
+    }
+
+    /// Predicted seconds.
+    pub(crate) fn seconds(&self, speed: Speed) -> f64 {
+        speed.seconds(self.flops, self.bytes() as f64)
     }
 }
 
@@ -345,16 +352,34 @@ impl StepBuilder<'_> {
         self.dispatch([x, y, z]);
     }
 
-    /// Checks names and types against the WGSL and appends the step.
+    /// Checks names and types against the WGSL and appends the step: several, if it is too long for one and can be cut.
     pub fn dispatch(self, groups: [usize; 3]) {
-        let step = match self.kernel.signature() {
-            Ok(signature) => self.resolve(&signature, groups),
+        let steps = match self.kernel.signature() {
+            Ok(signature) => self.resolve(&signature, groups).map(|step| self.cut(&signature, &step, groups)),
             Err(what) => Err(what),
         };
-        match step {
-            Ok(step) => self.rec.steps.push(step),
+        match steps {
+            Ok(steps) => self.rec.steps.extend(steps),
             Err(what) => self.rec.fail(Error::Recording { step: self.label, what }),
         }
+    }
+
+    fn cut(&self, signature: &Signature, step: &Step, groups: [usize; 3]) -> Vec<Step> {
+        let pieces = pieces(signature, groups, self.flops, self.rec.tune.most_flops());
+        let all = groups.iter().product::<usize>() as f64;
+        let part = |piece: &Piece| {
+            let mut part = step.clone();
+            part.groups = piece.groups.map(|g| u32::try_from(g).unwrap_or(u32::MAX));
+            part.flops *= piece.groups.iter().product::<usize>() as f64 / all;
+            for (name, first) in FIRST.iter().zip(piece.first) {
+                let fields = signature.params.iter().flat_map(|params| &params.fields);
+                for field in fields.filter(|field| field.name == *name) {
+                    part.params[field.offset..field.offset + 4].copy_from_slice(&(first as u32).to_le_bytes());
+                }
+            }
+            part
+        };
+        pieces.iter().map(part).collect()
     }
 
     fn resolve(&self, signature: &Signature, groups: [usize; 3]) -> Result<Step, String> {
@@ -423,7 +448,8 @@ impl StepBuilder<'_> {
             }
             bytes[field.offset..field.offset + 4].copy_from_slice(&bits.to_le_bytes());
         }
-        match params.fields.iter().find(|f| !self.params.iter().any(|(n, ..)| *n == f.name)) {
+        let is_set = |name: &str| FIRST.contains(&name) || self.params.iter().any(|(n, ..)| *n == name);
+        match params.fields.iter().find(|f| !is_set(&f.name)) {
             Some(missing) => Err(format!("does not set `params.{}`; the shader declares {}", missing.name, declared())),
             None => Ok(bytes),
         }

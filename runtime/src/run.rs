@@ -101,7 +101,7 @@ impl<'p> Run<'p> {
     /// pass begins and the last one ends what a stopwatch times.
     fn encode(&mut self, plan: &Plan, steps: &[usize], stopwatch: Option<&Stopwatch>) {
         let speed = self.plan.gpu().speed();
-        let seconds = steps.iter().map(|&step| speed.of_step(&plan.steps()[step]));
+        let seconds = steps.iter().map(|&step| plan.steps()[step].seconds(speed));
         let sizes = cost::submits(seconds, &mut self.pending);
         let (mut first, last) = (0, sizes.len() - 1);
         for (at, size) in sizes.into_iter().enumerate() {

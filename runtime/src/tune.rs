@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cost::{LONGEST_DISPATCH, Speed};
 use crate::gpu::Gpu;
 use crate::recorder::Recorder;
 use crate::variant::Variant;
@@ -22,6 +23,8 @@ struct State {
     choices: BTreeMap<String, String>,
     /// Choices of a resumed run: they come first, and stay out of the cache, for they may be another adapter's.
     adopted: BTreeMap<String, String>,
+    /// Floating-point operations of the longest dispatch, if there is a limit.
+    most_flops: Option<f64>,
 }
 
 impl State {
@@ -55,8 +58,20 @@ impl Tune {
     pub fn measured_in(gpu: &Gpu, folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(cache_name(gpu)));
         let choices = file.as_deref().map(load).unwrap_or_default();
-        let state = State { gpu: Some(gpu.clone()), file, choices, ..State::default() };
+        let most_flops = Some(LONGEST_DISPATCH * Speed::of_kind(&gpu.report().kind).flops);
+        let state = State { gpu: Some(gpu.clone()), file, choices, most_flops, ..State::default() };
         Tune { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The same tuner, under which dispatches of more than `flops` floating-point operations are cut where they can be.
+    #[must_use]
+    pub fn with_most_flops(self, flops: f64) -> Self {
+        self.lock().most_flops = Some(flops);
+        self
+    }
+
+    pub(crate) fn most_flops(&self) -> f64 {
+        self.lock().most_flops.unwrap_or(f64::INFINITY)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

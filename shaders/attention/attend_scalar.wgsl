@@ -1,6 +1,6 @@
 // Accessors of attend.wgsl and attend_backward.wgsl for any number of channels: the same names as attend_vector.wgsl,
 // one float at a time. Reads past the last row give that row (nothing uses them), reads past the last channel give
-// zero, writes past the end do nothing.
+// zero, writes past the end do nothing; all but those of the first stretch of columns add to what is there.
 
 @group(0) @binding(2) var<storage, read> q: array<f32>; // [batch, queries, channels]
 @group(0) @binding(3) var<storage, read> k: array<f32>; // [batch, keys, channels]
@@ -43,25 +43,29 @@ fn dout_at(z: u32, query: u32, channel: u32) -> vec4<f32> {
     return select(vec4(0.0), vec4(dout[at.x], dout[at.y], dout[at.z], dout[at.w]), present(channel));
 }
 
-fn store_out(slice: u32, query: u32, channel: u32, value: vec4<f32>) {
+fn store_out(slice: u32, query: u32, channel: u32, value: vec4<f32>, kept: f32, first: bool) {
     if query >= params.queries || channel >= params.channels {
         return;
     }
     let at = (slice * params.queries + query) * params.channels + channel;
     let count = min(4u, params.channels - channel);
     for (var i = 0u; i < count; i++) {
-        out[at + i] = value[i];
+        if first {
+            out[at + i] = value[i];
+        } else {
+            out[at + i] = kept * out[at + i] + value[i];
+        }
     }
 }
 
-fn store_dq(slice: u32, query: u32, channel: u32, value: vec4<f32>) {
+fn store_dq(slice: u32, query: u32, channel: u32, value: vec4<f32>, first: bool) {
     if query >= params.queries || channel >= params.channels {
         return;
     }
     let at = (slice * params.queries + query) * params.channels + channel;
     let count = min(4u, params.channels - channel);
     for (var i = 0u; i < count; i++) {
-        if params.accumulate_dq == 1u {
+        if params.accumulate_dq == 1u || !first {
             dq[at + i] += value[i];
         } else {
             dq[at + i] = value[i];
@@ -69,14 +73,14 @@ fn store_dq(slice: u32, query: u32, channel: u32, value: vec4<f32>) {
     }
 }
 
-fn store_dk(slice: u32, key: u32, channel: u32, value: vec4<f32>) {
+fn store_dk(slice: u32, key: u32, channel: u32, value: vec4<f32>, first: bool) {
     if key >= params.keys || channel >= params.channels {
         return;
     }
     let at = (slice * params.keys + key) * params.channels + channel;
     let count = min(4u, params.channels - channel);
     for (var i = 0u; i < count; i++) {
-        if params.accumulate_dk == 1u {
+        if params.accumulate_dk == 1u || !first {
             dk[at + i] += value[i];
         } else {
             dk[at + i] = value[i];
@@ -84,14 +88,14 @@ fn store_dk(slice: u32, key: u32, channel: u32, value: vec4<f32>) {
     }
 }
 
-fn store_dv(slice: u32, key: u32, channel: u32, value: vec4<f32>) {
+fn store_dv(slice: u32, key: u32, channel: u32, value: vec4<f32>, first: bool) {
     if key >= params.keys || channel >= params.channels {
         return;
     }
     let at = (slice * params.keys + key) * params.channels + channel;
     let count = min(4u, params.channels - channel);
     for (var i = 0u; i < count; i++) {
-        if params.accumulate_dv == 1u {
+        if params.accumulate_dv == 1u || !first {
             dv[at + i] += value[i];
         } else {
             dv[at + i] = value[i];

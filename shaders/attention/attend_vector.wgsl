@@ -1,6 +1,7 @@
 // Accessors of attend.wgsl and attend_backward.wgsl for channels % 4 == 0: every tensor is read and written as vec4s.
 // `channel` is always a multiple of 4. Reads past the last row or channel give that last one: no branches, and nothing
-// uses them, because their weights are zero or they are not stored. Writes past the end do nothing.
+// uses them, because their weights are zero or they are not stored. Writes past the end do nothing. All but
+// those of the first stretch of columns add to what is there (store_out: to `kept` times that).
 
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>; // [batch, queries, channels / 4]
 @group(0) @binding(3) var<storage, read> k: array<vec4<f32>>; // [batch, keys, channels / 4]
@@ -32,44 +33,48 @@ fn dout_at(z: u32, query: u32, channel: u32) -> vec4<f32> {
     return dout[place_of(z, query, params.queries, channel)];
 }
 
-fn store_out(slice: u32, query: u32, channel: u32, value: vec4<f32>) {
+fn store_out(slice: u32, query: u32, channel: u32, value: vec4<f32>, kept: f32, first: bool) {
     if query >= params.queries || channel >= params.channels {
         return;
     }
     let at = ((slice * params.queries + query) * params.channels + channel) / 4u;
-    out[at] = value;
+    if first {
+        out[at] = value;
+    } else {
+        out[at] = kept * out[at] + value;
+    }
 }
 
-fn store_dq(slice: u32, query: u32, channel: u32, value: vec4<f32>) {
+fn store_dq(slice: u32, query: u32, channel: u32, value: vec4<f32>, first: bool) {
     if query >= params.queries || channel >= params.channels {
         return;
     }
     let at = ((slice * params.queries + query) * params.channels + channel) / 4u;
-    if params.accumulate_dq == 1u {
+    if params.accumulate_dq == 1u || !first {
         dq[at] += value;
     } else {
         dq[at] = value;
     }
 }
 
-fn store_dk(slice: u32, key: u32, channel: u32, value: vec4<f32>) {
+fn store_dk(slice: u32, key: u32, channel: u32, value: vec4<f32>, first: bool) {
     if key >= params.keys || channel >= params.channels {
         return;
     }
     let at = ((slice * params.keys + key) * params.channels + channel) / 4u;
-    if params.accumulate_dk == 1u {
+    if params.accumulate_dk == 1u || !first {
         dk[at] += value;
     } else {
         dk[at] = value;
     }
 }
 
-fn store_dv(slice: u32, key: u32, channel: u32, value: vec4<f32>) {
+fn store_dv(slice: u32, key: u32, channel: u32, value: vec4<f32>, first: bool) {
     if key >= params.keys || channel >= params.channels {
         return;
     }
     let at = ((slice * params.keys + key) * params.channels + channel) / 4u;
-    if params.accumulate_dv == 1u {
+    if params.accumulate_dv == 1u || !first {
         dv[at] += value;
     } else {
         dv[at] = value;

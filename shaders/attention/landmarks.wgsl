@@ -158,6 +158,7 @@ fn sum_of_ranks(z: u32, box: Box, e: u32) -> f32 {
     return sum;
 }
 
+// Line by line, these in stretches of 128 and parts of 64 stretches: a chain of n additions is off by up to 1.5e-8 n.
 fn sum_of(z: u32, box: Box, e: u32) -> f32 {
     if HAS_PADDING && params.segments == 1u {
         return sum_of_ranks(z, box, e);
@@ -167,14 +168,27 @@ fn sum_of(z: u32, box: Box, e: u32) -> f32 {
     for (var frame = box.depth.x; frame < box.depth.y; frame++) {
         for (var row = box.rows.x; row < box.rows.y; row++) {
             let begin = line(frame, row);
-            for (var n = begin + box.columns.x; n < begin + box.columns.y; n++) {
-                let value = x[(first + n) * params.dim + e];
-                if HAS_PADDING {
-                    sum += select(0.0, value, is_real(z, n));
-                } else {
-                    sum += value;
+            let end = begin + box.columns.y;
+            var part = 0.0;
+            var stretches = 0u;
+            for (var first_of = begin + box.columns.x; first_of < end; first_of += 128u) {
+                var stretch = 0.0;
+                for (var n = first_of; n < min(first_of + 128u, end); n++) {
+                    let value = x[(first + n) * params.dim + e];
+                    if HAS_PADDING {
+                        stretch += select(0.0, value, is_real(z, n));
+                    } else {
+                        stretch += value;
+                    }
+                }
+                part += stretch;
+                stretches++;
+                if stretches % 64u == 0u {
+                    sum += part;
+                    part = 0.0;
                 }
             }
+            sum += part;
         }
     }
     return sum;

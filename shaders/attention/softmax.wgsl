@@ -22,6 +22,7 @@
 #import reduce
 
 const MASKED = -1e30;
+const STRETCH = 256u; // a chain of n additions is off by up to 1.5e-8 n: sums are made in stretches
 
 override HAS_BIAS: bool = false;
 override CAUSAL: bool = false;
@@ -84,8 +85,12 @@ fn forward(
     largest = largest_of(largest, local);
     let live = largest > -1e29;
     var sum = 0.0;
-    for (var m = local; m < params.keys; m += 64u) {
-        sum += exp(logit(at, bias_at, m, seen) - largest);
+    for (var first = 0u; first < params.keys; first += STRETCH * 64u) {
+        var stretch = 0.0;
+        for (var m = first + local; m < min(first + STRETCH * 64u, params.keys); m += 64u) {
+            stretch += exp(logit(at, bias_at, m, seen) - largest);
+        }
+        sum += stretch;
     }
     sum = sum_of(sum, local);
     let scale = select(0.0, 1.0 / sum, live);
@@ -113,14 +118,19 @@ fn forward_rows(
     var largest = MASKED;
     var sum = 0.0;
     let whole = params.keys - params.keys % 4u;
-    for (var m = 0u; m < whole; m += 4u) {
-        let l = vec4(logit(at, bias_at, m, seen), logit(at, bias_at, m + 1u, seen), logit(at, bias_at, m + 2u, seen), logit(at, bias_at, m + 3u, seen));
-        let top = max(max(l.x, l.y), max(l.z, l.w));
-        if top > largest {
-            sum *= exp(largest - top);
-            largest = top;
+    for (var first = 0u; first < whole; first += STRETCH * 4u) {
+        let before = largest;
+        var stretch = 0.0;
+        for (var m = first; m < min(first + STRETCH * 4u, whole); m += 4u) {
+            let l = vec4(logit(at, bias_at, m, seen), logit(at, bias_at, m + 1u, seen), logit(at, bias_at, m + 2u, seen), logit(at, bias_at, m + 3u, seen));
+            let top = max(max(l.x, l.y), max(l.z, l.w));
+            if top > largest {
+                stretch *= exp(largest - top);
+                largest = top;
+            }
+            stretch += dot(exp(l - largest), vec4(1.0));
         }
-        sum += dot(exp(l - largest), vec4(1.0));
+        sum = sum * exp(before - largest) + stretch;
     }
     for (var m = whole; m < params.keys; m++) {
         let l = logit(at, bias_at, m, seen);
@@ -168,10 +178,14 @@ fn forward_rows4(
     }
     let largest = max(max(tops.x, tops.y), max(tops.z, tops.w));
     var sums = vec4(0.0);
-    for (var m = 0u; m < quads; m++) {
-        let p = exp(four_logits(at, bias_at, m, seen) - largest);
-        sums += p;
-        logit_quads[at + m] = p;
+    for (var first = 0u; first < quads; first += STRETCH) {
+        var stretch = vec4(0.0);
+        for (var m = first; m < min(first + STRETCH, quads); m++) {
+            let p = exp(four_logits(at, bias_at, m, seen) - largest);
+            stretch += p;
+            logit_quads[at + m] = p;
+        }
+        sums += stretch;
     }
     let sum = (sums.x + sums.y) + (sums.z + sums.w);
     let live = largest > -1e29;

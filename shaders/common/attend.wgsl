@@ -24,6 +24,8 @@
 // Dispatch: x = ceil(rows / 64) * ceil(channels / CHANNELS), y = batch, z = splits.
 // Split s covers columns [s * split_columns, (s + 1) * split_columns), split_columns a multiple of 32, and writes the
 // s-th slice of its outputs, which then have a leading axis [splits, ...]. attend_merge.wgsl joins the slices.
+// A chain of n additions is off by up to 1.5e-8 n, so accumulators hold a stretch of STRETCH columns: after it they are added to
+// the output, which serves as the accumulator of stretches; within it every tile of 32 columns is added up by itself.
 // Write policy: out and lse are stored. dq, dk, dv, dkey_bias: stored, or added when their accumulate flag is 1.
 
 // Variant: CHANNELS=32
@@ -42,6 +44,8 @@ struct Params {
     accumulate_dk: u32,
     accumulate_dv: u32,
     accumulate_dkey_bias: u32,
+    first_x: u32,           // what workgroups of a long pass that was cut count from
+    first_y: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -58,6 +62,7 @@ const THREADS: u32 = 128u;
 const ROWS: u32 = 64u;
 const COLUMNS: u32 = 32u;
 const CHUNK: u32 = 16u;
+const STRETCH: u32 = 4096u;
 const MASKED: f32 = -1e30;
 const MASK_LIMIT: f32 = -1e29;
 
@@ -81,8 +86,9 @@ struct Job {
     end: u32,
 }
 
-fn job(group: vec3<u32>, rows_are_keys: bool) -> Job {
+fn job(workgroup: vec3<u32>, rows_are_keys: bool) -> Job {
     let blocks = channel_blocks();
+    let group = workgroup + vec3(params.first_x, params.first_y, 0u);
     let row = group.x / blocks * ROWS;
     let columns = select(params.keys, params.queries, rows_are_keys);
     var begin = group.z * params.split_columns;
@@ -279,16 +285,31 @@ fn add_vector(sum: ptr<function, Accumulator>, column: u32, staged: u32, lid: u3
     }
 }
 
+fn add_tile(sum: ptr<function, Accumulator>, tile: Accumulator) {
+    (*sum)[0] += tile[0];
+    (*sum)[1] += tile[1];
+    (*sum)[2] += tile[2];
+    (*sum)[3] += tile[3];
+    if WIDE {
+        (*sum)[4] += tile[4];
+        (*sum)[5] += tile[5];
+        (*sum)[6] += tile[6];
+        (*sum)[7] += tile[7];
+    }
+}
+
 fn add_v(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
+    var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
         for (var at = lid; at < 256u; at += THREADS) {
             stage[at] = v_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
-        add_staged(sum, first, columns - first, lid);
+        add_staged(&tile, first, columns - first, lid);
         workgroupBarrier();
     }
+    add_tile(sum, tile);
 }
 
 // Multiplies every accumulated row by its entry of `factor`.
@@ -319,10 +340,21 @@ fn own_channel(to: Job, lid: u32) -> u32 {
 
 // ---------------------------------------------------------------- forward
 
-// Running maximum and this thread's share of the running sum, of 4 rows.
+// Running maximum and this thread's share of the running sums, of 4 rows: of a stretch, and of all stretches before it.
 struct Softmax {
     peak: vec4<f32>,
     sum: vec4<f32>,
+    total: vec4<f32>,
+}
+
+// The end of a stretch at whose begin the maximum was `peak`.
+fn settled(state: Softmax, peak: vec4<f32>) -> Softmax {
+    return Softmax(state.peak, vec4(0.0), state.total * exp(peak - state.peak) + state.sum);
+}
+
+// Where the stretches end: after one even if there is no column, for its zeros are stored.
+fn last_stretch(begin: u32, end: u32) -> u32 {
+    return max(end, begin + 1u);
 }
 
 // One tile of keys: logits to probabilities relative to the new peak, in `weights`; old sums' correction in `factor`.
@@ -342,7 +374,7 @@ fn softmax_tile(state: Softmax, to: Job, key: u32, lid: u32) -> Softmax {
     if lid % 8u == 0u {
         factor[lid / 8u] = correction;
     }
-    return Softmax(peak, state.sum * correction + (p[0] + p[1] + p[2] + p[3]));
+    return Softmax(peak, state.sum * correction + (p[0] + p[1] + p[2] + p[3]), state.total);
 }
 
 fn store_lse(state: Softmax, total: vec4<f32>, to: Job, lid: u32) {
@@ -357,34 +389,56 @@ fn store_lse(state: Softmax, total: vec4<f32>, to: Job, lid: u32) {
     }
 }
 
+// The rows of a stretch; `factor` holds what is kept of what is there.
+fn store_rows(sum: ptr<function, Accumulator>, to: Job, first: bool, lid: u32) {
+    let row = own_row(to, lid);
+    let channel = own_channel(to, lid);
+    let group = lid / LANES;
+    let f = factor[select(group, group * 2u, WIDE)];
+    store_out(to.slice, row, channel, (*sum)[0], f.x, first);
+    store_out(to.slice, row + 1u, channel, (*sum)[1], f.y, first);
+    store_out(to.slice, row + 2u, channel, (*sum)[2], f.z, first);
+    store_out(to.slice, row + 3u, channel, (*sum)[3], f.w, first);
+    if WIDE {
+        let g = factor[group * 2u + 1u];
+        store_out(to.slice, row + 4u, channel, (*sum)[4], g.x, first);
+        store_out(to.slice, row + 5u, channel, (*sum)[5], g.y, first);
+        store_out(to.slice, row + 6u, channel, (*sum)[6], g.z, first);
+        store_out(to.slice, row + 7u, channel, (*sum)[7], g.w, first);
+    }
+}
+
 @compute @workgroup_size(128)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, false);
-    var state = Softmax(vec4(MASKED), vec4(0.0));
-    var sum = Accumulator();
-    for (var key = to.begin; key < to.end; key += COLUMNS) {
-        state = softmax_tile(state, to, key, lid);
+    var state = Softmax(vec4(MASKED), vec4(0.0), vec4(0.0));
+    for (var begin = to.begin; begin < last_stretch(to.begin, to.end); begin += STRETCH) {
+        let peak = state.peak;
+        var sum = Accumulator();
+        for (var key = begin; key < min(begin + STRETCH, to.end); key += COLUMNS) {
+            state = softmax_tile(state, to, key, lid);
+            workgroupBarrier();
+            rescale(&sum, lid);
+            add_v(&sum, to, key, lid);
+        }
+        state = settled(state, peak);
+        var scale = vec4(1.0);
+        if begin + STRETCH >= to.end {
+            let total = row_total(state.total, lid);
+            store_lse(state, total, to, lid);
+            scale = select(vec4(0.0), 1.0 / max(total, vec4(1e-30)), total > vec4(0.0));
+        }
+        if lid % 8u == 0u {
+            factor[lid / 8u] = scale;
+        }
         workgroupBarrier();
         rescale(&sum, lid);
-        add_v(&sum, to, key, lid);
-    }
-    let total = row_total(state.sum, lid);
-    store_lse(state, total, to, lid);
-    if lid % 8u == 0u {
-        factor[lid / 8u] = select(vec4(0.0), 1.0 / max(total, vec4(1e-30)), total > vec4(0.0));
-    }
-    workgroupBarrier();
-    rescale(&sum, lid);
-    let row = own_row(to, lid);
-    let channel = own_channel(to, lid);
-    store_out(to.slice, row, channel, sum[0]);
-    store_out(to.slice, row + 1u, channel, sum[1]);
-    store_out(to.slice, row + 2u, channel, sum[2]);
-    store_out(to.slice, row + 3u, channel, sum[3]);
-    if WIDE {
-        store_out(to.slice, row + 4u, channel, sum[4]);
-        store_out(to.slice, row + 5u, channel, sum[5]);
-        store_out(to.slice, row + 6u, channel, sum[6]);
-        store_out(to.slice, row + 7u, channel, sum[7]);
+        workgroupBarrier();
+        if lid % 8u == 0u {
+            factor[lid / 8u] = scale * exp(peak - state.peak);
+        }
+        workgroupBarrier();
+        store_rows(&sum, to, begin == to.begin, lid);
+        workgroupBarrier();
     }
 }

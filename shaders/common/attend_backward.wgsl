@@ -47,38 +47,44 @@ fn block_of(of_qk: bool, of_keys: bool, z: u32, row: u32, channel: u32) -> mat4x
 
 fn add_q(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
+    var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
         for (var at = lid; at < 256u; at += THREADS) {
             stage[at] = q_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
-        add_staged(sum, first, columns - first, lid);
+        add_staged(&tile, first, columns - first, lid);
         workgroupBarrier();
     }
+    add_tile(sum, tile);
 }
 
 fn add_k(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
+    var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
         for (var at = lid; at < 256u; at += THREADS) {
             stage[at] = k_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
-        add_staged(sum, first, columns - first, lid);
+        add_staged(&tile, first, columns - first, lid);
         workgroupBarrier();
     }
+    add_tile(sum, tile);
 }
 
 fn add_dout(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
+    var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
         for (var at = lid; at < 256u; at += THREADS) {
             stage[at] = dout_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
-        add_staged(sum, first, columns - first, lid);
+        add_staged(&tile, first, columns - first, lid);
         workgroupBarrier();
     }
+    add_tile(sum, tile);
 }
 
 // A query past the end gets an lse that makes all its probabilities zero.
@@ -172,48 +178,56 @@ fn times_gradients(
 @compute @workgroup_size(128)
 fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, false);
-    var sum = Accumulator();
-    for (var key = to.begin; key < to.end; key += COLUMNS) {
-        store_weights(logit_gradients(to, false, key, lid), lid);
-        workgroupBarrier();
-        add_k(&sum, to, key, lid);
-    }
-    let row = own_row(to, lid);
-    let channel = own_channel(to, lid);
-    store_dq(to.slice, row, channel, params.scale * sum[0]);
-    store_dq(to.slice, row + 1u, channel, params.scale * sum[1]);
-    store_dq(to.slice, row + 2u, channel, params.scale * sum[2]);
-    store_dq(to.slice, row + 3u, channel, params.scale * sum[3]);
-    if WIDE {
-        store_dq(to.slice, row + 4u, channel, params.scale * sum[4]);
-        store_dq(to.slice, row + 5u, channel, params.scale * sum[5]);
-        store_dq(to.slice, row + 6u, channel, params.scale * sum[6]);
-        store_dq(to.slice, row + 7u, channel, params.scale * sum[7]);
+    for (var begin = to.begin; begin < last_stretch(to.begin, to.end); begin += STRETCH) {
+        var sum = Accumulator();
+        for (var key = begin; key < min(begin + STRETCH, to.end); key += COLUMNS) {
+            store_weights(logit_gradients(to, false, key, lid), lid);
+            workgroupBarrier();
+            add_k(&sum, to, key, lid);
+        }
+        let row = own_row(to, lid);
+        let channel = own_channel(to, lid);
+        let first = begin == to.begin;
+        store_dq(to.slice, row, channel, params.scale * sum[0], first);
+        store_dq(to.slice, row + 1u, channel, params.scale * sum[1], first);
+        store_dq(to.slice, row + 2u, channel, params.scale * sum[2], first);
+        store_dq(to.slice, row + 3u, channel, params.scale * sum[3], first);
+        if WIDE {
+            store_dq(to.slice, row + 4u, channel, params.scale * sum[4], first);
+            store_dq(to.slice, row + 5u, channel, params.scale * sum[5], first);
+            store_dq(to.slice, row + 6u, channel, params.scale * sum[6], first);
+            store_dq(to.slice, row + 7u, channel, params.scale * sum[7], first);
+        }
     }
 }
 
 // Writes dk; returns this thread's share of its 4 rows' sums of ds.
 fn key_gradients(to: Job, lid: u32) -> vec4<f32> {
-    var sum = Accumulator();
     var bias = vec4(0.0);
-    for (var query = to.begin; query < to.end; query += COLUMNS) {
-        let ds = logit_gradients(to, true, query, lid);
-        bias += ds[0] + ds[1] + ds[2] + ds[3];
-        store_weights(ds, lid);
-        workgroupBarrier();
-        add_q(&sum, to, query, lid);
-    }
-    let row = own_row(to, lid);
-    let channel = own_channel(to, lid);
-    store_dk(to.slice, row, channel, params.scale * sum[0]);
-    store_dk(to.slice, row + 1u, channel, params.scale * sum[1]);
-    store_dk(to.slice, row + 2u, channel, params.scale * sum[2]);
-    store_dk(to.slice, row + 3u, channel, params.scale * sum[3]);
-    if WIDE {
-        store_dk(to.slice, row + 4u, channel, params.scale * sum[4]);
-        store_dk(to.slice, row + 5u, channel, params.scale * sum[5]);
-        store_dk(to.slice, row + 6u, channel, params.scale * sum[6]);
-        store_dk(to.slice, row + 7u, channel, params.scale * sum[7]);
+    for (var begin = to.begin; begin < last_stretch(to.begin, to.end); begin += STRETCH) {
+        var sum = Accumulator();
+        var stretch = vec4(0.0);
+        for (var query = begin; query < min(begin + STRETCH, to.end); query += COLUMNS) {
+            let ds = logit_gradients(to, true, query, lid);
+            stretch += ds[0] + ds[1] + ds[2] + ds[3];
+            store_weights(ds, lid);
+            workgroupBarrier();
+            add_q(&sum, to, query, lid);
+        }
+        bias += stretch;
+        let row = own_row(to, lid);
+        let channel = own_channel(to, lid);
+        let first = begin == to.begin;
+        store_dk(to.slice, row, channel, params.scale * sum[0], first);
+        store_dk(to.slice, row + 1u, channel, params.scale * sum[1], first);
+        store_dk(to.slice, row + 2u, channel, params.scale * sum[2], first);
+        store_dk(to.slice, row + 3u, channel, params.scale * sum[3], first);
+        if WIDE {
+            store_dk(to.slice, row + 4u, channel, params.scale * sum[4], first);
+            store_dk(to.slice, row + 5u, channel, params.scale * sum[5], first);
+            store_dk(to.slice, row + 6u, channel, params.scale * sum[6], first);
+            store_dk(to.slice, row + 7u, channel, params.scale * sum[7], first);
+        }
     }
     return bias;
 }
@@ -251,22 +265,25 @@ fn backward_keys_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
 fn backward_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, true);
     let end = select(to.begin, to.end, params.has_dout == 1u);
-    var sum = Accumulator();
-    for (var query = to.begin; query < end; query += COLUMNS) {
-        store_weights(probabilities(multiply_qk(to.z, true, to.row, query, lid), to, true, query, lid), lid);
-        workgroupBarrier();
-        add_dout(&sum, to, query, lid);
-    }
-    let row = own_row(to, lid);
-    let channel = own_channel(to, lid);
-    store_dv(to.slice, row, channel, sum[0]);
-    store_dv(to.slice, row + 1u, channel, sum[1]);
-    store_dv(to.slice, row + 2u, channel, sum[2]);
-    store_dv(to.slice, row + 3u, channel, sum[3]);
-    if WIDE {
-        store_dv(to.slice, row + 4u, channel, sum[4]);
-        store_dv(to.slice, row + 5u, channel, sum[5]);
-        store_dv(to.slice, row + 6u, channel, sum[6]);
-        store_dv(to.slice, row + 7u, channel, sum[7]);
+    for (var begin = to.begin; begin < last_stretch(to.begin, end); begin += STRETCH) {
+        var sum = Accumulator();
+        for (var query = begin; query < min(begin + STRETCH, end); query += COLUMNS) {
+            store_weights(probabilities(multiply_qk(to.z, true, to.row, query, lid), to, true, query, lid), lid);
+            workgroupBarrier();
+            add_dout(&sum, to, query, lid);
+        }
+        let row = own_row(to, lid);
+        let channel = own_channel(to, lid);
+        let first = begin == to.begin;
+        store_dv(to.slice, row, channel, sum[0], first);
+        store_dv(to.slice, row + 1u, channel, sum[1], first);
+        store_dv(to.slice, row + 2u, channel, sum[2], first);
+        store_dv(to.slice, row + 3u, channel, sum[3], first);
+        if WIDE {
+            store_dv(to.slice, row + 4u, channel, sum[4], first);
+            store_dv(to.slice, row + 5u, channel, sum[5], first);
+            store_dv(to.slice, row + 6u, channel, sum[6], first);
+            store_dv(to.slice, row + 7u, channel, sum[7], first);
+        }
     }
 }

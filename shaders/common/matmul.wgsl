@@ -15,21 +15,24 @@ struct Params {
     has_bias: u32,
     accumulate: u32,
     scale: f32,
+    first_y: u32,     // what workgroups of a long product that was cut count from
+    first_z: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
 const STRETCH: u32 = 512u; // a multiple of what any kernel takes at a time
 
-// Part of the sums: values of k in begin..end (begin a multiple of 4) for the matrices z of A and B.
-struct Part { z: u32, begin: u32, end: u32 }
+// Part of the sums: values of k in begin..end (begin a multiple of 4) for the matrices z of A and B and matrix `slice` of C.
+struct Part { slice: u32, z: u32, begin: u32, end: u32 }
 
-fn part_of(slice: u32) -> Part {
+fn part_of(group: vec3<u32>) -> Part {
+    let slice = group.z + params.first_z;
     let span = ((params.k + params.splits - 1u) / params.splits + 3u) / 4u * 4u;
     let begin = min(slice % params.splits * span, params.k);
-    return Part(slice / params.splits, begin, min(begin + span, params.k));
+    return Part(slice, slice / params.splits, begin, min(begin + span, params.k));
 }
 
 // The stretch of a part that begins at `begin`.
 fn stretch(part: Part, begin: u32) -> Part {
-    return Part(part.z, begin, min(begin + STRETCH, part.end));
+    return Part(part.slice, part.z, begin, min(begin + STRETCH, part.end));
 }

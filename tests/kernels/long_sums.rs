@@ -1,7 +1,8 @@
 //! Sums over very many terms stay exact to 1e-5: equal terms, whose roundings all go the same way, are the worst case.
 
-use lara_runtime::ops::{Layout, Product};
-use lara_runtime::{Parameters, Plan, Recorder};
+use lara_runtime::attention::{Attend, AttentionConfig, Context, MechanismKind, ProposalGen, Qkv, mechanism};
+use lara_runtime::ops::{Layout, Product, TokenPooling, column_sum};
+use lara_runtime::{Header, Mode, Parameters, Plan, Recorder, Shape, Tape, Tensor};
 use lara_tests::{adapter, random, tune};
 
 const TOLERANCE: f64 = 1e-5;
@@ -40,5 +41,127 @@ fn of_products() {
                 });
             }
         }
+    }
+}
+
+/// Outputs, and gradients of all inputs, of what `build` records; `dy` gives the gradient of the first output.
+fn outcome(
+    preferred: &[&str],
+    inputs: Vec<(Shape, Vec<f32>)>,
+    build: impl Fn(&mut Tape<'_>, &[Tensor]) -> Vec<Tensor>,
+    dy: Option<&dyn Fn(usize) -> f32>,
+) -> [Vec<Vec<f32>>; 2] {
+    let mut parameters = Parameters::new(adapter());
+    let mode = if dy.is_some() { Mode::Differentiate } else { Mode::Eval };
+    let mut tape = Tape::new(&mut parameters, &tune(preferred), mode);
+    let x: Vec<Tensor> = inputs.iter().map(|(shape, _)| tape.variable("x", *shape)).collect();
+    let y = build(&mut tape, &x);
+    y.iter().for_each(|&y| tape.rec.pin(y));
+    let given = dy.map(|_| tape.input("dy", y[0].shape()));
+    if let Some(given) = given {
+        tape.backward(&[(y[0], given)]);
+    }
+    let gradients: Vec<Tensor> = x.iter().filter_map(|&x| given.and(tape.gradient(x))).collect();
+    gradients.iter().for_each(|&g| tape.rec.pin(g));
+    let rec = tape.finish().expect("it can be recorded");
+    let plan = Plan::compile_blocking(adapter(), rec, &parameters).expect("it compiles");
+    plan.poison();
+    x.iter().zip(inputs).for_each(|(&x, (_, values))| plan.write(x, &values).expect("it is pinned"));
+    if let (Some(given), Some(dy)) = (given, dy) {
+        plan.write(given, &(0..given.len()).map(dy).collect::<Vec<_>>()).expect("it is pinned");
+    }
+    plan.run().header(Header::default()).steps().submit().expect("it runs");
+    [y, gradients].map(|tensors| tensors.into_iter().map(|t| plan.read_blocking(t).expect("pinned")).collect())
+}
+
+fn attention_variants() -> Vec<&'static [&'static str]> {
+    let mut variants: Vec<&[&str]> = vec![&["streamed"], &["slabs", "forward"], &["slabs", "forward_rows", "rows"]];
+    if adapter().has_lanes() {
+        variants.push(&["slabs", "forward_rows4", "lanes"]);
+    }
+    variants
+}
+
+const CHANNELS: [f32; 4] = [0.7, -1.3, 0.1, 0.9];
+
+/// Two queries that see all keys alike: the output is the values' common row, the log-sum-exp ln M.
+#[test]
+fn over_keys_of_softmax() {
+    for keys in [12_544, 1_000_000] {
+        for variant in attention_variants() {
+            let constant: Vec<f32> = (0..keys * 4).map(|i| CHANNELS[i % 4]).collect();
+            let q = (Shape::from([1, 1, 2, 4]), vec![0.0; 8]);
+            let [k, v] = [constant.clone(), constant].map(|x| (Shape::from([1, 1, keys, 4]), x));
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(0.5), x);
+            let [y, _] = outcome(variant, vec![q, k, v], build, None);
+            let name = format!("{variant:?} over {keys} keys");
+            assert_all_close(&name, &y[0], |i| f64::from(CHANNELS[i % 4]));
+            assert_all_close(&name, &y[1], |_| (keys as f64).ln());
+        }
+    }
+}
+
+/// Every one of many queries asks the same of four keys, so gradients of keys, values and key terms are sums of equal terms.
+#[test]
+fn over_queries_in_the_gradients_of_softmax() {
+    const VALUES: [f32; 4] = [1.0, -1.0, 0.5, -0.5];
+    for queries in [12_544, 1_000_000] {
+        for variant in attention_variants() {
+            let q = (Shape::from([1, 1, queries, 4]), (0..queries * 4).map(|i| CHANNELS[i % 4]).collect());
+            let k = (Shape::from([1, 1, 4, 4]), vec![0.0; 16]);
+            let v = (Shape::from([1, 1, 4, 4]), (0..16).map(|i| VALUES[i / 4]).collect());
+            let bias = (Shape::from([1, 1, 4]), vec![0.0; 4]);
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(Attend::new(0.5), x);
+            let [_, dx] = outcome(variant, vec![q, k, v, bias], build, Some(&|i| CHANNELS[i % 4]));
+            let name = format!("{variant:?} over {queries} queries");
+            let share = queries as f64 * 0.25;
+            let all = CHANNELS.iter().map(|&c| f64::from(c)).sum::<f64>();
+            let of_bias = |m: usize| share * all * f64::from(VALUES[m]);
+            assert_all_close(&format!("{name}: dk"), &dx[1], |i| 0.5 * of_bias(i / 4) * f64::from(CHANNELS[i % 4]));
+            assert_all_close(&format!("{name}: dv"), &dx[2], |i| share * f64::from(CHANNELS[i % 4]));
+            assert_all_close(&format!("{name}: dbias"), &dx[3], of_bias);
+        }
+    }
+}
+
+/// Whatever the weights are, they sum to one: constant values come out unchanged.
+#[test]
+fn of_linear_mechanisms() {
+    for tokens in [12_544, 1_000_000] {
+        for kind in [MechanismKind::Lara, MechanismKind::Rfa, MechanismKind::Performer] {
+            let config = AttentionConfig {
+                mechanism: kind,
+                num_landmarks: 4,
+                proposal_gen: ProposalGen::NoParamPool,
+                features: 8,
+                ..AttentionConfig::default()
+            };
+            let rows = Shape::from([1, 1, tokens, 4]);
+            let zero = vec![0.0; tokens * 4];
+            let v = (0..tokens * 4).map(|i| CHANNELS[i % 4]).collect();
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+                let qkv = Qkv { q: x[0], k: x[1], v: x[2] };
+                vec![mechanism(&config).expect("settings fit").attend(tape, qkv, &Context::default())]
+            };
+            let lanes = attention_variants().pop().unwrap_or_default();
+            let [y, _] = outcome(lanes, vec![(rows, zero.clone()), (rows, zero), (rows, v)], build, None);
+            assert_all_close(&format!("{kind:?} over {tokens}"), &y[0], |i| f64::from(CHANNELS[i % 4]));
+        }
+    }
+}
+
+/// Sums down columns, and their mean.
+#[test]
+fn of_columns() {
+    for rows in [12_544, 1_000_003] {
+        let x: Vec<f32> = (0..rows * 4).map(|i| CHANNELS[i % 4]).collect();
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+            let sums = tape.rec.scratch("sums", [4]);
+            column_sum(&mut tape.rec, x[0], [1, rows, 4], sums, 1.0, false);
+            vec![sums, tape.apply(TokenPooling { first: 0, count: rows }, x)]
+        };
+        let [y, _] = outcome(&[], vec![(Shape::from([1, rows, 4]), x)], build, None);
+        assert_all_close(&format!("sum of {rows} rows"), &y[0], |i| rows as f64 * f64::from(CHANNELS[i]));
+        assert_all_close(&format!("mean of {rows} rows"), &y[1], |i| f64::from(CHANNELS[i]));
     }
 }

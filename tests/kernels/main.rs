@@ -17,6 +17,7 @@ mod maps;
 mod matmul;
 mod patchify;
 mod peak;
+mod pieces;
 mod pooling;
 mod position_embedding;
 mod residual;

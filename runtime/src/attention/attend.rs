@@ -15,7 +15,7 @@ pub struct Attend {
     pub causal: bool,
 }
 
-/// Matmuls over slabs of queries, or one streaming kernel.
+/// One streaming kernel, or, where these are not too many, matmuls over slabs of queries.
 const VARIANTS: [Variant; 2] = [Variant::STREAMED, Variant::SLABS];
 
 /// Most queries and keys that variants are compared on.
@@ -36,11 +36,13 @@ impl Attend {
     fn variant(rec: &Recorder, sizes: &Sizes) -> Variant {
         // Longer sequences behave like this one; measuring them would take longer than using them.
         let (queries, keys) = (sizes.queries.min(LONGEST_MEASURED), sizes.keys.min(LONGEST_MEASURED));
-        let sizes = Sizes { queries, keys, ..*sizes };
+        let whole = *sizes;
+        let sizes = Sizes { queries, keys, ..whole };
         let Sizes { batch, channels, .. } = sizes;
         let about = usize::next_power_of_two;
+        let candidates = if whole.fits_slabs() { &VARIANTS[..] } else { &VARIANTS[..1] };
         let key = format!("attend {} {} {} {channels}", about(batch), about(queries), about(keys));
-        rec.choose(&key, &VARIANTS, &|rec, variant| {
+        rec.choose(&key, candidates, &|rec, variant| {
             let inputs @ [q, k, v] = [queries, keys, keys].map(|n| rec.scratch("x", [1, batch, n, channels]));
             let (out, lse) = (rec.scratch("out", q.shape()), rec.scratch("lse", [batch, queries]));
             let slot =

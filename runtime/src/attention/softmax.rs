@@ -6,11 +6,17 @@
 use lara_shaders::SOFTMAX;
 
 use super::draw_keys::DrawKeys;
-use crate::ops::{Layout, Operand, Product, column_sum_at, fill};
-use crate::{Recorder, Slot, StepBuilder, Tensor, Variant};
+use crate::ops::{Layout, Operand, Prepared, Product, column_sum_at, fill};
+use crate::{Error, Recorder, Slot, StepBuilder, Tensor, Variant};
 
-/// Elements of a slab's logits (16 MiB).
+/// Elements of a slab's logits: as a rule (16 MiB), and at most (64 MiB) where a matrix would take more slabs than sums of
+/// gradients over them stay exact for.
 const SLAB: usize = 4 << 20;
+const LARGEST_SLAB: usize = 16 << 20;
+const MOST_SLABS_OF_A_MATRIX: usize = 512;
+
+/// Most slabs of one attention: every one is some dispatches, in the recording and on the device.
+const MOST_SLABS: usize = 4096;
 
 /// Shapes of one attention: Z = batch x heads, N queries, M keys, D channels.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +38,30 @@ struct Slab {
 }
 
 impl Sizes {
+    /// Rows of a slab that holds a part of one matrix.
+    fn slab_rows(&self) -> usize {
+        let rows = self.queries.div_ceil(MOST_SLABS_OF_A_MATRIX).min(LARGEST_SLAB / self.keys);
+        rows.max(SLAB / self.keys).max(1)
+    }
+
+    /// Whether slabs are few enough, and their logits small enough, to be a way at all.
+    pub(crate) fn fits_slabs(&self) -> bool {
+        let of_a_matrix = self.queries.div_ceil(self.slab_rows());
+        let bounded = self.keys <= LARGEST_SLAB && of_a_matrix <= MOST_SLABS_OF_A_MATRIX;
+        // Matrices that are smaller than a slab share one.
+        let alone = self.queries.saturating_mul(self.keys) > SLAB / 2;
+        bounded && (!alone || of_a_matrix.saturating_mul(self.batch) <= MOST_SLABS)
+    }
+
     fn slabs(&self) -> Vec<Slab> {
-        let per_matrix = self.queries * self.keys;
+        let per_matrix = self.queries.saturating_mul(self.keys);
         if per_matrix <= SLAB {
             let group = (SLAB / per_matrix).max(1);
             let starts = (0..self.batch).step_by(group);
             let whole = |first| Slab { first, batch: group.min(self.batch - first), first_row: 0, rows: self.queries };
             return starts.map(whole).collect();
         }
-        let rows = (SLAB / self.keys).max(1);
+        let rows = self.slab_rows();
         let part = |first: usize, first_row: usize| Slab {
             first,
             batch: 1,
@@ -144,13 +165,29 @@ impl Sizes {
             .dispatch_items(rows * self.channels / 4);
     }
 
-    /// Logits of a slab: scale q k^T.
-    fn logits(&self, rec: &mut Recorder, slab: &Slab, q: Tensor, k: Tensor) -> Tensor {
-        let logits = rec.scratch("logits", [slab.batch, slab.rows, self.keys]);
-        let q = Operand { tensor: q, offset: self.query_offset(slab, self.channels) };
-        let k = Operand { tensor: k, offset: self.key_offset(slab) };
+    /// Keys or values as products of queries with them want them, once for all slabs.
+    fn prepare(&self, rec: &mut Recorder, slab: &Slab, x: Tensor) -> Prepared {
         let sizes = [slab.rows, self.keys, self.channels];
-        self.product(slab, Layout::Nt, sizes, self.scale, false).record(rec, q, k, None, logits);
+        self.product(slab, Layout::Nt, sizes, self.scale, false).prepare(rec, x, self.batch)
+    }
+
+    /// A slab's place for logits, which the slabs after it use again: the first slab is the largest.
+    fn place(&self, rec: &mut Recorder, label: &str, slab: &Slab) -> Tensor {
+        rec.scratch(label, [slab.batch, slab.rows, self.keys])
+    }
+
+    /// Logits of a slab, or what else there is of its queries and all keys: scale q k^T.
+    fn with_keys(&self, rec: &mut Recorder, slab: &Slab, q: Tensor, k: &Prepared, scale: f32, logits: Tensor) {
+        let q = Operand { tensor: q, offset: self.query_offset(slab, self.channels) };
+        let sizes = [slab.rows, self.keys, self.channels];
+        self.product(slab, Layout::Nt, sizes, scale, false).record_prepared(rec, q, k, slab.first, logits);
+    }
+
+    /// Logits of all rows at once.
+    fn all_logits(&self, rec: &mut Recorder, whole: &Slab, q: Tensor, k: Tensor) -> Tensor {
+        let logits = self.place(rec, "logits", whole);
+        let keys = self.prepare(rec, whole, k);
+        self.with_keys(rec, whole, q, &keys, self.scale, logits);
         logits
     }
 
@@ -158,7 +195,7 @@ impl Sizes {
     pub(crate) fn probabilities(&self, rec: &mut Recorder, q: Tensor, k: Tensor, bias: Option<Tensor>) -> Tensor {
         let entry = self.variant(rec);
         let whole = Slab { first: 0, batch: self.batch, first_row: 0, rows: self.queries };
-        let logits = self.logits(rec, &whole, q, k);
+        let logits = self.all_logits(rec, &whole, q, k);
         let lse = rec.scratch("lse", [self.batch, self.queries]);
         self.row_softmax(rec, &whole, entry, bias, logits, lse);
         logits
@@ -184,10 +221,18 @@ impl Sizes {
         draw: DrawKeys,
         index: Tensor,
     ) {
+        if !self.fits_slabs() {
+            let (queries, keys) = (self.queries, self.keys);
+            let what =
+                format!("drawing from {keys} keys for each of {queries} queries takes more than {MOST_SLABS} slabs");
+            return rec.fail(Error::Shape(format!("{what} of {SLAB} logits; lower the number of tokens")));
+        }
         let entry = self.variant(rec);
         let lse = rec.scratch("lse", [self.batch, self.queries]);
-        for slab in self.slabs() {
-            let logits = self.logits(rec, &slab, q, k);
+        let slabs = self.slabs();
+        let (logits, keys) = (self.place(rec, "logits", &slabs[0]), self.prepare(rec, &slabs[0], k));
+        for slab in slabs {
+            self.with_keys(rec, &slab, q, &keys, self.scale, logits);
             self.row_softmax(rec, &slab, entry, bias, logits, lse);
             draw.record(rec, logits, [self.query_offset(&slab, 1), slab.batch * slab.rows], index);
         }
@@ -203,8 +248,10 @@ impl Sizes {
         lse: Tensor,
     ) {
         let entry = self.variant_for_output(rec);
-        for slab in self.slabs() {
-            let logits = self.logits(rec, &slab, q, k);
+        let slabs = self.slabs();
+        let (logits, keys) = (self.place(rec, "logits", &slabs[0]), self.prepare(rec, &slabs[0], k));
+        for slab in slabs {
+            self.with_keys(rec, &slab, q, &keys, self.scale, logits);
             let scales = self.row_softmax(rec, &slab, entry, bias, logits, lse);
             let v = Operand { tensor: v, offset: self.key_offset(&slab) };
             let at_queries = Operand { tensor: out, offset: self.query_offset(&slab, self.channels) };
@@ -220,17 +267,18 @@ impl Sizes {
     pub(crate) fn backward(&self, rec: &mut Recorder, given: &Given, slots: [Option<Slot>; 4]) {
         let [q, k, v] = given.inputs;
         let stats = self.lse_and_delta(rec, given);
-        for slab in self.slabs() {
+        let slabs = self.slabs();
+        let [logits, dp] = ["logits", "dp"].map(|label| self.place(rec, label, &slabs[0]));
+        let [keys, values] = [k, v].map(|x| self.prepare(rec, &slabs[0], x));
+        // Without a gradient of the output only the log-sum-exp's is left, and dp and dv are zero.
+        let (dout, scale) = given.dout.map_or((q, 0.0), |dout| (dout, 1.0));
+        for slab in slabs {
             // Later slabs of the same matrix add to what its first slab stored.
             let adds = |slot: Slot| slot.accumulate || slab.first_row > 0;
             let at_keys = |tensor| Operand { tensor, offset: self.key_offset(&slab) };
             let at_queries = |tensor| Operand { tensor, offset: self.query_offset(&slab, self.channels) };
-            let logits = self.logits(rec, &slab, q, k);
-            let dp = rec.scratch("dp", logits.shape());
-            let sizes = [slab.rows, self.keys, self.channels];
-            // Without a gradient of the output only the log-sum-exp's is left, and dp and dv are zero.
-            let (dout, scale) = given.dout.map_or((q, 0.0), |dout| (dout, 1.0));
-            self.product(&slab, Layout::Nt, sizes, scale, false).record(rec, at_queries(dout), at_keys(v), None, dp);
+            self.with_keys(rec, &slab, q, &keys, self.scale, logits);
+            self.with_keys(rec, &slab, dout, &values, scale, dp);
             let rows = slab.batch * slab.rows;
             let step = self.step(rec, &slab, "backward", given.bias);
             let step = step.bind("logits", logits).bind("dp", dp).bind("stats", stats);

@@ -22,6 +22,8 @@ struct Pass {
     groups: usize,
     split_columns: usize,
     splits: usize,
+    /// Multiply-adds of one product of the rows with the columns.
+    product: f64,
 }
 
 /// Which gradients add to what is there.
@@ -43,10 +45,11 @@ impl Sizes {
         let groups = rows.div_ceil(ROWS) * self.channels.div_ceil(channels);
         let wanted = ENOUGH_WORKGROUPS.div_ceil(groups * self.batch).min(columns.div_ceil(LEAST_SPLIT)).max(1);
         let split_columns = columns.div_ceil(wanted).next_multiple_of(COLUMNS);
-        Pass { channels, groups, split_columns, splits: columns.div_ceil(split_columns) }
+        let product = (self.batch * self.channels) as f64 * rows as f64 * columns as f64;
+        Pass { channels, groups, split_columns, splits: columns.div_ceil(split_columns), product }
     }
 
-    fn dispatch(&self, step: StepBuilder<'_>, pass: Pass, has_bias: bool, has_dout: bool, adds: Adds) {
+    fn dispatch(&self, step: StepBuilder<'_>, pass: Pass, products: f64, has_bias: bool, has_dout: bool, adds: Adds) {
         step.constant("CHANNELS", pass.channels as f64)
             .uint("batch", self.batch)
             .uint("queries", self.queries)
@@ -61,6 +64,7 @@ impl Sizes {
             .flag("accumulate_dk", adds.dk)
             .flag("accumulate_dv", adds.dv)
             .flag("accumulate_dkey_bias", adds.dkey_bias)
+            .flops(2.0 * products * pass.product)
             .dispatch([pass.groups, self.batch, pass.splits]);
     }
 
@@ -83,7 +87,7 @@ impl Sizes {
         };
         let step = rec.step(self.module(), "forward").bind("q", q).bind("k", k).bind("v", v);
         let step = step.bind_or_absent("key_bias", bias).bind("out", to_out).bind("lse", to_lse);
-        self.dispatch(step, pass, bias.is_some(), false, Adds::default());
+        self.dispatch(step, pass, 2.0, bias.is_some(), false, Adds::default());
         if pass.splits > 1 {
             let step = rec.step(&ATTEND_MERGE, "forward_combine");
             let step = step.bind("out_parts", to_out).bind("lse_parts", to_lse);
@@ -169,7 +173,9 @@ impl Sizes {
         }
         let adds = |name| !split && outputs.iter().any(|(n, slot)| *n == name && slot.accumulate);
         let adds = Adds { dq: adds("dq"), dk: adds("dk"), dv: adds("dv"), dkey_bias: adds("dkey_bias") };
-        self.dispatch(step, pass, given.bias.is_some(), given.dout.is_some(), adds);
+        // q.k, but for values also dout.v, and the sums.
+        let products = if entry == "backward_values" { 2.0 } else { 3.0 };
+        self.dispatch(step, pass, products, given.bias.is_some(), given.dout.is_some(), adds);
         for ((_, slot), (_, parts)) in outputs.iter().zip(&targets).filter(|_| split) {
             let step = rec.step(&ATTEND_MERGE, "backward_reduce").bind("parts", *parts).bind("total", slot.grad);
             let rows = slot.grad.len();

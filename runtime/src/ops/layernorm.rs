@@ -15,8 +15,9 @@ pub struct LayerNorm {
 /// One workgroup a row where workgroups are cheap to synchronise, one invocation a row where they are not.
 const VARIANTS: [Variant; 2] = [Variant::FORWARD, Variant::FORWARD_ROWS];
 
-/// Rows whose parameter gradients one workgroup sums.
+/// Rows whose parameter gradients one workgroup sums, at least; and the most workgroups in a dimension.
 const BLOCK: usize = 64;
+const MOST_BLOCKS: usize = 65_535;
 
 impl LayerNorm {
     fn variant(rec: &Recorder, x: Tensor) -> Variant {
@@ -48,7 +49,8 @@ impl LayerNorm {
 
     fn backward_params(&self, rec: &mut Recorder, pass: &Backward<'_>, dy: Tensor) {
         let x = pass.x[0];
-        let blocks = x.rows().div_ceil(BLOCK);
+        let block = x.rows().div_ceil(MOST_BLOCKS).max(BLOCK);
+        let blocks = x.rows().div_ceil(block);
         let parts = ["dgain", "dbias"].map(|label| rec.scratch(label, [blocks, x.last()]));
         rec.step(&LAYERNORM, "backward_params")
             .bind("x", x)
@@ -58,7 +60,7 @@ impl LayerNorm {
             .bind("dbias", parts[1])
             .uint("rows", x.rows())
             .uint("cols", x.last())
-            .uint("block", BLOCK)
+            .uint("block", block)
             .float("eps", self.eps)
             .flag("accumulate", false)
             .dispatch_grid(x.last(), [blocks, 1]);

@@ -58,6 +58,14 @@ const LARGEST_MEASURED: usize = 1 << 29;
 const SPLIT_K: usize = 1024;
 const LONGEST_K: usize = 16_384;
 
+/// b of many products, as their variant reads it.
+pub(crate) struct Prepared {
+    variant: Variant,
+    b: Tensor,
+    /// Floats between its matrices.
+    stride: usize,
+}
+
 /// A kernel, and how it sees a product.
 struct Kernel {
     module: &'static Module,
@@ -211,7 +219,7 @@ impl Product {
         if self.copies_b(variant) {
             b = self.transposed_b(rec, b).into();
         }
-        self.record_prepared(rec, variant, [a, b, c], bias);
+        self.record_ready(rec, variant, [a, b, c], bias);
     }
 
     /// b [batch, n, k] as [batch, k, n], rows padded to whole vec4s.
@@ -224,8 +232,32 @@ impl Product {
         copy
     }
 
+    /// Chooses a variant for many products of this size with the matrices of one b [matrices, n, k], and copies these, if that
+    /// is what it reads, once.
+    pub(crate) fn prepare(&self, rec: &mut Recorder, b: Tensor, matrices: usize) -> Prepared {
+        let variant = self.variant(rec, [Operand::from(b); 3], false);
+        let copies = self.copies_b(variant);
+        let all = Product { batch: matrices, ..*self };
+        let b = if copies { all.transposed_b(rec, b.into()) } else { b };
+        let columns = if copies { self.n.next_multiple_of(4) } else { self.n };
+        Prepared { variant, b, stride: self.k * columns }
+    }
+
+    /// A product with the matrices of b from `first` on.
+    pub(crate) fn record_prepared(
+        &self,
+        rec: &mut Recorder,
+        a: Operand,
+        b: &Prepared,
+        first: usize,
+        c: impl Into<Operand>,
+    ) {
+        let matrices = Operand { tensor: b.b, offset: first * b.stride };
+        self.record_ready(rec, b.variant, [a, matrices, c.into()], None);
+    }
+
     /// As `record_variant`, with b transposed where the variant wants it so.
-    fn record_prepared(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
+    fn record_ready(&self, rec: &mut Recorder, variant: Variant, operands: [Operand; 3], bias: Option<Tensor>) {
         let splits = if variant == Variant::TILES_SPLIT { self.splits() } else { self.parts() };
         if splits == 1 {
             return self.dispatch(rec, variant, operands, bias, 1);
@@ -254,7 +286,8 @@ impl Product {
         if kernel.entry != "nn_ragged" {
             step = step.bind_or_absent("bias", bias);
         }
-        self.params(step, operands, kernel.b_stride, bias.is_some(), splits).dispatch(groups);
+        let flops = 2.0 * [self.batch, self.m, self.n, self.k].map(|size| size as f64).iter().product::<f64>();
+        self.params(step, operands, kernel.b_stride, bias.is_some(), splits).flops(flops).dispatch(groups);
     }
 
     fn sum_splits(
@@ -294,7 +327,6 @@ impl Product {
             .flag("has_bias", has_bias)
             .flag("accumulate", self.accumulate)
             .float("scale", self.scale)
-            .flops(2.0 * [self.batch, self.m, self.n, self.k].map(|size| size as f64).iter().product::<f64>())
     }
 }
 

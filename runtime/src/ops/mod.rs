@@ -26,6 +26,7 @@ pub use fill::fill;
 pub use gelu::Gelu;
 pub use grad_norm::grad_norm;
 pub use layernorm::LayerNorm;
+pub(crate) use matmul::Prepared;
 pub use matmul::{Layout, Linear, MatMul, Operand, Product};
 pub use patchify::Patchify;
 pub use pooling::TokenPooling;

@@ -1,6 +1,6 @@
 use lara_runtime::attention::Attend;
-use lara_runtime::{Mode, Tape, Tensor};
-use lara_tests::{Case, Dual, Outcome, Real, Reference, assert_close, check, cotangent, random, run};
+use lara_runtime::{Mode, Parameters, Plan, Tape, Tensor};
+use lara_tests::{Case, Dual, Outcome, Real, Reference, adapter, assert_close, check, cotangent, random, run, tune};
 
 use super::attend::{Exact, Sizes, VARIANTS};
 
@@ -246,4 +246,29 @@ fn causal_is_refused_by_mechanisms_that_have_no_such_form() {
 #[test]
 fn gives_the_golden_values() {
     assert_eq!(lara_tests::check_golden("softmax"), 1);
+}
+
+/// Recording is bounded, whatever the sizes: slabs where they are some hundred, else the streaming kernel.
+#[test]
+fn a_million_queries_and_keys_are_recorded_at_once() {
+    for (tokens, slabs) in [(65_536, true), (1 << 20, false)] {
+        let start = std::time::Instant::now();
+        let mut parameters = Parameters::new(adapter());
+        let mut tape = Tape::new(&mut parameters, &tune(&["slabs", "lanes"]), Mode::Differentiate);
+        let [q, k, v] = ["q", "k", "v"].map(|name| tape.variable(name, [1, 1, tokens, 16]));
+        let y = tape.apply_all(Attend::new(0.25), &[q, k, v])[0];
+        let dy = tape.input("dy", y.shape());
+        tape.backward(&[(y, dy)]);
+        let rec = tape.finish().expect("it can be recorded");
+        let steps = rec.steps().len();
+        assert!(steps < 10_000, "{tokens} tokens: {steps} steps");
+        let has = |entry: &str| rec.steps().iter().filter(|step| step.label.ends_with(entry)).count();
+        assert_eq!(has("softmax.backward") > 0, slabs, "{tokens} tokens");
+        assert!(has("transpose_b") <= 3, "keys are copied {} times", has("transpose_b"));
+        if slabs {
+            let plan = Plan::compile_blocking(adapter(), rec, &parameters).expect("it compiles");
+            assert!(plan.memory().activations < 256 << 20, "{:?}", plan.memory());
+        }
+        assert!(start.elapsed().as_secs() < 20, "{tokens} tokens: {:?}", start.elapsed());
+    }
 }
