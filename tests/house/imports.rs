@@ -11,7 +11,7 @@ use crate::{assert_none, files_below, name, root, with_extension};
 /// Circles that are still there, each with what it waits for. One that is gone is taken off the list.
 const KNOWN: &[(&[&str], &str)] = &[
     (
-        &["plan", "pool", "profile", "recorder", "tune"],
+        &["plan", "pool", "recorder", "tune"],
         "a measured choice runs the candidates, and a recorder asks for the choice",
     ),
     (&["ops/residual", "tape"], "a gradient that is passed on is added by an operation"),
