@@ -36,6 +36,8 @@ const TRAIN: &[&str] = &[
     "--set=train.warmup_epochs=1",
     "--set=train.lr=3e-3",
     "--set=train.model_ema=true",
+    // What is evaluated is the average; in so few steps it would still be the initial weights without.
+    "--set=train.model_ema_warmup=true",
     "--set=output.checkpoint_interval=2",
     "--set=output.eval_interval=4",
     "--set=output.log_interval=1",
