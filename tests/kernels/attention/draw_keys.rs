@@ -256,3 +256,19 @@ fn only_training_draws_by_the_place_in_the_batch() {
     assert_eq!(training[..alone.len()], outputs(Mode::Train { accumulate: false }, 1));
     assert_ne!(training[..alone.len()], training[alone.len()..2 * alone.len()]);
 }
+
+#[test]
+fn more_draws_than_can_be_recorded_are_refused_at_once() {
+    let tune = lara_runtime::Tune::fixed(&[]);
+    let mut parameters = lara_runtime::Parameters::new(lara_tests::adapter());
+    let mut tape = Tape::new(&mut parameters, &tune, Mode::Eval);
+    let [q, k] = ["q", "k"].map(|name| tape.input(name, [4096, 1, 65_536, 1]));
+    _ = Attend::new(1.0).draw(
+        &mut tape.rec,
+        [q, k],
+        None,
+        DrawKeys { samples: 1, stream: 1, by_batch: true, ranks: None },
+    );
+    let error = tape.finish().expect_err("this must be refused").to_string();
+    assert!(error.starts_with("drawing from 65536 keys for each of 65536 queries takes more than "), "{error}");
+}
