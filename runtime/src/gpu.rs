@@ -10,6 +10,7 @@ use crate::adapter::{
 use crate::buffer::{Buffer, Meter};
 use crate::cost::Speed;
 use crate::error::{Error, Result};
+use crate::failures::Failures;
 use crate::kernel::{Kernel, Signature};
 
 /// A device and its queue. Clones share it.
@@ -29,19 +30,13 @@ struct Shared {
     features: wgpu::Features,
     lanes: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
-    failure: Arc<Mutex<Option<Failure>>>,
+    failures: Arc<Failures>,
     meter: Arc<Meter>,
     /// Staging memory that no run holds; a run takes a belt and brings it back.
     belts: Mutex<Vec<wgpu::util::StagingBelt>>,
     submits: AtomicU64,
     lose_after: Option<u64>,
     speed: Speed,
-}
-
-#[derive(Debug)]
-enum Failure {
-    Lost(String),
-    Error(String),
 }
 
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -118,18 +113,18 @@ impl Gpu {
         let lanes = features.contains(wgpu::Features::SUBGROUP)
             && [info.subgroup_min_size, info.subgroup_max_size] == [LANES; 2];
         let speed = Speed::of_kind(&report.kind);
-        let failure = Arc::new(Mutex::new(None));
-        let lost = failure.clone();
+        let failures = Arc::new(Failures::default());
+        let lost = failures.clone();
         device.set_device_lost_callback(move |reason, message| {
             // Dropping the last handle also "loses" the device; that is no failure. In a browser nothing is dropped that
             // way, and a crashed graphics process calls its devices destroyed, too.
             if cfg!(target_arch = "wasm32") || reason != wgpu::DeviceLostReason::Destroyed {
-                *lock(&lost) = Some(Failure::Lost(message));
+                lost.lose(message);
             }
         });
-        let uncaptured = failure.clone();
+        let uncaptured = failures.clone();
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            lock(&uncaptured).get_or_insert(Failure::Error(e.to_string()));
+            uncaptured.complain(e.to_string());
         }));
         Ok(Gpu {
             shared: Arc::new(Shared {
@@ -142,7 +137,7 @@ impl Gpu {
                 features,
                 lanes,
                 pipelines: Mutex::default(),
-                failure,
+                failures,
                 meter: Arc::new(Meter::new(allowed.memory)),
                 belts: Mutex::default(),
                 submits: AtomicU64::new(0),
@@ -203,21 +198,13 @@ impl Gpu {
         &self.shared.queue
     }
 
-    /// Reports a lost device or an error that the driver raised since the last call.
+    /// Reports a lost device, or an error that the driver raised about a call of this thread since it asked last. What another
+    /// thread did is for that one to hear.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] or [`Error::Rejected`].
     pub fn check(&self) -> Result<()> {
-        let mut failure = lock(&self.shared.failure);
-        match &*failure {
-            None => Ok(()),
-            Some(Failure::Lost(message)) => Err(Error::DeviceLost(message.clone())),
-            Some(Failure::Error(reason)) => {
-                let error = Error::Rejected { what: "a command".into(), reason: reason.clone() };
-                *failure = None;
-                Err(error)
-            }
-        }
+        self.shared.failures.check()
     }
 
     /// Reports a lost device alone: what else went wrong is for whoever caused it.
@@ -225,10 +212,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub(crate) fn refuse_if_lost(&self) -> Result<()> {
-        match &*lock(&self.shared.failure) {
-            Some(Failure::Lost(message)) => Err(Error::DeviceLost(message.clone())),
-            _ => Ok(()),
-        }
+        self.shared.failures.refuse_if_lost()
     }
 
     /// A zeroed buffer of at least `bytes`, rounded up to 16. Whether there is room for it is asked before, by
@@ -307,8 +291,7 @@ impl Gpu {
         let index = self.queue().submit([commands]);
         let count = self.shared.submits.fetch_add(1, Ordering::Relaxed) + 1;
         if self.shared.lose_after == Some(count) {
-            *lock(&self.shared.failure) =
-                Some(Failure::Lost(format!("it was given up after {count} submits, as asked")));
+            self.shared.failures.lose(format!("it was given up after {count} submits, as asked"));
             self.device().destroy();
         }
         index

@@ -8,6 +8,7 @@ pub mod attention;
 mod buffer;
 mod cost;
 mod error;
+mod failures;
 mod gpu;
 mod kernel;
 mod listing;

@@ -141,6 +141,30 @@ fn draining_waits_for_callbacks_that_another_thread_holds() {
     });
 }
 
+#[test]
+fn an_error_is_told_to_the_thread_that_caused_it() {
+    let gpu = open(None, None);
+    let cause = |label: &str| drop(gpu.buffer(label, 16, wgpu::BufferUsages::empty()));
+    let rejected = |label: &str| {
+        let error = gpu.check().expect_err("the driver complained");
+        assert!(matches!(error, Error::Rejected { .. }) && error.to_string().contains(label), "{error}");
+        gpu.check().expect("an error is told once");
+    };
+    cause("of the first thread");
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            gpu.check().expect("what the first thread did is not for the second");
+            cause("of the second thread");
+            cause("after that");
+            rejected("of the second thread");
+        });
+        second.join().expect("the second thread hears its own");
+        rejected("of the first thread");
+        scope.spawn(|| cause("of a thread that is gone")).join().expect("it asks for nothing");
+    });
+    rejected("of a thread that is gone");
+}
+
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
