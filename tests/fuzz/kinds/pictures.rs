@@ -130,15 +130,7 @@ fn composed(case: &mut Case<'_>) -> Vec<u8> {
     let held = (u64::from(width) * u64::from(height)).saturating_mul(4 * u64::from(depth).div_ceil(8));
     case.allow(2 * held.min(DECODED_MAX) as usize + ASIDE_MAX);
     let source = &mut case.source;
-    let data = match source.range(0..=5) {
-        0 => source.noise(200),
-        1 => zlib(&[]),
-        _ if decoded <= 1 << 20 || (decoded <= 64 << 20 && source.chance(1, 20)) => {
-            let missing = if source.chance(1, 4) { source.range(0..=20) } else { 0 };
-            zlib(&vec![source.pick(&[0, 1, 255]); (decoded as usize).saturating_sub(missing)])
-        }
-        _ => zlib(&[0; 100]),
-    };
+    let data = pixels(source, decoded);
     let mut chunks = vec![chunk(b"IHDR", &header)];
     if color == 3 || source.chance(1, 20) {
         let colors = source.noise(30);
@@ -164,6 +156,19 @@ fn composed(case: &mut Case<'_>) -> Vec<u8> {
         source.damage(&mut bytes);
     }
     bytes
+}
+
+/// Data for so many bytes of rows: enough, a little short, or anything.
+fn pixels(source: &mut Source<'_>, decoded: u64) -> Vec<u8> {
+    match source.range(0..=5) {
+        0 => source.noise(200),
+        1 => zlib(&[]),
+        _ if decoded <= 1 << 20 || (decoded <= 64 << 20 && source.chance(1, 20)) => {
+            let missing = if source.chance(1, 4) { source.range(0..=20) } else { 0 };
+            zlib(&vec![source.pick(&[0, 1, 255]); (decoded as usize).saturating_sub(missing)])
+        }
+        _ => zlib(&[0; 100]),
+    }
 }
 
 fn zlib(bytes: &[u8]) -> Vec<u8> {
