@@ -97,10 +97,10 @@ fn a_lost_device_is_told_at_every_call_and_nothing_hangs() {
         plan.run().write(x, &[0.0; 64]).steps().send(&mut ring, &[(&plan, y)], tag).submit().unwrap();
     }
     let lost = |error: Error| assert!(matches!(error, Error::DeviceLost(_)), "{error}");
-    lost(plan.run().steps().send(&mut ring, &[(&plan, y)], 2).submit().err().expect("the third is the last"));
-    lost(plan.run().steps().submit().err().expect("it stays lost"));
-    lost(plan.read_blocking(y).err().expect("nothing can be read"));
-    lost(ring.drain_blocking(&gpu).err().expect("nothing more arrives"));
+    lost(plan.run().steps().send(&mut ring, &[(&plan, y)], 2).submit().expect_err("the third is the last"));
+    lost(plan.run().steps().submit().expect_err("it stays lost"));
+    lost(plan.read_blocking(y).expect_err("nothing can be read"));
+    lost(ring.drain_blocking(&gpu).expect_err("nothing more arrives"));
     let (rec, ..) = recording(64);
     lost(Plan::compile_blocking(&gpu, rec, &Parameters::new(&gpu)).err().expect("nothing can be compiled"));
     let mut parameters = Parameters::new(&gpu);

@@ -118,7 +118,7 @@ fn products_of_two_sizes_are_taken_or_refused() {
             }
         }
     }
-    let refuse = |sets: &[&str]| TrainConfig::load("digits", sets).err().expect("too large").to_string();
+    let refuse = |sets: &[&str]| TrainConfig::load("digits", sets).expect_err("too large").to_string();
     assert_eq!(
         refuse(&["image_size=65536", "patch_size=1"]),
         "model.image_size = 65536 in patches of 1 has 4294967296 patches; at most 4194304 are possible: \

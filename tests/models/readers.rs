@@ -22,7 +22,7 @@ fn a_zipped_file_is_unpacked_as_far_as_its_header_promises() {
     let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1][..], &[7, 8]].concat();
     let write = |name: &str, bytes: &[u8]| fs::write(root.path().join(name), bytes).unwrap();
     let refused = || {
-        let error = Mnist::open(root.path(), Split::Train).err().expect("this must be refused");
+        let error = Mnist::open(root.path(), Split::Train).expect_err("this must be refused");
         assert!(error.is_bad_input());
         error.to_string().replace(&format!("{}/", root.path().display()), "")
     };

@@ -162,7 +162,7 @@ impl Setting {
         let sides = [(q, queries), (k, keys), (v, keys), (dout, queries)];
         let spread = sides.iter().zip(given).enumerate().map(|(i, ((t, side), x))| (*t, side.spread(x, 50 + i as u32)));
         for (tensor, values) in spread.chain(masks) {
-            plan.write(tensor, &values.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            plan.write(tensor, &values.iter().map(|&x| x as f32).collect::<Vec<f32>>()).expect("a tensor of the plan");
         }
         let header = Header { step: 3, seed: [5, 6], ..Header::default() };
         plan.run().header(header).steps().submit().unwrap_or_else(|e| panic!("{self:?}: {e}"));
