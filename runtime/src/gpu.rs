@@ -263,7 +263,9 @@ impl Gpu {
         if let Some(belt) = &mut belt {
             belt.finish();
         }
-        full.into_iter().for_each(|commands| drop(self.submit_commands(commands)));
+        for commands in full {
+            self.submit_commands(commands);
+        }
         let index = self.submit(last);
         if let Some(mut belt) = belt {
             belt.recall();

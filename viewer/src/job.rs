@@ -58,16 +58,12 @@ impl<T: Send + 'static> Job<T> {
 }
 
 /// Something that takes its time.
+#[derive(Default)]
 pub(crate) enum Stage<T> {
+    #[default]
     Empty,
     Coming(Job<T>),
     Ready(T),
-}
-
-impl<T> Default for Stage<T> {
-    fn default() -> Self {
-        Stage::Empty
-    }
 }
 
 impl<T: Send + 'static> Stage<T> {

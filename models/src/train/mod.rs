@@ -8,6 +8,7 @@ mod control;
 mod evaluate;
 mod lock;
 pub mod metrics;
+mod progress;
 #[cfg(not(target_arch = "wasm32"))]
 mod run;
 mod run_files;
@@ -24,7 +25,8 @@ pub use control::{Control, Order};
 pub use evaluate::{Evaluation, evaluate, evaluate_while};
 pub use lock::RunLock;
 pub use metrics::MetricsLog;
+pub use progress::Progress;
 #[cfg(not(target_arch = "wasm32"))]
 pub use run::{Event, Summary};
 pub use session::{Session, StepResult, names_and_shapes};
-pub use trainer::{Progress, Trainer};
+pub use trainer::Trainer;

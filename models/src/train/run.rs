@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::progress::Progress;
 use super::run_files::RunFiles;
-use super::trainer::Progress;
 use super::{Control, Evaluation, Trainer};
 use crate::error::{Error, Result};
 

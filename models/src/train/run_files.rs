@@ -7,7 +7,7 @@ use lara_runtime::{Entry, Parameters, Role, Tune};
 use super::checkpoint::{Checkpoint, DataSets, STATE_FILE, Snapshot, State};
 use super::checkpoints::{Checkpoints, latest, lock_and_recover};
 use super::lock::RunLock;
-use super::trainer::{ADVICE, Progress};
+use super::progress::{ADVICE, Progress};
 use super::{Evaluation, MetricsLog, Session, TrainConfig};
 use crate::data::Position;
 use crate::error::{Error, Result};

@@ -9,26 +9,12 @@ use lara_runtime::{Gpu, Tune};
 use super::checkpoint::{Checkpoint, DataSets, State};
 use super::clock::Clock;
 use super::evaluate::{Evaluation, evaluate_while};
+use super::progress::{ADVICE, Progress};
 use super::run_files::RunFiles;
 use super::{Control, Order, Session, StepResult, TrainConfig};
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
 use crate::predictor::Predictor;
-
-/// A step's result and where the run stood with it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// The result.
-    pub result: StepResult,
-    /// Its learning rate.
-    pub lr: f64,
-    /// Optimizer steps of the whole run.
-    pub total_steps: u64,
-    /// Epochs complete, with the fraction of the current one.
-    pub epoch: f64,
-    /// Images a second since the run started or resumed, without its first step and without pauses.
-    pub images_per_second: f64,
-}
 
 /// A run: session, evaluator, data and the place in them; and its files, if it keeps any.
 ///
@@ -403,9 +389,6 @@ impl Trainer {
         }
     }
 }
-
-/// What to try when numbers run away.
-pub(super) const ADVICE: &str = "Try a lower train.lr, a longer train.warmup_epochs or a smaller train.clip_grad";
 
 fn not_finite(result: &StepResult, lr: f64, kept: &str) -> Error {
     Error::Diverged(format!(
