@@ -21,6 +21,9 @@ mod windowless;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use fail::Outcome;
 #[cfg(not(feature = "view"))]
@@ -96,9 +99,12 @@ fn main() -> ExitCode {
     let default = ["lara=info,lara_models=warn,lara_runtime=warn", "lara=debug,lara_models=info,lara_runtime=info"];
     let level =
         default.get(usize::from(cli.verbose)).copied().unwrap_or("debug,wgpu_core=warn,wgpu_hal=warn,naga=warn");
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    // Targets and levels alone: filtering by fields of spans, of which there are none, would bring an engine for regular
+    // expressions.
+    let targets = |text: &str| text.parse::<Targets>().ok();
+    let filter = std::env::var("RUST_LOG").ok().and_then(|text| targets(&text)).or_else(|| targets(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    tracing_subscriber::registry().with(lines.with_filter(filter.unwrap_or_default())).init();
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
