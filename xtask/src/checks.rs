@@ -21,8 +21,12 @@ pub(crate) struct Options {
     /// Leaves out the docs, the doctests, the other adapters and the browser.
     #[arg(long)]
     quick: bool,
+    /// Also what takes long and rarely tells more: the statistical sweeps on the other adapters, and all kernel tests once
+    /// more with bounds and loop checks.
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
     /// Runs only the page, in a browser: the golden cases and the viewer.
-    #[arg(long, conflicts_with_all = ["adapter", "quick"])]
+    #[arg(long, conflicts_with_all = ["adapter", "quick", "full"])]
     web: bool,
 }
 
@@ -45,8 +49,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let stages = match &options.adapter {
         // Asked for by name, an adapter that is missing is an error, not something to leave out.
-        Some(name) => vec![kernels_on(&Adapter::parse(name))?],
-        None => all(options.quick),
+        Some(name) => vec![kernels_on(&Adapter::parse(name), true)?],
+        None => all(options),
     };
     let start = Instant::now();
     let mut summary = Vec::new();
@@ -108,7 +112,7 @@ fn closing_lines(output: &str) -> Vec<String> {
     output.lines().map(str::trim).filter(is_total).map(str::to_owned).collect()
 }
 
-fn all(quick: bool) -> Vec<Stage> {
+fn all(options: &Options) -> Vec<Stage> {
     let stage = |name: &str, task: Task| Stage { name: name.into(), task: Ok(task) };
     let clippy = Task::cargo("clippy").words(WHOLE).words("--all-targets -- -D warnings");
     // What a newcomer compiles first: xtask without its chores for developers, lara without the window.
@@ -120,12 +124,14 @@ fn all(quick: bool) -> Vec<Stage> {
         stage("clippy", clippy),
         stage("clippy without features", plain),
         // Some tests start the binary, which a test build alone does not bring up to date.
-        stage("build lara", Task::cargo("build --bin lara").words(WHOLE)),
+        stage("build lara", Task::cargo("build --bin lara --bin fuzz").words(WHOLE)),
         stage("tests", runner("--tests")),
     ];
-    if quick {
+    if options.quick {
         return stages;
     }
+    let fuzz = shell::beside_us("fuzz").map(|fuzz| Task::new(fuzz).words("--cases").args([cases(options.full)]));
+    stages.push(Stage { name: "hostile files".into(), task: fuzz });
     stages.push(stage("doctests", Task::cargo("test --doc").words(WHOLE)));
     stages.push(stage("docs", docs));
     stages.push(stage("lara without its window", windowless));
@@ -133,14 +139,29 @@ fn all(quick: bool) -> Vec<Stage> {
     if cfg!(target_os = "linux") && !Vulkan::look().hardware.is_empty() {
         others.insert(0, Adapter::Lavapipe); // the tests above ran on the GPU
     }
-    let or_skipped = |adapter| kernels_on(adapter).unwrap_or_else(|why| Stage { name: title(adapter), task: Err(why) });
+    let or_skipped = |adapter| {
+        kernels_on(adapter, options.full).unwrap_or_else(|why| Stage { name: title(adapter), task: Err(why) })
+    };
     stages.extend(others.iter().map(or_skipped));
+    if options.full {
+        stages.push(stage("kernel tests with checks", runner("--test kernels").env("LARA_CHECKED", "1")));
+    }
     stages.push(Stage { name: "the page in a browser".into(), task: web::stage() });
     stages
 }
 
-fn kernels_on(adapter: &Adapter) -> Result<Stage> {
+/// Hostile files tried: half a minute of them, or some minutes.
+fn cases(full: bool) -> &'static str {
+    if full { "100000" } else { "5000" }
+}
+
+/// Tests that look at means of many draws or at sizes, by parts of their names: another driver computes the same numbers,
+/// which all the other tests see.
+const SWEEPS: &str = "--skip statistics --skip invariants";
+
+fn kernels_on(adapter: &Adapter, sweeps: bool) -> Result<Stage> {
     let task = runner("--test kernels").envs(&adapter.environment()?);
+    let task = if sweeps { task } else { task.words("--").words(SWEEPS) };
     Ok(Stage { name: title(adapter), task: Ok(task) })
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::adapters::Adapter;
 use crate::report::{Report, Section};
-use crate::shell::{Keep, Task};
+use crate::shell::{self, Keep, Task};
 use crate::{Result, adapters, setup};
 
 /// Where everything goes.
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("\n== building lara (the first time takes a few minutes)");
     // Without the window, which is more than half of the crates and which nothing here opens.
     Task::cargo("build --package lara --no-default-features").run()?;
-    let lara = beside_us("lara")?;
+    let lara = shell::beside_us("lara")?;
     let built = Instant::now();
     make_room()?;
 
@@ -134,12 +134,6 @@ fn pictures(folder: &str) -> Result<Vec<PathBuf>> {
     folders.sort();
     found.extend(folders.iter().flat_map(|folder| adapters::files(folder, "png")));
     if found.is_empty() { Err(format!("there is no PNG file in {folder}")) } else { Ok(found) }
-}
-
-/// Every binary of the workspace lands in the folder that we were started from.
-fn beside_us(program: &str) -> Result<String> {
-    let us = std::env::current_exe().map_err(|e| format!("cannot tell where xtask itself is: {e}"))?;
-    Ok(us.with_file_name(format!("{program}{}", std::env::consts::EXE_SUFFIX)).to_string_lossy().into_owned())
 }
 
 fn make_room() -> Result<()> {

@@ -156,6 +156,12 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(&name)).find(|path| path.is_file())
 }
 
+/// Every binary of the workspace lands in the folder that we were started from.
+pub(crate) fn beside_us(program: &str) -> Result<String> {
+    let us = std::env::current_exe().map_err(|e| format!("cannot tell where xtask itself is: {e}"))?;
+    Ok(us.with_file_name(format!("{program}{}", std::env::consts::EXE_SUFFIX)).to_string_lossy().into_owned())
+}
+
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{text}'") }
