@@ -180,7 +180,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         let mut plans = compile(options, &gpu, &subject)?;
         for (seen, path) in images.iter_mut().zip(&options.images) {
             progress.say(&format!("{name}, {}", path.display()));
-            look(options, variant, &subject, &mut plans, seen)?;
+            look(options, &gpu, variant, &subject, &mut plans, seen)?;
             progress.step();
         }
     }
@@ -314,10 +314,22 @@ fn compile(options: &Options, gpu: &Gpu, subject: &Subject) -> Outcome<Plans> {
 }
 
 /// Runs the model on an image and keeps the maps that were asked for.
-fn look(options: &Options, variant: &Variant, subject: &Subject, plans: &mut Plans, seen: &mut Seen) -> Outcome {
+fn look(
+    options: &Options,
+    gpu: &Gpu,
+    variant: &Variant,
+    subject: &Subject,
+    plans: &mut Plans,
+    seen: &mut Seen,
+) -> Outcome {
     let input = subject.normalise(&seen.pixels)?;
     plans.inspector.run(&input, 0)?;
     let logits = block_on(plans.inspector.read_logits())?;
+    if logits.iter().any(|x| !x.is_finite()) {
+        // Says where that began.
+        let model = model::load(gpu, &options.checkpoint, options.preset.as_deref(), &variant.sets, 1)?;
+        block_on(model.predictor.finite_logits(&input))?;
+    }
     let Some((predicted, probability)) = top(&softmax(&logits), 1).first().copied() else { return Ok(()) };
     let mechanism = variant.name.as_deref().unwrap_or(subject.config.attention.mechanism.name()).to_owned();
     for kind in &options.kind {
