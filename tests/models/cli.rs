@@ -1,6 +1,7 @@
 //! The `lara` command as its users meet it: runs that are killed, answers as text and JSON, exit codes and sentences.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use lara_models::train::checkpoint::{Checkpoint, MODEL_FILE, OPTIMIZER_FILE};
 use lara_models::train::checkpoints::{BEST, latest};
 use lara_models::train::metrics::METRICS_FILE;
 use lara_models::train::names_and_shapes;
+use lara_models::weights::TensorFile;
 use lara_models::{Predictor, softmax};
 use lara_runtime::{Parameters, Role, Tune, Variant};
 use lara_tests::adapter;
@@ -52,16 +54,13 @@ fn binary() -> &'static Path {
         let profile = test.parent().and_then(Path::parent).unwrap();
         let binary = profile.join(format!("lara{}", std::env::consts::EXE_SUFFIX));
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let sources = ["shaders", "runtime", "models", "explain", "cli"].map(|folder| newest(&root.join(folder)));
+        let sources =
+            ["shaders", "runtime", "models", "explain", "viewer", "cli"].map(|folder| newest(&root.join(folder)));
         let built = fs::metadata(&binary).and_then(|m| m.modified()).ok();
         if built < sources.into_iter().max() {
             let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let build = Process::new(cargo)
-                .args(["build", "-p", "lara", "--no-default-features"])
-                .args(release)
-                .current_dir(root)
-                .status();
+            let build = Process::new(cargo).args(["build", "-p", "lara"]).args(release).current_dir(root).status();
             assert!(build.unwrap().success(), "the lara binary does not build");
         }
         binary
@@ -78,10 +77,13 @@ fn newest(folder: &Path) -> SystemTime {
     times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("lara-cache")
+}
+
 /// What measuring kernels found is shared by all commands of this file, and by the next run of the tests.
 fn in_folder(mut command: Process, dir: &Path, arguments: &[&str]) -> Process {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lara-cache");
-    command.current_dir(dir).env("LARA_CACHE", cache).env_remove("RUST_LOG").args(arguments);
+    command.current_dir(dir).env("LARA_CACHE", cache()).env_remove("RUST_LOG").args(arguments);
     let opens_adapter = matches!(
         arguments.first(),
         Some(&("train" | "eval" | "predict" | "attend" | "experiment" | "export-maps" | "bench"))
@@ -121,27 +123,31 @@ pub(crate) fn refusal(dir: &Path, arguments: &[&str]) -> String {
     line[0].to_owned()
 }
 
-/// A folder with a finished run in `run/`, trained once. What it measured is in the cache for every later command.
+/// A folder with a finished run in `run/`, to be read only. It is trained once for a build of the command and an adapter:
+/// under nextest every test is a process, of which the first trains and the others wait. It lies with what measuring found,
+/// which decides on its bits.
 pub(crate) fn trained() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lara-cli");
+        let all = cache().join("trained");
         fs::create_dir_all(&all).unwrap();
-        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-        for old in fs::read_dir(&all).unwrap().flatten() {
-            if old.metadata().and_then(|m| m.modified()).is_ok_and(|time| time < hour_ago) {
-                // Another process may have been faster.
-                let _ = fs::remove_dir_all(old.path());
+        let lock = fs::File::create(all.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let built = fs::metadata(binary()).unwrap().modified().unwrap();
+        let chosen = ["LARA_ADAPTER", "WGPU_BACKEND", "VK_DRIVER_FILES", "LARA_CHECKED"].map(std::env::var_os);
+        let mut hasher = DefaultHasher::new();
+        (built, chosen, TRAIN).hash(&mut hasher);
+        let folder = all.join(format!("{:016x}", hasher.finish()));
+        if !folder.join("whole").exists() {
+            for old in fs::read_dir(&all).unwrap().flatten().filter(|old| old.path().is_dir()) {
+                fs::remove_dir_all(old.path()).unwrap();
             }
+            fs::create_dir(&folder).unwrap();
+            let summary = json(&folder, &[TRAIN, &["--json"]].concat());
+            assert_eq!((summary["steps"].as_u64(), summary["interrupted"].as_bool()), (Some(STEPS), Some(false)));
+            assert!(summary["evaluation"]["accuracy"].as_f64() > Some(0.7), "{summary}");
+            fs::write(folder.join("whole"), "").unwrap();
         }
-        let folder = all.join(std::process::id().to_string());
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        let mut arguments = TRAIN.to_vec();
-        arguments.push("--json");
-        let summary = json(&folder, &arguments);
-        assert_eq!((summary["steps"].as_u64(), summary["interrupted"].as_bool()), (Some(STEPS), Some(false)));
-        assert!(summary["evaluation"]["accuracy"].as_f64() > Some(0.7), "{summary}");
         folder
     })
 }
@@ -224,7 +230,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_end() {
 }
 
 fn tensors(file: &Path) -> Vec<(String, Vec<u32>)> {
-    let file = lara_models::weights::TensorFile::open(file).unwrap();
+    let file = TensorFile::open(file).unwrap();
     let bits = |name: &str| file.get(name, file.shape(name).unwrap()).unwrap().iter().map(|x| x.to_bits()).collect();
     file.names().map(|name| (name.to_owned(), bits(name))).collect()
 }

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod control;
 mod data;
+mod device;
 mod ema;
 mod experiment;
 mod export_maps;
