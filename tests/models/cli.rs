@@ -284,12 +284,14 @@ fn predict_classifies_pictures_as_the_model_does() {
 }
 
 /// Class probabilities of every sixtieth test image, computed by the library.
-fn probabilities_of_test_images(checkpoint: &Path, count: usize) -> Vec<Vec<f64>> {
-    let checkpoint = Checkpoint::load(checkpoint).unwrap();
+fn probabilities_of_test_images(folder: &Path, count: usize) -> Vec<Vec<f64>> {
+    let checkpoint = Checkpoint::load(folder).unwrap();
     let (config, mut parameters) = (checkpoint.config().unwrap(), Parameters::new(adapter()));
     let tune = Tune::fixed(&[Variant::ROWS]);
     let predictor = block_on(Predictor::new(adapter(), &tune, &config, &mut parameters, 1, false)).unwrap();
-    for (index, values) in checkpoint.weights(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
+    // Not the weights that are trained: their average.
+    let model = TensorFile::open(folder.join(MODEL_FILE)).unwrap();
+    for (index, values) in model.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
         parameters.write(adapter(), Role::Weight, index, values);
     }
     let (digits, augment) = (Digits::new(Split::Test), Augment::eval(&config.data));
@@ -372,9 +374,6 @@ fn what_does_not_fit_the_adapter_is_refused_before_the_first_step() {
     let temp = tempfile::tempdir().unwrap();
     let small = ["train", "--preset=digits", "--output-dir=run", "--attention=softmax", "--set=model.depth=1"];
     let train = |sets: &[&str]| refusal(temp.path(), &[&small[..], sets, &["--set=model.patch_size=8"]].concat());
-    // 1,437 images x 64 heads are more workgroups than WebGPU starts along one dimension.
-    let said = train(&["--set=model.embed_dim=64", "--set=model.num_heads=64", "--set=train.batch_size=1437"]);
-    assert_says(&said, &["91968", "workgroups", "the adapter allows", "65535", "lower the batch size"]);
     // One weight: 61,440 x 20,480 x 4 bytes, more than wgpu can bind. tests/models/trainer.rs has an activation.
     let said = train(&["--set=model.embed_dim=20480", "--set=model.num_heads=80", "--set=train.batch_size=1"]);
     assert_says(&said, &["blocks.0.attn.qkv.weight [61440, 20480]", "needs", "the adapter allows", "lower"]);

@@ -6,10 +6,10 @@ use std::path::Path;
 use lara_models::Predictor;
 use lara_models::data::{Augment, ImageShape, picture};
 use lara_models::random::{Draws, Purpose};
-use lara_models::train::checkpoint::Checkpoint;
+use lara_models::train::checkpoint::{Checkpoint, MODEL_FILE};
 use lara_models::train::checkpoints::BEST;
 use lara_models::train::{TrainConfig, names_and_shapes};
-use lara_models::weights::{self, Metadata, TensorView};
+use lara_models::weights::{self, Metadata, TensorFile, TensorView};
 use lara_runtime::{Parameters, Role, Tune, Variant};
 use lara_tests::{adapter, random};
 use pollster::block_on;
@@ -32,12 +32,14 @@ fn array(file: &Path, tokens: usize) -> Vec<Vec<f32>> {
 }
 
 /// The checkpoint's own attention: matrices [heads, 4, 4] of its only block.
-fn matrices(checkpoint: &Path, image: &str) -> Vec<f32> {
-    let checkpoint = Checkpoint::load(checkpoint).unwrap();
+fn matrices(folder: &Path, image: &str) -> Vec<f32> {
+    let checkpoint = Checkpoint::load(folder).unwrap();
     let (config, mut parameters) = (checkpoint.config().unwrap(), Parameters::new(adapter()));
     let tune = Tune::fixed(&[Variant::ROWS]);
     let predictor = block_on(Predictor::new(adapter(), &tune, &config, &mut parameters, 1, true)).unwrap();
-    for (index, values) in checkpoint.weights(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
+    // Not the weights that are trained: their average.
+    let model = TensorFile::open(folder.join(MODEL_FILE)).unwrap();
+    for (index, values) in model.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
         parameters.write(adapter(), Role::Weight, index, values);
     }
     let shape = ImageShape { channels: 1, height: 8, width: 8 };
