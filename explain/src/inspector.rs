@@ -128,7 +128,7 @@ impl Inspector {
         let Some(first) = layers.first() else {
             return Err(Error::BadInput("this model has no attention to look at".into()));
         };
-        let rolled = first.sizes.tokens();
+        let rolled = first.sizes.slots * first.sizes.tokens();
         parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, parameters).await?;
         let largest = layers.iter().map(|layer| layer.rows.len()).max().unwrap_or(0);
@@ -345,7 +345,12 @@ impl Inspector {
             values.truncate(self.layers.get(layer as usize).map_or(0, |layer| layer.rows.len()));
             (layer as usize, values)
         });
-        let rolled = self.rolled_ring.receive(&self.gpu)?.pop().map(|(_, values)| values);
+        let tokens = self.sizes().tokens();
+        let rolled = self.rolled_ring.receive(&self.gpu)?.pop().map(|(_, mut values)| {
+            // The first slot's.
+            values.truncate(tokens);
+            values
+        });
         let times = match &mut self.stopwatch {
             Some(stopwatch) => stopwatch.receive(&self.gpu)?,
             None => Vec::new(),

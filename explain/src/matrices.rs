@@ -110,7 +110,7 @@ impl Matrices {
             finish,
             rows,
             range,
-            ring: Ring::new(gpu, 2, sizes.tokens()),
+            ring: Ring::new(gpu, 2, sizes.slots * sizes.tokens()),
             row: Vec::new(),
         })
     }
@@ -165,7 +165,9 @@ impl Matrices {
     /// # Errors
     /// A lost device.
     pub fn row(&mut self) -> Result<&[f32]> {
-        if let Some((_, row)) = self.ring.receive(&self.gpu)?.pop() {
+        if let Some((_, mut row)) = self.ring.receive(&self.gpu)?.pop() {
+            // The first slot's.
+            row.truncate(self.sizes.tokens());
             self.row = row;
         }
         Ok(&self.row)

@@ -32,7 +32,8 @@ impl Classifier for Pyramid {
             let output = softmax.attend(tape, qkv, &context);
             hook(tape, &Site { layer, mechanism: &*softmax, qkv, context: &context, output });
         }
-        tape.parameter("logits", [1, 10], Init::Zeros)
+        let logits = tape.parameter("logits", [1, 10], Init::Zeros);
+        tape.apply(Gelu, &[logits])
     }
 }
 
