@@ -12,15 +12,15 @@ fn fuzz(arguments: &[&str]) {
 
 #[test]
 fn hostile_files_are_taken_or_refused_with_a_sentence() {
-    fuzz(&["--cases", "10000"]);
+    fuzz(&["--cases", "1000"]);
 }
 
 #[test]
 fn a_killed_run_ends_as_if_nothing_had_been() {
-    fuzz(&["--kill", "3"]);
+    fuzz(&["--kill", "1"]);
 }
 
 #[test]
 fn a_run_survives_a_small_and_a_lost_device() {
-    fuzz(&["--device", "2"]);
+    fuzz(&["--device", "1"]);
 }
