@@ -119,7 +119,7 @@ impl GoldenCase {
         let out: Tensor = tape.apply(JoinHeads, &[heads]);
         tape.rec.pin(out);
         let recording = tape.finish()?;
-        parameters.allocate_blocking(gpu, &[Role::Weight]).unwrap();
+        parameters.allocate(gpu, &[Role::Weight]).await?;
         let plan = Plan::compile(gpu, recording, &parameters).await?;
         plan.poison();
         self.set_parameters(gpu, &parameters);

@@ -116,6 +116,7 @@ impl Control {
 }
 
 impl Wishes {
+    #[cfg(not(target_arch = "wasm32"))]
     fn is_held(&self) -> bool {
         self.paused && self.steps == 0 && !self.save && !self.stop
     }

@@ -123,6 +123,7 @@ impl RunFiles {
     }
 
     /// Notes an evaluation; whether the model is better than ever.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn is_best(&mut self, step: u64, evaluation: &Evaluation) -> bool {
         let better = self.state.best_metric.is_none_or(|best| evaluation.accuracy > best);
         if better {
@@ -169,6 +170,7 @@ impl RunFiles {
     }
 
     /// Makes `best/` the newest checkpoint.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn promote_to_best(&self) -> Result<()> {
         match &self.newest {
             Some((path, _)) => self.checkpoints.promote_to_best(path).map(drop),

@@ -305,16 +305,19 @@ impl Trainer {
     }
 
     /// The epoch at whose end the run stands and whose end is not dealt with yet.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn epoch_to_close(&self) -> Option<u64> {
         self.completed_epoch().filter(|_| self.closed < self.step)
     }
 
     /// It is dealt with.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn close_epoch(&mut self) {
         self.closed = self.step;
     }
 
     /// Whether the step just started is the first since the start or the resume.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn is_first(&self) -> bool {
         self.step == self.first_step + 1
     }
