@@ -216,7 +216,7 @@ impl Gpu {
     }
 
     /// A zeroed buffer of at least `bytes`, rounded up to 16. Whether there is room for it is asked before, by
-    /// [`Gpu::reserve`], and told by an error scope after.
+    /// `reserve`, and told by an error scope after.
     #[expect(clippy::disallowed_methods, reason = "the one place that creates storage")]
     pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Buffer {
         let size = bytes.next_multiple_of(16).max(16);

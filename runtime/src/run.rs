@@ -187,7 +187,7 @@ impl<'p> Run<'p> {
     /// Submits the run.
     ///
     /// # Errors
-    /// The first mistake in the making of the run ([`Error::Shape`]), or what [`Gpu::check`] finds.
+    /// The first mistake in the making of the run ([`Error::Shape`]), or what [`crate::Gpu::check`] finds.
     pub fn submit(self) -> Result<wgpu::SubmissionIndex> {
         let gpu = self.plan.gpu();
         if let Some(error) = self.error {

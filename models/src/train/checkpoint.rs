@@ -340,7 +340,7 @@ impl From<Error> for Unusable {
 pub struct TrainedModel {
     /// The weights.
     pub weights: TensorFile,
-    /// The configuration, if the file carries one (those that [`Checkpoints`] wrote do).
+    /// The configuration, if the file carries one (those that [`super::Checkpoints`] wrote do).
     pub config: Option<TrainConfig>,
     /// Names of the classes; empty if the file does not carry them.
     pub classes: Vec<String>,
