@@ -17,9 +17,10 @@ const FIRST_MAP: Duration = Duration::from_secs(300);
 const TRAINING: Duration = Duration::from_secs(300);
 const HOVER: Duration = Duration::from_secs(120);
 const STEPS: u64 = 5;
-/// Each of them compiles a mechanism anew.
-const MOVES: usize = 200;
-const MOVING: Duration = Duration::from_secs(600);
+/// How many moves are made on the page Compare, if any. Each of them compiles a mechanism anew, which takes a software
+/// adapter seconds, so they are left out unless this variable of the environment asks for some.
+const MOVES: &str = "LARA_WEB_MOVES";
+const MOVING: Duration = Duration::from_secs(3600);
 /// The window's size in pixels, as the browser is started.
 const WIDTH: u32 = 1280;
 const HEIGHT: u32 = 720;
@@ -136,15 +137,19 @@ fn other(page: &mut Page, address: &str, name: &str) -> Result<()> {
 /// Moves a mechanism's settings again and again, up and down by turns: what is on the device has to stay the same, since no
 /// garbage collector knows of it.
 fn moves(page: &mut Page, address: &str) -> Result<()> {
+    let Some(wanted) = std::env::var(MOVES).ok().and_then(|count| count.parse::<usize>().ok()) else {
+        println!("web: moves on the page Compare are left out; {MOVES}=200 makes them");
+        return Ok(());
+    };
     let start = Instant::now();
-    page.open(&format!("{address}/index.html?page=compare&moves={MOVES}"))?;
-    let all = |value: &Value| value.as_array().is_some_and(|moves| moves.len() > MOVES) || value.is_object();
+    page.open(&format!("{address}/index.html?page=compare&moves={wanted}"))?;
+    let all = |value: &Value| value.as_array().is_some_and(|moves| moves.len() > wanted) || value.is_object();
     let bytes = page.wait("moves on the page Compare", &field("moves"), MOVING, all)?;
     refuse_errors(&bytes)?;
     let bytes: Vec<u64> = bytes.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     refuse_growth(&bytes)?;
     let (first, seconds) = (bytes.first().copied().unwrap_or(0), start.elapsed().as_secs_f64());
-    println!("web: {MOVES} moves on the page Compare with {first} bytes on the device, {seconds:.1} s");
+    println!("web: {wanted} moves on the page Compare with {first} bytes on the device, {seconds:.1} s");
     quiet(page)
 }
 
