@@ -155,13 +155,15 @@ fn cases(full: bool) -> &'static str {
     if full { "100000" } else { "5000" }
 }
 
-/// Tests that look at means of many draws or at sizes, by parts of their names: another driver computes the same numbers,
-/// which all the other tests see.
-const SWEEPS: &str = "--skip statistics --skip invariants";
+/// Tests that look at means of many draws, at very many tokens or at one shape after another, by parts of their names: another
+/// driver computes the same numbers, which all the other tests see, and takes minutes for these.
+const SWEEPS: [&str; 7] =
+    ["statistics", "invariants", "long_sums", "65536", "takes_every_number", "takes_arbitrary", "very_many"];
 
 fn kernels_on(adapter: &Adapter, sweeps: bool) -> Result<Stage> {
     let task = runner("--test kernels").envs(&adapter.environment()?);
-    let task = if sweeps { task } else { task.words("--").words(SWEEPS) };
+    let left_out = || SWEEPS.iter().flat_map(|name| ["--skip", name]);
+    let task = if sweeps { task } else { task.words("--").args(left_out()) };
     Ok(Stage { name: title(adapter), task: Ok(task) })
 }
 
