@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lara_models::data::{Dataset, Digits, Mnist, Split, picture};
+use lara_models::data::{Dataset, Digits, ImageDataset, Mnist, Split, picture};
 
 use crate::fail::{Failure, Outcome, print};
 

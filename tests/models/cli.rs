@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use assert_cmd::Command;
-use lara_models::data::{Augment, Dataset, Digits, Split};
+use lara_models::data::{Augment, Dataset, Digits, ImageDataset, Split};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::{Checkpoint, MODEL_FILE, OPTIMIZER_FILE};
 use lara_models::train::checkpoints::{BEST, latest};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lara_models::data::{Augment, Dataset, Digits, ImageFolder, ImageShape, Mnist, Split, picture};
+use lara_models::data::{Augment, Dataset, Digits, ImageDataset, ImageFolder, ImageShape, Mnist, Split, picture};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::TrainConfig;
 use lara_models::train::tensorboard::crc32c;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lara_models::data::{Augment, Dataset, Digits, Split};
+use lara_models::data::{Augment, Dataset, Digits, ImageDataset, Split};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::{Control, Progress, Session, TrainConfig, Trainer};
 use lara_models::{Predictor, data};

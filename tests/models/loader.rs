@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lara_models::data::{Augment, Batch, Dataset, Digits, ImageShape, Loader, LoaderOptions, Position, Sample, Split};
+use lara_models::data::{
+    Augment, Batch, Dataset, Digits, ImageDataset, ImageShape, Loader, LoaderOptions, Position, Sample, Split,
+};
 use lara_models::{Error, Result};
 
 fn augment() -> Augment {
     Augment { mean: vec![0.3], std: vec![0.4], crop_padding: 1, hflip: 0.5 }
 }
 
-fn take(options: LoaderOptions, position: Position, count: usize) -> Vec<Batch> {
+fn take(options: LoaderOptions<Augment>, position: Position, count: usize) -> Vec<Batch> {
     let loader = Loader::new(Arc::new(Digits::new(Split::Test)), options, position).unwrap();
     loader.take(count).map(|batch| batch.unwrap()).collect()
 }
@@ -79,18 +81,23 @@ fn evaluation_sees_every_image_once_in_order() {
 /// A 9x9 picture whose pixels are all different, so that what augmentation did to it can be told from the result.
 struct Gradient;
 
-impl Dataset for Gradient {
-    fn name(&self) -> &str {
-        "gradient"
-    }
-    fn len(&self) -> usize {
-        40
-    }
+impl ImageDataset for Gradient {
     fn classes(&self) -> &[String] {
         const { &[String::new()] }
     }
     fn image_shape(&self) -> ImageShape {
         ImageShape { channels: 1, height: 9, width: 9 }
+    }
+}
+
+impl Dataset for Gradient {
+    type Item = Sample;
+
+    fn name(&self) -> &str {
+        "gradient"
+    }
+    fn len(&self) -> usize {
+        40
     }
     fn get(&self, _index: usize) -> Result<Sample> {
         Ok(Sample { pixels: (1..=81).map(|value| value as f32).collect(), label: 0 })
@@ -138,18 +145,23 @@ enum Fault {
     Label,
 }
 
-impl Dataset for Faulty {
-    fn name(&self) -> &str {
-        "faulty"
-    }
-    fn len(&self) -> usize {
-        10
-    }
+impl ImageDataset for Faulty {
     fn classes(&self) -> &[String] {
         &self.classes
     }
     fn image_shape(&self) -> ImageShape {
         ImageShape { channels: 1, height: 1, width: 1 }
+    }
+}
+
+impl Dataset for Faulty {
+    type Item = Sample;
+
+    fn name(&self) -> &str {
+        "faulty"
+    }
+    fn len(&self) -> usize {
+        10
     }
     fn get(&self, index: usize) -> Result<Sample> {
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -168,7 +180,7 @@ fn faulty(how: Fault) -> Arc<Faulty> {
     Arc::new(Faulty { bad: 6, how, reads: AtomicUsize::new(0), classes: vec!["a".into(), "b".into()] })
 }
 
-fn one_by_one(workers: usize) -> LoaderOptions {
+fn one_by_one(workers: usize) -> LoaderOptions<Augment> {
     let plain = Augment { mean: vec![0.0], std: vec![1.0], crop_padding: 0, hflip: 0.0 };
     LoaderOptions::eval(1, workers, plain)
 }
@@ -212,12 +224,12 @@ fn workers_stop_at_the_prefetch_and_end_with_the_loader() {
 
 #[test]
 fn impossible_batches_are_refused_with_the_numbers() {
-    let refuse = |options: LoaderOptions, position| {
+    let refuse = |options: LoaderOptions<Augment>, position| {
         let error = Loader::new(Arc::new(Digits::new(Split::Test)), options, position).err().unwrap();
         assert!(error.is_bad_input());
         error.to_string()
     };
-    let too_large = "cannot make batches of 361 from the 360 images of the data set digits; \
+    let too_large = "cannot make batches of 361 from the 360 samples of the data set digits; \
                      set train.batch_size between 1 and 360";
     assert_eq!(refuse(LoaderOptions::train(361, 1, 2, augment()), Position::default()), too_large);
     assert!(refuse(LoaderOptions::eval(0, 0, augment()), Position::default()).starts_with("cannot make batches of 0"));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use lara_models::data::{Augment, Batch, Dataset, Digits, Loader, LoaderOptions, Position, Split};
+use lara_models::data::{Augment, Batch, Dataset, Digits, ImageDataset, Loader, LoaderOptions, Position, Split};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TrainedModel};
 use lara_models::train::checkpoints::latest;
@@ -370,7 +370,7 @@ fn the_loss_of_a_step_is_the_mean_over_its_micro_batches() {
         session.finish().unwrap()[0]
     };
     let config = configure(temp.path(), &[]);
-    let images: Arc<dyn Dataset> = Arc::new(Digits::new(Split::Train));
+    let images: Arc<dyn ImageDataset> = Arc::new(Digits::new(Split::Train));
     let options = LoaderOptions::train(64, 1, 0, Augment::eval(&config.data));
     let batches: Vec<Batch> =
         Loader::new(images, options, Position::default()).unwrap().take(3).map(Result::unwrap).collect();

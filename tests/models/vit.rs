@@ -68,7 +68,7 @@ fn weights(session: &Session) -> Vec<Vec<f32>> {
 
 fn eight_samples() -> Batch {
     let images = (0..8 * 64).map(|i| (0.37 * i as f32).sin() + (0.011 * (i * i) as f32).cos()).collect();
-    Batch { images, labels: (0..8).collect(), indices: (0..8).collect(), position: Position::default() }
+    Batch { images, labels: (0..8).collect(), mixed: vec![], indices: (0..8).collect(), position: Position::default() }
 }
 
 /// Takes `steps` steps, each on the next `grad_accum_steps` batches.
@@ -292,6 +292,7 @@ fn joined(batches: &[Batch]) -> Batch {
     Batch {
         images: batches.iter().flat_map(|b| b.images.clone()).collect(),
         labels: batches.iter().flat_map(|b| b.labels.clone()).collect(),
+        mixed: vec![],
         indices: batches.iter().flat_map(|b| b.indices.clone()).collect(),
         position: batches[0].position,
     }

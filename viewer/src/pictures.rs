@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lara_models::data::{Dataset, Digits, ImageShape, Split};
+use lara_models::data::{Digits, ImageDataset, ImageShape, Split};
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::error::Error;
@@ -43,7 +43,7 @@ impl Gallery {
     ///
     /// # Errors
     /// A file of the data set that cannot be read.
-    pub fn of(dataset: &dyn Dataset, count: usize) -> Result<Self> {
+    pub fn of(dataset: &dyn ImageDataset, count: usize) -> Result<Self> {
         let entry = |index: usize| -> Result<Entry> {
             let sample = dataset.get(index)?;
             let name = format!("{} {index}", dataset.name());

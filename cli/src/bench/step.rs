@@ -65,6 +65,7 @@ fn batch(config: &TrainConfig) -> Batch {
     Batch {
         images: (0..count * pixels).map(|i| (0.37 * i as f32).sin()).collect(),
         labels: (0..count).map(|i| ((i * 7 + 3) % model.num_classes()) as u32).collect(),
+        mixed: Vec::new(),
         indices: (0..count as u32).collect(),
         position: Position::default(),
     }

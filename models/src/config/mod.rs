@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::LayerAttention;
 use crate::check::ensure;
-use crate::data::{DataConfig, Dataset, ImageReader, Split};
+use crate::data::{DataConfig, ImageDataset, ImageReader, Split};
 use crate::error::Result;
 use crate::family::Classifier;
 use crate::registry::ModelConfig;
@@ -65,7 +65,7 @@ impl TrainConfig {
     ///
     /// # Errors
     /// A data set that is not there or damaged, or that does not fit.
-    pub fn open_data(&self, split: Split) -> Result<Arc<dyn Dataset>> {
+    pub fn open_data(&self, split: Split) -> Result<Arc<dyn ImageDataset>> {
         let dataset = self.data.open(self.model.image_shape(), split)?;
         let (classes, outputs) = (dataset.classes().len(), self.model.num_classes());
         ensure(classes == outputs, || {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::registry::DatasetKind;
-use super::{Dataset, ImageShape, Place, Split};
+use super::{ImageDataset, ImageShape, Place, Split};
 use crate::check::{divisors, ensure, shifts};
 use crate::error::{Error, Result};
 
@@ -59,7 +59,7 @@ impl DataConfig {
     ///
     /// # Errors
     /// A data set that is not there or damaged, or whose images have another shape.
-    pub fn open(&self, shape: ImageShape, split: Split) -> Result<Arc<dyn Dataset>> {
+    pub fn open(&self, shape: ImageShape, split: Split) -> Result<Arc<dyn ImageDataset>> {
         if self.dataset.is_in_folder() && self.path.as_os_str().is_empty() {
             return Err(Error::Config(format!(
                 "the data set `{}` is read from a folder: set data.path (--set data.path=FOLDER)",

@@ -1,7 +1,7 @@
 //! The embedded data set: UCI optical recognition of handwritten digits (see models/data/README.md for its origin and
 //! licence). 1,797 grey images of 8x8, values 0..16, ten classes.
 
-use super::{Dataset, ImageShape, Open, Place, Sample, Split};
+use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Sample, Split};
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
 
@@ -58,7 +58,19 @@ impl Open for Digits {
     }
 }
 
+impl ImageDataset for Digits {
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn image_shape(&self) -> ImageShape {
+        SHAPE
+    }
+}
+
 impl Dataset for Digits {
+    type Item = Sample;
+
     fn name(&self) -> &str {
         "digits"
     }
@@ -67,12 +79,8 @@ impl Dataset for Digits {
         self.records.len()
     }
 
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn image_shape(&self) -> ImageShape {
-        SHAPE
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.len(), self.classes.iter().map(String::as_str))
     }
 
     fn get(&self, index: usize) -> Result<Sample> {

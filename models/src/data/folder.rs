@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Fingerprint, ImageShape, Open, Place, Sample, Split, picture};
+use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Sample, Split, picture};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -72,21 +72,25 @@ impl Open for ImageFolder {
     }
 }
 
-impl Dataset for ImageFolder {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
+impl ImageDataset for ImageFolder {
     fn classes(&self) -> &[String] {
         &self.classes
     }
 
     fn image_shape(&self) -> ImageShape {
         self.shape
+    }
+}
+
+impl Dataset for ImageFolder {
+    type Item = Sample;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
     }
 
     fn fingerprint(&self) -> Fingerprint {

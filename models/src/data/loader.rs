@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Augment, Dataset, ImageShape};
+use super::Dataset;
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
 
@@ -21,9 +21,52 @@ pub struct Position {
     pub batch: u64,
 }
 
+/// Which samples make a batch, and all that may decide what is done to them.
+#[derive(Clone, Copy, Debug)]
+pub struct Picks<'a> {
+    /// `[B]`, the samples' numbers in the data set.
+    pub indices: &'a [u32],
+    /// Where the batch stands.
+    pub position: Position,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+impl Picks<'_> {
+    /// What is drawn for one sample: the same in whichever batch of the epoch it comes and whichever thread makes it.
+    pub fn of_sample(&self, purpose: Purpose, index: u32) -> Draws {
+        Draws::new(self.seed, purpose, self.position.epoch, u64::from(index))
+    }
+
+    /// What is drawn for the batch as a whole.
+    pub fn of_batch(&self, purpose: Purpose) -> Draws {
+        Draws::new(self.seed, purpose, self.position.epoch, self.position.batch)
+    }
+}
+
+/// How samples become a batch, and what is done to them on the way: to each by itself, and to all of them together. Several
+/// loader threads call it at once. Everything random comes from the [`Picks`], so that a batch is the same however many
+/// threads there are and wherever a run resumes.
+pub trait Collate<D: Dataset + ?Sized>: Send + Sync + 'static {
+    /// Some samples, ready for a model.
+    type Batch: Send + 'static;
+
+    /// Whether it goes together with the data set; asked once, before the first batch.
+    ///
+    /// # Errors
+    /// The first setting that does not.
+    fn check(&self, dataset: &D) -> Result<()>;
+
+    /// Reads the samples and makes a batch of them.
+    ///
+    /// # Errors
+    /// A sample that cannot be read or is not what its data set says.
+    fn collate(&self, dataset: &D, picks: &Picks<'_>) -> Result<Self::Batch>;
+}
+
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
-pub struct LoaderOptions {
+pub struct LoaderOptions<C> {
     /// Samples a batch.
     pub batch_size: usize,
     /// Seed of the order and of the augmentation.
@@ -36,76 +79,54 @@ pub struct LoaderOptions {
     pub workers: usize,
     /// Batches made ahead of the consumer (at least 1 counts).
     pub prefetch: usize,
-    /// What is done to each image.
-    pub augment: Augment,
+    /// What makes a batch of samples.
+    pub collate: C,
     /// Stop when this many epochs are complete (counted from the beginning, not from the start position); None goes on
     /// for ever.
     pub epochs: Option<u64>,
 }
 
-impl LoaderOptions {
+impl<C> LoaderOptions<C> {
     /// For training: shuffled, full batches only, without end.
-    pub fn train(batch_size: usize, seed: u64, workers: usize, augment: Augment) -> Self {
+    pub fn train(batch_size: usize, seed: u64, workers: usize, collate: C) -> Self {
         let prefetch = 2 * workers;
-        Self { batch_size, seed, shuffle: true, drop_last: true, workers, prefetch, augment, epochs: None }
+        Self { batch_size, seed, shuffle: true, drop_last: true, workers, prefetch, collate, epochs: None }
     }
 
     /// For evaluation: every sample once, in order; the last batch may be short.
-    pub fn eval(batch_size: usize, workers: usize, augment: Augment) -> Self {
+    pub fn eval(batch_size: usize, workers: usize, collate: C) -> Self {
         let prefetch = 2 * workers;
-        Self { batch_size, seed: 0, shuffle: false, drop_last: false, workers, prefetch, augment, epochs: Some(1) }
-    }
-}
-
-/// Some samples, ready for the model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// `[B, C, H, W]`, normalised.
-    pub images: Vec<f32>,
-    /// `[B]`.
-    pub labels: Vec<u32>,
-    /// `[B]`, the samples' numbers in the data set.
-    pub indices: Vec<u32>,
-    /// Where this batch stands.
-    pub position: Position,
-}
-
-impl Batch {
-    /// Number of samples B.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// True for no samples; a loader never delivers that.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        Self { batch_size, seed: 0, shuffle: false, drop_last: false, workers, prefetch, collate, epochs: Some(1) }
     }
 }
 
 /// An iterator over batches. The same options and position give the same batches, whatever the number of workers. An
 /// error ends it. Dropping it ends its threads.
-pub struct Loader {
-    source: Arc<Source>,
-    threads: Option<Threads>,
+pub struct Loader<D: Dataset + ?Sized, C: Collate<D>> {
+    source: Arc<Source<D, C>>,
+    threads: Option<Threads<C::Batch>>,
     /// The order of the current epoch, for the loader without threads.
     order: Order,
     next: u64,
     failed: bool,
 }
 
-impl Loader {
-    /// Starts at `position`. Refused, with the numbers: a batch of 0 samples, an empty data set, and (where only full
-    /// batches are delivered) a batch larger than the data set; also numbers of `augment` that do not fit the images.
-    pub fn new(dataset: Arc<dyn Dataset>, options: LoaderOptions, position: Position) -> Result<Self> {
+impl<D: Dataset + ?Sized + 'static, C: Collate<D>> Loader<D, C> {
+    /// Starts at `position`.
+    ///
+    /// # Errors
+    /// With the numbers: a batch of 0 samples, an empty data set, and (where only full batches are delivered) a batch larger
+    /// than the data set; also what [`Collate::check`] refuses.
+    pub fn new(dataset: Arc<D>, options: LoaderOptions<C>, position: Position) -> Result<Self> {
         let (samples, size) = (dataset.len(), options.batch_size);
         if size == 0 || samples == 0 || (options.drop_last && size > samples) {
             return Err(Error::BadInput(format!(
-                "cannot make batches of {size} from the {samples} images of the data set {}; \
+                "cannot make batches of {size} from the {samples} samples of the data set {}; \
                  set train.batch_size between 1 and {samples}",
                 dataset.name()
             )));
         }
-        options.augment.check(dataset.image_shape().channels)?;
+        options.collate.check(&dataset)?;
         let batches_per_epoch = if options.drop_last { samples / size } else { samples.div_ceil(size) } as u64;
         if position.batch >= batches_per_epoch {
             return Err(Error::BadInput(format!(
@@ -138,10 +159,10 @@ impl Loader {
     }
 }
 
-impl Iterator for Loader {
-    type Item = Result<Batch>;
+impl<D: Dataset + ?Sized + 'static, C: Collate<D>> Iterator for Loader<D, C> {
+    type Item = Result<C::Batch>;
 
-    fn next(&mut self) -> Option<Result<Batch>> {
+    fn next(&mut self) -> Option<Result<C::Batch>> {
         if self.failed || self.source.is_past_end(self.next) {
             return None;
         }
@@ -163,13 +184,13 @@ struct Order {
 }
 
 /// Everything a batch is a function of, besides its number.
-struct Source {
-    dataset: Arc<dyn Dataset>,
-    options: LoaderOptions,
+struct Source<D: ?Sized, C> {
+    dataset: Arc<D>,
+    options: LoaderOptions<C>,
     batches_per_epoch: u64,
 }
 
-impl Source {
+impl<D: Dataset + ?Sized, C: Collate<D>> Source<D, C> {
     fn position(&self, number: u64) -> Position {
         Position { epoch: number / self.batches_per_epoch, batch: number % self.batches_per_epoch }
     }
@@ -178,7 +199,7 @@ impl Source {
         self.options.epochs.is_some_and(|epochs| self.position(number).epoch >= epochs)
     }
 
-    fn build(&self, number: u64, order: &mut Order) -> Result<Batch> {
+    fn build(&self, number: u64, order: &mut Order) -> Result<C::Batch> {
         let position = self.position(number);
         if order.epoch != Some(position.epoch) {
             order.samples = (0..self.dataset.len() as u32).collect();
@@ -189,72 +210,42 @@ impl Source {
         }
         let begin = position.batch as usize * self.options.batch_size;
         let end = (begin + self.options.batch_size).min(order.samples.len());
-        let indices = order.samples[begin..end].to_vec();
-        let shape = self.dataset.image_shape();
-        let mut images = vec![0.0; indices.len() * shape.len()];
-        let mut labels = Vec::with_capacity(indices.len());
-        for (&index, out) in indices.iter().zip(images.chunks_exact_mut(shape.len())) {
-            labels.push(self.sample(index, position.epoch, shape, out)?);
-        }
-        Ok(Batch { images, labels, indices, position })
-    }
-
-    /// Writes one augmented image and returns its label.
-    fn sample(&self, index: u32, epoch: u64, shape: ImageShape, out: &mut [f32]) -> Result<u32> {
-        let sample = self.dataset.get(index as usize)?;
-        let name = self.dataset.name();
-        let classes = self.dataset.classes().len();
-        if sample.label as usize >= classes {
-            return Err(Error::BadInput(format!(
-                "image {index} of the data set {name} has label {}, but its {classes} classes have labels 0 to {}",
-                sample.label,
-                classes.saturating_sub(1)
-            )));
-        }
-        if sample.pixels.len() != shape.len() {
-            return Err(Error::BadInput(format!(
-                "image {index} of the data set {name} has {} values where {shape} has {}",
-                sample.pixels.len(),
-                shape.len()
-            )));
-        }
-        let mut draws = Draws::new(self.options.seed, Purpose::Augment, epoch, u64::from(index));
-        self.options.augment.apply(&sample.pixels, shape, &mut draws, out);
-        Ok(sample.label)
+        let picks = Picks { indices: &order.samples[begin..end], position, seed: self.options.seed };
+        self.options.collate.collate(&self.dataset, &picks)
     }
 }
 
 /// Worker threads and what they share with the consumer.
-struct Threads {
-    shared: Arc<Shared>,
+struct Threads<B> {
+    shared: Arc<Shared<B>>,
     handles: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct Shared<B> {
+    state: Mutex<State<B>>,
     /// A batch was finished.
     ready: Condvar,
     /// A batch was taken, or it is time to stop.
     room: Condvar,
 }
 
-struct State {
+struct State<B> {
     /// The first batch that no worker has begun.
     unclaimed: u64,
     /// The batch the consumer wants next.
     wanted: u64,
-    finished: BTreeMap<u64, Result<Batch>>,
+    finished: BTreeMap<u64, Result<B>>,
     stop: bool,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<B> Shared<B> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         // Nothing panics while it holds the lock, and the state is consistent between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of the next batch to make; waits until there is room for it. None when it is time to stop.
-    fn claim(&self, source: &Source) -> Option<u64> {
+    fn claim<D: Dataset + ?Sized, C: Collate<D>>(&self, source: &Source<D, C>) -> Option<u64> {
         let mut state = self.lock();
         loop {
             if state.stop || source.is_past_end(state.unclaimed) {
@@ -268,7 +259,7 @@ impl Shared {
         }
     }
 
-    fn work(&self, source: &Source) {
+    fn work<D: Dataset + ?Sized, C: Collate<D, Batch = B>>(&self, source: &Source<D, C>) {
         let mut order = Order::default();
         while let Some(number) = self.claim(source) {
             // A data set that panics must not leave the consumer waiting for ever.
@@ -287,8 +278,12 @@ impl Shared {
     }
 }
 
-impl Threads {
-    fn start(source: &Arc<Source>, workers: usize, first: u64) -> Result<Self> {
+impl<B: Send + 'static> Threads<B> {
+    fn start<D: Dataset + ?Sized + 'static, C: Collate<D, Batch = B>>(
+        source: &Arc<Source<D, C>>,
+        workers: usize,
+        first: u64,
+    ) -> Result<Self> {
         let state = State { unclaimed: first, wanted: first, finished: BTreeMap::new(), stop: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), ready: Condvar::new(), room: Condvar::new() });
         let mut threads = Self { shared, handles: Vec::with_capacity(workers) };
@@ -303,7 +298,7 @@ impl Threads {
         Ok(threads)
     }
 
-    fn take(&self, number: u64) -> Result<Batch> {
+    fn take(&self, number: u64) -> Result<B> {
         let mut state = self.shared.lock();
         loop {
             if let Some(batch) = state.finished.remove(&number) {
@@ -316,7 +311,7 @@ impl Threads {
     }
 }
 
-impl Drop for Threads {
+impl<B> Drop for Threads<B> {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.room.notify_all();

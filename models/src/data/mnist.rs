@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, ImageShape, Open, Place, Sample, Split};
+use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Sample, Split};
 use crate::error::{Error, Result};
 
 const CLASSES: u8 = 10;
@@ -74,7 +74,19 @@ impl Open for Mnist {
     }
 }
 
+impl ImageDataset for Mnist {
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn image_shape(&self) -> ImageShape {
+        self.shape
+    }
+}
+
 impl Dataset for Mnist {
+    type Item = Sample;
+
     fn name(&self) -> &str {
         "mnist"
     }
@@ -83,12 +95,8 @@ impl Dataset for Mnist {
         self.labels.len()
     }
 
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn image_shape(&self) -> ImageShape {
-        self.shape
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.len(), self.classes.iter().map(String::as_str))
     }
 
     fn get(&self, index: usize) -> Result<Sample> {

@@ -1,9 +1,11 @@
 //! Data sets and the loader that turns them into batches.
 
 pub mod augment;
+mod collate;
 pub mod config;
 pub mod digits;
 pub mod folder;
+pub mod images;
 pub mod loader;
 pub mod mnist;
 pub mod picture;
@@ -11,7 +13,6 @@ pub mod reader;
 pub mod registry;
 mod resample;
 
-use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,8 @@ pub use augment::Augment;
 pub use config::DataConfig;
 pub use digits::Digits;
 pub use folder::ImageFolder;
-pub use loader::{Batch, Loader, LoaderOptions, Position};
+pub use images::{Batch, ImageDataset, ImageShape, Mixed, Sample};
+pub use loader::{Collate, Loader, LoaderOptions, Picks, Position};
 pub use mnist::Mnist;
 pub use reader::ImageReader;
 pub use registry::DatasetKind;
@@ -30,49 +32,10 @@ pub use registry::DatasetKind;
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// The images to learn from.
+    /// The samples to learn from.
     Train,
-    /// The images held out.
+    /// The samples held out.
     Test,
-}
-
-/// The shape of every image of a data set, printed as channels x height x width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageShape {
-    /// 1 for grey, 3 for RGB.
-    pub channels: usize,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-}
-
-impl ImageShape {
-    /// Number of values in an image.
-    #[expect(clippy::len_without_is_empty, reason = "an image shape is not a collection")]
-    pub fn len(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-
-    /// The shape of `count` images: [count, channels, height, width].
-    pub fn batch(&self, count: usize) -> [usize; 4] {
-        [count, self.channels, self.height, self.width]
-    }
-}
-
-impl fmt::Display for ImageShape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
-    }
-}
-
-/// One labelled image.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// [C, H, W], values in 0..1, not normalised.
-    pub pixels: Vec<f32>,
-    /// Index into [`Dataset::classes`].
-    pub label: u32,
 }
 
 /// What tells one state of a data set from another: a run that goes on with other samples is another run.
@@ -97,8 +60,11 @@ impl Fingerprint {
     }
 }
 
-/// A split of a labelled set of equally sized images.
+/// A split of a set of samples. A sample is whatever the task wants: a labelled image, two sentences, a clip.
 pub trait Dataset: Send + Sync {
+    /// One sample.
+    type Item;
+
     /// Its name in messages.
     fn name(&self) -> &str;
 
@@ -110,20 +76,14 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// Names of the classes; a label is an index into them.
-    fn classes(&self) -> &[String];
-
-    /// The shape of every sample's pixels.
-    fn image_shape(&self) -> ImageShape;
-
     /// What the samples are, without reading them: their number and, where each has one, their names.
     fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(self.len(), self.classes().iter().map(String::as_str))
+        Fingerprint::of(self.len(), [])
     }
 
-    /// Sample number `index`, which must be below [`len`](Self::len). Reads files where the set is one of files, and
-    /// then fails with the name of a file that cannot be read.
-    fn get(&self, index: usize) -> Result<Sample>;
+    /// Sample number `index`, which must be below [`len`](Self::len). Several loader threads call it at once. Reads files
+    /// where the set is one of files, and then fails with the name of a file that cannot be read.
+    fn get(&self, index: usize) -> Result<Self::Item>;
 }
 
 /// Where a data set lies, and what is wanted of it.
@@ -137,7 +97,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// How a data set is opened from a configuration; what [`registry`] wants of each.
-pub(crate) trait Open: Dataset + Sized + 'static {
+pub(crate) trait Open: ImageDataset + Sized + 'static {
     /// Whether it is read from the folder `data.path`.
     const IN_FOLDER: bool = true;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dataset, Open, Place, Split};
+use super::{ImageDataset, Open, Place, Split};
 use crate::error::Result;
 
 macro_rules! datasets {
@@ -49,7 +49,7 @@ macro_rules! datasets {
             }
 
             /// Opens a split.
-            pub(crate) fn open(self, place: &Place<'_>, split: Split) -> Result<Arc<dyn Dataset>> {
+            pub(crate) fn open(self, place: &Place<'_>, split: Split) -> Result<Arc<dyn ImageDataset>> {
                 Ok(match self {
                     Self::$first_kind => Arc::new(<$first_set>::open_split(place, split)?),
                     $(Self::$kind => Arc::new(<$set>::open_split(place, split)?),)*

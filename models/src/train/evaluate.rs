@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::data::{Augment, Dataset, Loader, LoaderOptions, Position};
+use crate::data::{Augment, ImageDataset, Loader, LoaderOptions, Position};
 use crate::error::{Error, Result};
 use crate::predictor::{Predictor, softmax};
 
@@ -29,7 +29,7 @@ pub struct Evaluation {
 /// An unreadable image, outputs of the model that are not finite, or a lost device.
 pub async fn evaluate(
     predictor: &Predictor,
-    dataset: &Arc<dyn Dataset>,
+    dataset: &Arc<dyn ImageDataset>,
     augment: &Augment,
     workers: usize,
     mut progress: impl FnMut(usize),
@@ -48,7 +48,7 @@ pub async fn evaluate(
 /// See [`evaluate`].
 pub async fn evaluate_while(
     predictor: &Predictor,
-    dataset: &Arc<dyn Dataset>,
+    dataset: &Arc<dyn ImageDataset>,
     augment: &Augment,
     workers: usize,
     mut go_on: impl FnMut(usize) -> bool,

@@ -12,7 +12,7 @@ use super::evaluate::{Evaluation, evaluate_while};
 use super::progress::{ADVICE, Progress};
 use super::run_files::RunFiles;
 use super::{Control, Order, Session, StepResult, TrainConfig};
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions, Position, Split};
+use crate::data::{Augment, Batch, ImageDataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
 use crate::predictor::Predictor;
 
@@ -23,8 +23,8 @@ pub struct Trainer {
     session: Session,
     config: TrainConfig,
     evaluator: Predictor,
-    loader: Loader,
-    held_out: Arc<dyn Dataset>,
+    loader: Loader<dyn ImageDataset, Augment>,
+    held_out: Arc<dyn ImageDataset>,
     classes: Vec<String>,
     data: DataSets,
     pub(super) files: Option<RunFiles>,
@@ -404,7 +404,11 @@ fn not_finite(result: &StepResult, lr: f64, kept: &str) -> Error {
 }
 
 /// The loader of training batches where a run begins or goes on, and the optimizer steps of an epoch.
-fn open_loader(config: &TrainConfig, images: Arc<dyn Dataset>, from: Option<&Checkpoint>) -> Result<(Loader, u64)> {
+fn open_loader(
+    config: &TrainConfig,
+    images: Arc<dyn ImageDataset>,
+    from: Option<&Checkpoint>,
+) -> Result<(Loader<dyn ImageDataset, Augment>, u64)> {
     let train = &config.train;
     let augment = Augment::train(&config.data);
     let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);

@@ -1,0 +1,90 @@
+//! Sets of labelled images, and batches of them.
+
+use std::fmt;
+
+use super::Dataset;
+use super::loader::Position;
+
+/// The shape of every image of a data set, printed as channels x height x width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageShape {
+    /// 1 for grey, 3 for RGB.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// Number of values in an image.
+    #[expect(clippy::len_without_is_empty, reason = "an image shape is not a collection")]
+    pub fn len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// The shape of `count` images: [count, channels, height, width].
+    pub fn batch(&self, count: usize) -> [usize; 4] {
+        [count, self.channels, self.height, self.width]
+    }
+}
+
+impl fmt::Display for ImageShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}
+
+/// One labelled image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// [C, H, W], values in 0..1, not normalised.
+    pub pixels: Vec<f32>,
+    /// Index into [`ImageDataset::classes`].
+    pub label: u32,
+}
+
+/// A split of a labelled set of equally sized images.
+pub trait ImageDataset: Dataset<Item = Sample> {
+    /// Names of the classes; a label is an index into them.
+    fn classes(&self) -> &[String];
+
+    /// The shape of every sample's pixels.
+    fn image_shape(&self) -> ImageShape;
+}
+
+/// What an image is to be taken for besides its label: the other half of a mixture of two (mixup, CutMix).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mixed {
+    /// The other image's label.
+    pub label: u32,
+    /// Its share of the target, 0 to 1; the rest is the image's own label's.
+    pub share: f32,
+}
+
+/// Some labelled images, ready for a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// `[B, C, H, W]`, normalised.
+    pub images: Vec<f32>,
+    /// `[B]`.
+    pub labels: Vec<u32>,
+    /// `[B]` where images are mixtures of two, else empty.
+    pub mixed: Vec<Mixed>,
+    /// `[B]`, the samples' numbers in the data set.
+    pub indices: Vec<u32>,
+    /// Where this batch stands.
+    pub position: Position,
+}
+
+impl Batch {
+    /// Number of samples B.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// True for no samples; a loader never delivers that.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
