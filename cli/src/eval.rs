@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use lara_models::data::{Augment, Split};
 use lara_models::train::evaluate;
+use lara_runtime::Tune;
 
 use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
@@ -41,14 +42,15 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let batch = options.batch_size.max(1);
-    let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, batch)?;
+    let model = model::open(&options.checkpoint, options.preset.as_deref(), &options.set)?;
+    let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), batch))?;
     let dataset = model.config.open_data(Split::Test)?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let start = Instant::now();
     let augment = Augment::eval(&model.config.data);
     let workers = model.config.data.workers;
     let progress = |done: usize| bar.set_position(done as u64);
-    let evaluation = pollster::block_on(evaluate(&model.predictor, &dataset, &augment, workers, progress))?;
+    let evaluation = pollster::block_on(evaluate(&predictor, &dataset, &augment, workers, progress))?;
     bar.finish_and_clear();
     if options.json {
         return print_json(&evaluation);
@@ -61,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         100.0 * evaluation.top5,
         evaluation.loss,
         start.elapsed().as_secs_f64(),
-        model.parameters.count()
+        predictor.parameters().count()
     ));
     Ok(())
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lara_explain::export::compute::{Asked, Heads, Pick, Rolling, Selection, gradients, rollouts, rows};
 use lara_explain::export::{Format, Picture, Sheet, Style, folder_names, overview, write, write_files};
-use lara_explain::{Colormap, Factor, Inspector, Kind, Map, Matrices, Relevance, Subject};
-use lara_models::{softmax, top};
+use lara_explain::{Colormap, Factor, Inspector, Kind, Map, Matrices, Relevance};
+use lara_models::{Model, softmax, top};
 use lara_runtime::attention::{MechanismKind, ProposalGen};
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
@@ -172,7 +172,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut images: Vec<Seen> = Vec::new();
     for variant in &variants {
         let name = variant.name.as_deref().unwrap_or("the checkpoint's attention");
-        let subject = model::subject(&options.checkpoint, options.preset.as_deref(), &variant.sets)?;
+        let subject = model::open(&options.checkpoint, options.preset.as_deref(), &variant.sets)?;
         if images.is_empty() {
             images = open_images(options, &subject, &gpu)?;
         }
@@ -250,15 +250,16 @@ fn variants(options: &Options) -> Outcome<Vec<Variant>> {
 
 /// Whether LARA needs landmark generators that the checkpoint was not trained with, and nobody chose how to do without.
 fn lacks_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
-    let (trained, config) = model::open(&options.checkpoint, options.preset.as_deref(), sets)?;
-    let learned = !matches!(config.attention.proposal_gen, ProposalGen::NoParamPool | ProposalGen::NoParamPoolMixed);
+    let model = model::open(&options.checkpoint, options.preset.as_deref(), sets)?;
+    let attention = &model.config.attention;
+    let learned = !matches!(attention.proposal_gen, ProposalGen::NoParamPool | ProposalGen::NoParamPoolMixed);
     let chosen = sets.iter().any(|set| set.contains("proposal_gen"));
-    let has = trained.weights.names().any(|name| name.contains("_landmarks"));
-    Ok(config.attention.mechanism == MechanismKind::Lara && learned && !chosen && !has)
+    let has = model.file().is_some_and(|file| file.names().any(|name| name.contains("_landmarks")));
+    Ok(attention.mechanism == MechanismKind::Lara && learned && !chosen && !has)
 }
 
 /// Every image is read before the first is looked at: a bad one is told at once.
-fn open_images(options: &Options, subject: &Subject, gpu: &Gpu) -> Outcome<Vec<Seen>> {
+fn open_images(options: &Options, subject: &Model, gpu: &Gpu) -> Outcome<Vec<Seen>> {
     let reader = subject.config.image_reader()?;
     let shape = reader.shape();
     let style = Style {
@@ -294,7 +295,7 @@ fn rolling(options: &Options) -> (Fusion, f32) {
     (options.fusion.unwrap_or_default(), options.discard.unwrap_or_default())
 }
 
-fn compile(options: &Options, gpu: &Gpu, subject: &Subject) -> Outcome<Plans> {
+fn compile(options: &Options, gpu: &Gpu, subject: &Model) -> Outcome<Plans> {
     let tune = Tune::measured(gpu);
     let (fusion, discard) = rolling(options);
     let inspector = block_on(Inspector::new(gpu, &tune, subject, &subject.config, false))?;
@@ -318,7 +319,7 @@ fn look(
     options: &Options,
     gpu: &Gpu,
     variant: &Variant,
-    subject: &Subject,
+    subject: &Model,
     plans: &mut Plans,
     seen: &mut Seen,
 ) -> Outcome {
@@ -327,8 +328,7 @@ fn look(
     let logits = block_on(plans.inspector.read_logits())?;
     if logits.iter().any(|x| !x.is_finite()) {
         // Says where that began.
-        let model = model::load(gpu, &options.checkpoint, options.preset.as_deref(), &variant.sets, 1)?;
-        block_on(model.predictor.finite_logits(&input))?;
+        block_on(block_on(subject.predictor(gpu, &Tune::measured(gpu), 1))?.finite_logits(&input))?;
     }
     let Some((predicted, probability)) = top(&softmax(&logits), 1).first().copied() else { return Ok(()) };
     let mechanism = variant.name.as_deref().unwrap_or(subject.config.attention.mechanism.name()).to_owned();
@@ -357,7 +357,7 @@ fn look(
 fn roll_out(
     options: &Options,
     variant: &Variant,
-    subject: &Subject,
+    subject: &Model,
     plans: &mut Plans,
     input: &[f32],
 ) -> Outcome<Vec<Map>> {
@@ -374,7 +374,7 @@ fn roll_out(
 fn weigh(
     options: &Options,
     variant: &Variant,
-    subject: &Subject,
+    subject: &Model,
     plans: &mut Plans,
     input: &[f32],
     class: usize,
@@ -386,7 +386,7 @@ fn weigh(
 }
 
 /// The number of the class that was asked for.
-fn class(options: &Options, subject: &Subject) -> Outcome<Option<usize>> {
+fn class(options: &Options, subject: &Model) -> Outcome<Option<usize>> {
     let Some(text) = &options.class else { return Ok(None) };
     let count = subject.config.model.num_classes();
     let named = subject.classes.iter().position(|name| name == text);
@@ -401,7 +401,7 @@ fn class(options: &Options, subject: &Subject) -> Outcome<Option<usize>> {
     }
 }
 
-fn class_name(subject: &Subject, class: usize) -> String {
+fn class_name(subject: &Model, class: usize) -> String {
     subject.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lara_models::{softmax, top};
+use lara_runtime::Tune;
 use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
@@ -62,13 +63,14 @@ pub(crate) fn run(options: &Options) -> Outcome {
         )));
     }
     let gpu = options.adapter.open()?;
-    let model = model::load(&gpu, &options.checkpoint, options.preset.as_deref(), &options.set, 1)?;
+    let model = model::open(&options.checkpoint, options.preset.as_deref(), &options.set)?;
+    let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), 1))?;
     let reader = model.config.image_reader()?;
     // Every image is read before the first is classified: a bad one is told at once.
     let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Result<_, _>>()?;
     let mut predictions = Vec::new();
     for (path, pixels) in options.images.iter().zip(&images) {
-        let logits = pollster::block_on(model.predictor.finite_logits(&reader.normalise(pixels)?))?;
+        let logits = pollster::block_on(predictor.finite_logits(&reader.normalise(pixels)?))?;
         let class = |(index, probability): (usize, f64)| Class {
             class: model.classes.get(index).cloned().unwrap_or_else(|| index.to_string()),
             probability,

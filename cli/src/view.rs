@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lara_explain::Subject;
+use lara_models::Model;
 use lara_models::train::{Event, Summary, Trainer};
 use lara_runtime::{Gpu, Tune};
 use lara_viewer::pictures::Gallery;
@@ -52,12 +52,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     Ok(lara_viewer::view(&options.adapter.options(), &mut launch)?)
 }
 
-fn subject(options: &Options) -> Outcome<Subject> {
-    let Some(path) = &options.checkpoint else { return Ok(Subject::bundled()?) };
-    model::subject(path, options.preset.as_deref(), &options.set)
+fn subject(options: &Options) -> Outcome<Model> {
+    let Some(path) = &options.checkpoint else { return Ok(lara_explain::bundled()?) };
+    model::open(path, options.preset.as_deref(), &options.set)
 }
 
-fn gallery(options: &Options, subject: &Subject) -> Outcome<Gallery> {
+fn gallery(options: &Options, subject: &Model) -> Outcome<Gallery> {
     let shape = subject.image_shape();
     if let Some(path) = &options.images {
         return Ok(Gallery::open(path, shape, subject.crop_pct())?);

@@ -1,5 +1,6 @@
 //! One mechanism on the weights of another: its rows, and how far they are from exact softmax.
 
+use lara_models::Model;
 use lara_models::train::TrainConfig;
 use lara_runtime::attention::{AttentionConfig, MechanismKind, ProposalGen};
 use lara_runtime::maps::map_distance;
@@ -9,7 +10,6 @@ use crate::error::Result;
 use crate::inspector::Inspector;
 use crate::map::Query;
 use crate::sizes::Head;
-use crate::subject::Subject;
 
 /// How far a row is from exact softmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,14 +57,14 @@ impl Measure {
 }
 
 impl Comparison {
-    /// Compiles the subject with another attention.
+    /// Compiles the model with another attention.
     ///
     /// # Errors
-    /// Settings that contradict each other, or that need weights which the subject does not have.
-    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, attention: &AttentionConfig) -> Result<Self> {
-        let config = with_attention(&subject.config, attention);
+    /// Settings that contradict each other, or that need weights which the model does not have.
+    pub async fn new(gpu: &Gpu, tune: &Tune, model: &Model, attention: &AttentionConfig) -> Result<Self> {
+        let config = with_attention(&model.config, attention);
         config.validate()?;
-        let settled = Inspector::new(gpu, tune, subject, &config, false).await?;
+        let settled = Inspector::new(gpu, tune, model, &config, false).await?;
         let mut measures: Vec<Measure> = Vec::new();
         for rows in (0..settled.sizes().layers).filter_map(|layer| settled.rows(layer)) {
             if measures.iter().all(|measure| measure.maps.shape() != rows.shape()) {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use lara_models::train::TrainConfig;
-use lara_models::{Classifier, Site};
+use lara_models::{Model, Network, Site, compile};
 use lara_runtime::maps::{collect_rows, map_range, moments, select_rows};
 use lara_runtime::profile::Stopwatch;
 use lara_runtime::{Aside, Gpu, Header, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune};
@@ -18,7 +18,6 @@ use crate::map::{Kind, Map, Query};
 use crate::rolling::Rolling;
 use crate::sizes::{Head, Sizes};
 use crate::source::{MapSource, ScaleEnd};
-use crate::subject::Subject;
 
 /// What a block shows.
 #[derive(Clone, Copy, Debug)]
@@ -82,22 +81,20 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// Records and compiles `config` over the subject's weights. With `noise` the proposals get the noise of training and
+    /// Records and compiles `config` over the model's weights. With `noise` the proposals get the noise of training and
     /// projections are drawn anew for every draw; otherwise the model is as in evaluation.
     ///
     /// # Errors
     /// A model that does not fit the adapter, or weights that do not fit the configuration.
-    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, config: &TrainConfig, noise: bool) -> Result<Self> {
-        let mut parameters = subject.parameters(gpu);
-        let model = config.build()?;
-        let inspector = Self::over(gpu, tune, &mut parameters, config, &*model, noise).await?;
-        subject.upload(gpu, config, &parameters)?;
-        Ok(inspector)
+    pub async fn new(gpu: &Gpu, tune: &Tune, model: &Model, config: &TrainConfig, noise: bool) -> Result<Self> {
+        let record = |tape: &mut Tape<'_>| Recorded::of(tape, config, &*config.build()?, noise);
+        let (plan, recorded) = model.compile(gpu, tune, config, Mode::Inspect { noise }, record).await?;
+        Ok(Self::around(gpu, config, plan, recorded))
     }
 
-    /// The same for any classifier, over parameters that are uploaded by the caller. Of `config` the image's shape, the
-    /// number of classes and the seed count. Sizes are those of what the model records: blocks may differ in heads, and
-    /// queries and keys may lie on grids of their own.
+    /// The same for any network, over parameters that are uploaded by the caller. Of `config` the image's shape and the seed
+    /// count. Sizes are those of what the network records: blocks may differ in heads, and queries and keys may lie on grids
+    /// of their own.
     ///
     /// # Errors
     /// A model that does not fit the adapter, or one without attention.
@@ -106,36 +103,20 @@ impl Inspector {
         tune: &Tune,
         parameters: &mut Parameters,
         config: &TrainConfig,
-        model: &dyn Classifier,
+        network: &dyn Network,
         noise: bool,
     ) -> Result<Self> {
-        let mut tape = Tape::new(parameters, tune, Mode::Inspect { noise });
-        let images = tape.input("images", config.model.image_shape().batch(1));
-        let mut layers: Vec<Layer> = Vec::new();
-        let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
-            let sizes = Sizes::of_site(site);
-            let shared = layers.iter().find(|layer| layer.select.dims() == [sizes.slots, sizes.queries()]);
-            let select = shared.map(|layer| layer.select);
-            let select = select.unwrap_or_else(|| tape.input("select", [sizes.slots, sizes.queries()]));
-            let mut layer = record(tape, site, select, sizes);
-            layer.spread = noise.then(|| record_spread(tape, layer.rows, sizes));
-            layers.push(layer);
-        };
-        let logits = model.forward_hooked(&mut tape, images, &mut hook);
-        tape.rec.pin(logits);
-        let rolling = record_rolling(&mut tape, &layers);
-        let recording = tape.finish()?;
-        let Some(first) = layers.first() else {
-            return Err(Error::BadInput("this model has no attention to look at".into()));
-        };
-        let rolled = first.sizes.slots * first.sizes.tokens();
-        parameters.allocate(gpu, &[Role::Weight]).await?;
-        let plan = Plan::compile(gpu, recording, parameters).await?;
+        let record = |tape: &mut Tape<'_>| Recorded::of(tape, config, network, noise);
+        let (plan, recorded) =
+            compile(gpu, tune, parameters, Mode::Inspect { noise }, &[Role::Weight], record).await?;
+        Ok(Self::around(gpu, config, plan, recorded))
+    }
+
+    fn around(gpu: &Gpu, config: &TrainConfig, plan: Plan, recorded: Recorded) -> Self {
+        let Recorded { images, logits, layers, rolling } = recorded;
         let largest = layers.iter().map(|layer| layer.rows.len()).max().unwrap_or(0);
-        let mut all: Vec<Sizes> = layers.iter().map(|layer| layer.sizes).collect();
-        Sizes::agree(&mut all);
-        layers.iter_mut().zip(all).for_each(|(layer, sizes)| layer.sizes = sizes);
-        Ok(Inspector {
+        let rolled = layers.first().map_or(0, |first| first.sizes.slots * first.sizes.tokens());
+        Inspector {
             gpu: gpu.clone(),
             plan: Arc::new(plan),
             config: config.clone(),
@@ -143,12 +124,12 @@ impl Inspector {
             logits,
             layers,
             rolling,
-            logits_ring: Ring::new(gpu, 2, config.model.num_classes()),
+            logits_ring: Ring::new(gpu, 2, logits.len()),
             rows_ring: Ring::new(gpu, 2, largest),
             rolled_ring: Ring::new(gpu, 2, rolled),
             stopwatch: Stopwatch::new(gpu),
             queries: Vec::new(),
-        })
+        }
     }
 
     /// Sizes of the first block. Queries are counted on its grid; on that of another block they are where they are in the
@@ -400,6 +381,42 @@ impl Inspector {
             }
             Ok(maps)
         }
+    }
+}
+
+/// The tensors of a recorded model.
+struct Recorded {
+    images: Tensor,
+    logits: Tensor,
+    layers: Vec<Layer>,
+    rolling: Option<Rolling>,
+}
+
+impl Recorded {
+    fn of(tape: &mut Tape<'_>, config: &TrainConfig, network: &dyn Network, noise: bool) -> Result<Self> {
+        let inputs = config.model.declare(tape, 1);
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
+            let sizes = Sizes::of_site(site);
+            let shared = layers.iter().find(|layer| layer.select.dims() == [sizes.slots, sizes.queries()]);
+            let select = shared.map(|layer| layer.select);
+            let select = select.unwrap_or_else(|| tape.input("select", [sizes.slots, sizes.queries()]));
+            let mut layer = record(tape, site, select, sizes);
+            layer.spread = noise.then(|| record_spread(tape, layer.rows, sizes));
+            layers.push(layer);
+        };
+        let logits = network.forward_hooked(tape, &inputs, &mut hook).first();
+        tape.rec.pin(logits);
+        let rolling = record_rolling(tape, &layers);
+        // A mistake of the recording comes before what it does not have.
+        tape.rec.finish()?;
+        if layers.is_empty() {
+            return Err(Error::BadInput("this model has no attention to look at".into()));
+        }
+        let mut all: Vec<Sizes> = layers.iter().map(|layer| layer.sizes).collect();
+        Sizes::agree(&mut all);
+        layers.iter_mut().zip(all).for_each(|(layer, sizes)| layer.sizes = sizes);
+        Ok(Recorded { images: inputs[0], logits, layers, rolling })
     }
 }
 

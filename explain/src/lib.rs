@@ -4,6 +4,7 @@
 //! [`Inspector`] works rows out without an N x N matrix and leaves them on the device, where a window paints them
 //! ([`MapSource`]) and from where [`export`] reads them back.
 
+mod bundled;
 mod colormap;
 mod comparison;
 mod error;
@@ -15,8 +16,8 @@ mod relevance;
 mod rolling;
 mod sizes;
 mod source;
-mod subject;
 
+pub use bundled::bundled;
 pub use colormap::{Colormap, LEVELS};
 pub use comparison::{Comparison, Distances, attention_for, with_attention};
 pub use error::{Error, Result};
@@ -26,4 +27,3 @@ pub use matrices::{Factor, MOST_TOKENS, Matrices};
 pub use relevance::Relevance;
 pub use sizes::{Head, SLOTS, Sizes};
 pub use source::{MapSource, ScaleEnd};
-pub use subject::{LiveModel, Subject, Weights};

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use lara_models::Site;
+use lara_models::{Model, Site};
 use lara_models::train::TrainConfig;
 use lara_runtime::maps::{Fusion, map_range, rollout, weigh};
 use lara_runtime::ops::{Layout, MatMul, Product};
-use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Role, Tape, Tensor, Tune};
+use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Tape, Tensor, Tune};
 
 use crate::error::{Error, Result};
 use crate::inspector::NOT_SQUARE;
@@ -17,7 +17,6 @@ use crate::map::Query;
 use crate::relevance::{header, one_hot};
 use crate::sizes::Sizes;
 use crate::source::{MapSource, ScaleEnd};
-use crate::subject::Subject;
 
 /// Most tokens of an image whose matrices are worked out.
 pub const MOST_TOKENS: usize = 1024;
@@ -37,6 +36,13 @@ pub struct Matrices {
     gpu: Gpu,
     plan: Arc<Plan>,
     config: TrainConfig,
+    recorded: Recorded,
+    ring: Ring,
+    row: Vec<f32>,
+}
+
+/// The tensors of a recorded model.
+struct Recorded {
     sizes: Sizes,
     images: Tensor,
     seed: Tensor,
@@ -46,8 +52,6 @@ pub struct Matrices {
     /// [slots, tokens].
     rows: Tensor,
     range: Tensor,
-    ring: Ring,
-    row: Vec<f32>,
 }
 
 /// What a block leaves for later.
@@ -58,59 +62,21 @@ struct Seen {
 }
 
 impl Matrices {
-    /// Compiles the subject's own mechanism.
+    /// Compiles the model's own mechanism.
     ///
     /// # Errors
     /// More than [`MOST_TOKENS`] tokens, or a model that does not fit the adapter.
-    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, factor: Factor, fusion: Fusion) -> Result<Self> {
-        let config = &subject.config;
-        let mut parameters = subject.parameters(gpu);
-        let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
-        let model = &config.model;
-        let images = tape.variable("images", model.image_shape().batch(1));
-        let (mut seen, mut all) = (Vec::new(), Vec::new());
-        let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
-            let sizes = Sizes::of_site(site);
-            all.push(sizes);
-            if sizes.tokens() > MOST_TOKENS {
-                return;
-            }
-            let weights = site.mechanism.weights(tape, site.qkv, site.context);
-            seen.push(Seen { weights, values: site.qkv.v, output: site.output });
-        };
-        let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
-        let sizes = check(&mut all)?;
-        let seed = tape.input("class", [1, model.num_classes()]);
-        if factor == Factor::Gradient {
-            tape.backward(&[(logits, seed)]);
-        }
-        let factors: Vec<Tensor> = seen.iter().map(|seen| record_factor(&mut tape, seen, factor)).collect();
-        let (select, ratio) = (tape.input("select", [sizes.slots, sizes.tokens()]), tape.input("ratio", [1]));
-        let rows = tape.rec.pinned("rollout rows", select.shape());
-        let mut range = rows;
-        let finish = tape.aside(|tape| {
-            let whole = rollout(&mut tape.rec, &factors, fusion, ratio, sizes.prefix);
-            record_product(tape, select, whole, rows);
-            range = map_range(&mut tape.rec, rows, sizes.prefix);
-            tape.rec.pin(range);
-        });
-        let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]).await?;
-        let plan = Plan::compile(gpu, recording, &parameters).await?;
-        subject.upload(gpu, config, &parameters)?;
+    pub async fn new(gpu: &Gpu, tune: &Tune, model: &Model, factor: Factor, fusion: Fusion) -> Result<Self> {
+        let config = &model.config;
+        let record = |tape: &mut Tape<'_>| Recorded::of(tape, config, factor, fusion);
+        let (plan, recorded) = model.compile(gpu, tune, config, Mode::Inspect { noise: false }, record).await?;
+        let ring = Ring::new(gpu, 2, recorded.rows.len());
         Ok(Matrices {
             gpu: gpu.clone(),
             plan: Arc::new(plan),
             config: config.clone(),
-            sizes,
-            images,
-            seed,
-            select,
-            ratio,
-            finish,
-            rows,
-            range,
-            ring: Ring::new(gpu, 2, sizes.slots * sizes.tokens()),
+            recorded,
+            ring,
             row: Vec::new(),
         })
     }
@@ -123,8 +89,8 @@ impl Matrices {
         let seed = one_hot(&self.config, class)?;
         self.plan
             .run()
-            .write(self.images, image)
-            .write(self.seed, &seed)
+            .write(self.recorded.images, image)
+            .write(self.recorded.seed, &seed)
             .header(header(&self.config))
             .steps()
             .submit()?;
@@ -137,27 +103,27 @@ impl Matrices {
     /// A lost device.
     pub fn look(&mut self, queries: &[Query], ratio: f32) -> Result<()> {
         let mut select: Vec<f32> =
-            queries.iter().take(self.sizes.slots).filter_map(|q| self.sizes.selection(*q)).flatten().collect();
-        select.resize(self.select.len(), 0.0);
+            queries.iter().take(self.recorded.sizes.slots).filter_map(|q| self.recorded.sizes.selection(*q)).flatten().collect();
+        select.resize(self.recorded.select.len(), 0.0);
         let plan = self.plan.clone();
-        let run = plan.run().write(self.select, &select).write(self.ratio, &[ratio.clamp(0.0, 1.0)]);
-        run.aside(self.finish).send(&mut self.ring, &[(&plan, self.rows)], 0).submit()?;
+        let run = plan.run().write(self.recorded.select, &select).write(self.recorded.ratio, &[ratio.clamp(0.0, 1.0)]);
+        run.aside(self.recorded.finish).send(&mut self.ring, &[(&plan, self.recorded.rows)], 0).submit()?;
         Ok(())
     }
 
     /// Sizes of the model.
     pub fn sizes(&self) -> Sizes {
-        self.sizes
+        self.recorded.sizes
     }
 
     /// Where a slot's rollout lies, and its scale.
     pub fn rollout(&self, slot: usize) -> Option<(MapSource, ScaleEnd)> {
-        if slot >= self.sizes.slots {
+        if slot >= self.recorded.sizes.slots {
             return None;
         }
-        let at = slot * self.sizes.tokens() + self.sizes.prefix;
-        let source = MapSource { buffer: self.plan.buffer(self.rows)?.clone(), at };
-        Some((source, ScaleEnd { buffer: self.plan.buffer(self.range)?.clone(), index: slot }))
+        let at = slot * self.recorded.sizes.tokens() + self.recorded.sizes.prefix;
+        let source = MapSource { buffer: self.plan.buffer(self.recorded.rows)?.clone(), at };
+        Some((source, ScaleEnd { buffer: self.plan.buffer(self.recorded.range)?.clone(), index: slot }))
     }
 
     /// The first slot's row, for labels; it may be a frame old.
@@ -167,7 +133,7 @@ impl Matrices {
     pub fn row(&mut self) -> Result<&[f32]> {
         if let Some((_, mut row)) = self.ring.receive(&self.gpu)?.pop() {
             // The first slot's.
-            row.truncate(self.sizes.tokens());
+            row.truncate(self.recorded.sizes.tokens());
             self.row = row;
         }
         Ok(&self.row)
@@ -180,8 +146,42 @@ impl Matrices {
 
     /// Reads the rollout rows [slots, tokens]: for tests and files.
     pub fn read(&self) -> impl Future<Output = Result<Vec<f32>>> + use<> {
-        let (plan, rows) = (self.plan.clone(), self.rows);
+        let (plan, rows) = (self.plan.clone(), self.recorded.rows);
         async move { Ok(plan.read(rows).await?) }
+    }
+}
+
+impl Recorded {
+    fn of(tape: &mut Tape<'_>, config: &TrainConfig, factor: Factor, fusion: Fusion) -> Result<Self> {
+        let inputs = config.model.declare(tape, 1);
+        tape.watch(inputs[0]);
+        let (mut seen, mut all) = (Vec::new(), Vec::new());
+        let mut hook = |tape: &mut Tape<'_>, site: &Site<'_>| {
+            let sizes = Sizes::of_site(site);
+            all.push(sizes);
+            if sizes.tokens() > MOST_TOKENS {
+                return;
+            }
+            let weights = site.mechanism.weights(tape, site.qkv, site.context);
+            seen.push(Seen { weights, values: site.qkv.v, output: site.output });
+        };
+        let logits = config.build()?.forward_hooked(tape, &inputs, &mut hook).first();
+        let sizes = check(&mut all)?;
+        let seed = tape.input("class", logits.shape());
+        if factor == Factor::Gradient {
+            tape.backward(&[(logits, seed)]);
+        }
+        let factors: Vec<Tensor> = seen.iter().map(|seen| record_factor(tape, seen, factor)).collect();
+        let (select, ratio) = (tape.input("select", [sizes.slots, sizes.tokens()]), tape.input("ratio", [1]));
+        let rows = tape.rec.pinned("rollout rows", select.shape());
+        let mut range = rows;
+        let finish = tape.aside(|tape| {
+            let whole = rollout(&mut tape.rec, &factors, fusion, ratio, sizes.prefix);
+            record_product(tape, select, whole, rows);
+            range = map_range(&mut tape.rec, rows, sizes.prefix);
+            tape.rec.pin(range);
+        });
+        Ok(Recorded { sizes, images: inputs[0], seed, select, ratio, finish, rows, range })
     }
 }
 

@@ -5,15 +5,14 @@
 
 use std::sync::Arc;
 
-use lara_models::Site;
+use lara_models::{Model, Site};
 use lara_models::train::TrainConfig;
 use lara_runtime::maps::{map_range, relevance};
-use lara_runtime::{Gpu, Header, Mode, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, Header, Mode, Plan, Tape, Tensor, Tune};
 
 use crate::error::{Error, Result};
 use crate::sizes::Sizes;
 use crate::source::{MapSource, ScaleEnd};
-use crate::subject::Subject;
 
 /// A compiled model with the gradient of a class.
 pub struct Relevance {
@@ -26,33 +25,15 @@ pub struct Relevance {
 }
 
 impl Relevance {
-    /// Compiles the subject's own mechanism, forward and backward.
+    /// Compiles the model's own mechanism, forward and backward.
     ///
     /// # Errors
     /// A model that does not fit the adapter.
-    pub async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject) -> Result<Self> {
-        let config = &subject.config;
-        let mut parameters = subject.parameters(gpu);
-        let mut tape = Tape::new(&mut parameters, tune, Mode::Inspect { noise: false });
-        let model = &config.model;
-        let images = tape.variable("images", model.image_shape().batch(1));
-        let (mut values, mut all) = (Vec::new(), Vec::new());
-        let mut hook = |_: &mut Tape<'_>, site: &Site<'_>| {
-            values.push(site.qkv.v);
-            all.push(Sizes::of_site(site));
-        };
-        let logits = config.build()?.forward_hooked(&mut tape, images, &mut hook);
-        let seed = tape.input("class", [1, model.num_classes()]);
-        tape.backward(&[(logits, seed)]);
-        Sizes::agree(&mut all);
-        let layers: Vec<_> = values.iter().zip(all).filter_map(|(&v, sizes)| record(&mut tape, v, sizes)).collect();
-        if layers.is_empty() {
-            return Err(Error::BadInput("this model has no attention to look at".into()));
-        }
-        let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]).await?;
-        let plan = Plan::compile(gpu, recording, &parameters).await?;
-        subject.upload(gpu, config, &parameters)?;
+    pub async fn new(gpu: &Gpu, tune: &Tune, model: &Model) -> Result<Self> {
+        let config = &model.config;
+        let record = |tape: &mut Tape<'_>| record(tape, config);
+        let (plan, recorded) = model.compile(gpu, tune, config, Mode::Inspect { noise: false }, record).await?;
+        let Recorded { images, seed, layers } = recorded;
         Ok(Relevance { plan: Arc::new(plan), config: config.clone(), images, seed, layers })
     }
 
@@ -111,8 +92,34 @@ impl Relevance {
     }
 }
 
+/// The tensors of a recorded model.
+struct Recorded {
+    images: Tensor,
+    seed: Tensor,
+    layers: Vec<(Tensor, Tensor, Sizes)>,
+}
+
+fn record(tape: &mut Tape<'_>, config: &TrainConfig) -> Result<Recorded> {
+    let inputs = config.model.declare(tape, 1);
+    tape.watch(inputs[0]);
+    let (mut values, mut all) = (Vec::new(), Vec::new());
+    let mut hook = |_: &mut Tape<'_>, site: &Site<'_>| {
+        values.push(site.qkv.v);
+        all.push(Sizes::of_site(site));
+    };
+    let logits = config.build()?.forward_hooked(tape, &inputs, &mut hook).first();
+    let seed = tape.input("class", logits.shape());
+    tape.backward(&[(logits, seed)]);
+    Sizes::agree(&mut all);
+    let layers: Vec<_> = values.iter().zip(all).filter_map(|(&v, sizes)| record_block(tape, v, sizes)).collect();
+    if layers.is_empty() {
+        return Err(Error::BadInput("this model has no attention to look at".into()));
+    }
+    Ok(Recorded { images: inputs[0], seed, layers })
+}
+
 /// Gradient-weighted attention of a block, and its range.
-fn record(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tensor, Sizes)> {
+fn record_block(tape: &mut Tape<'_>, v: Tensor, sizes: Sizes) -> Option<(Tensor, Tensor, Sizes)> {
     let dv = tape.gradient(v)?;
     let values = relevance(&mut tape.rec, v, dv);
     let range = map_range(&mut tape.rec, values, sizes.prefix);

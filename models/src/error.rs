@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of this crate. [`Error::is_bad_input`] tells what the user can mend from what failed underneath.
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,13 @@
 //! What is asked of every model, whichever it is: of its settings, and of what it records.
 
 use lara_runtime::attention::{Attention, AttentionConfig, Context, Grid, Qkv};
-use lara_runtime::{Tape, Tensor};
+use lara_runtime::{Shape, Tape, Tensor};
 
 use crate::attention::LayerAttention;
 use crate::data::ImageShape;
 use crate::error::Result;
 
-/// The settings of a model that classifies images: `[model]` of a configuration, without the name.
+/// The settings of a model: `[model]` of a configuration, without the name.
 pub trait Family: std::fmt::Debug + Send + Sync {
     /// Checks that the values make sense, alone and together with those of attention. The error says which key, its
     /// value and what is allowed.
@@ -15,6 +15,16 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The first value that does not.
     fn check(&self, attention: &AttentionConfig) -> Result<()>;
+
+    /// What it takes for `batch` samples, in the order of [`Network::forward_hooked`].
+    fn inputs(&self, batch: usize) -> Vec<Input> {
+        vec![Input { name: "images", shape: Shape::from(self.image_shape().batch(batch)) }]
+    }
+
+    /// [`Family::inputs`] as tensors of a recording, under their names.
+    fn declare(&self, tape: &mut Tape<'_>, batch: usize) -> Vec<Tensor> {
+        self.inputs(batch).into_iter().map(|input| tape.input(input.name, input.shape)).collect()
+    }
 
     /// The shape of its images.
     fn image_shape(&self) -> ImageShape;
@@ -38,7 +48,16 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// If the attention of a single block does not fit (see [`LayerAttention::resolve`]).
-    fn build(&self, attention: &AttentionConfig) -> Result<Box<dyn Classifier>>;
+    fn build(&self, attention: &AttentionConfig) -> Result<Box<dyn Network>>;
+}
+
+/// One thing that a model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its name: `images`, `ids`, `features`.
+    pub name: &'static str,
+    /// Its shape, the batch first.
+    pub shape: Shape,
 }
 
 /// The tokens and heads of one attention block.
@@ -71,15 +90,48 @@ impl LayerShape {
     }
 }
 
-/// A model: what to record for images.
-pub trait Classifier: std::fmt::Debug {
-    /// Records the model for normalised images [batch, channels, height, width], lets `hook` see every block's
-    /// attention, and returns the logits [batch, classes].
-    fn forward_hooked(&self, tape: &mut Tape<'_>, images: Tensor, hook: &mut Hook<'_>) -> Tensor;
+/// A model: what to record for its inputs.
+pub trait Network: std::fmt::Debug {
+    /// Records the model for [`Family::inputs`], in their order, lets `hook` see every block's attention, and returns what
+    /// comes out: first what its task is about (a classifier's `logits` [batch, classes]).
+    fn forward_hooked(&self, tape: &mut Tape<'_>, inputs: &[Tensor], hook: &mut Hook<'_>) -> Outputs;
 
-    /// [`Classifier::forward_hooked`] that nobody looks into.
-    fn forward(&self, tape: &mut Tape<'_>, images: Tensor) -> Tensor {
-        self.forward_hooked(tape, images, &mut |_, _| {})
+    /// [`Network::forward_hooked`] that nobody looks into.
+    fn forward(&self, tape: &mut Tape<'_>, inputs: &[Tensor]) -> Outputs {
+        self.forward_hooked(tape, inputs, &mut |_, _| {})
+    }
+}
+
+/// What a model gives, by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs(Vec<(&'static str, Tensor)>);
+
+impl Outputs {
+    /// One output: what the model's task is about.
+    pub fn of(name: &'static str, tensor: Tensor) -> Self {
+        Self(vec![(name, tensor)])
+    }
+
+    /// One more, for whoever asks for it by name.
+    #[must_use]
+    pub fn and(mut self, name: &'static str, tensor: Tensor) -> Self {
+        self.0.push((name, tensor));
+        self
+    }
+
+    /// What the model's task is about.
+    pub fn first(&self) -> Tensor {
+        self.0[0].1
+    }
+
+    /// The output of this name.
+    pub fn get(&self, name: &str) -> Option<Tensor> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor)
+    }
+
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Tensor)> {
+        self.0.iter().copied()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Where numbers stopped being finite: which weight, which image, which block.
 
-use lara_runtime::{Entry, Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Entry, Gpu, Mode, Parameters, Role, Tensor, Tune};
 
+use crate::compile::compile;
 use crate::config::TrainConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The first number that is not finite, in words: how many there are, where and what it is.
 pub(crate) fn trouble(values: &[f32]) -> Option<String> {
@@ -40,16 +41,20 @@ pub async fn where_not_finite(
             return Ok(format!("image {index} of the batch: {trouble}"));
         }
     }
-    let mut parameters = parameters.clone();
-    let mut tape = Tape::new(&mut parameters, tune, Mode::Eval);
-    let input = tape.input("images", shape.batch(images.len() / shape.len()));
     let mut kept: Vec<(String, Tensor)> = Vec::new();
-    config.build()?.forward_hooked(&mut tape, input, &mut |_, site| {
-        let parts = [("queries", site.qkv.q), ("keys", site.qkv.k), ("values", site.qkv.v), ("output", site.output)];
-        kept.extend(parts.map(|(what, tensor)| (format!("the {what} of attention in block {}", site.layer), tensor)));
+    let mut parameters = parameters.clone();
+    let compiled = compile(gpu, tune, &mut parameters, Mode::Eval, &[Role::Weight], |tape| {
+        let inputs = config.model.declare(tape, images.len() / shape.len());
+        config.build()?.forward_hooked(tape, &inputs, &mut |_, site| {
+            let parts =
+                [("queries", site.qkv.q), ("keys", site.qkv.k), ("values", site.qkv.v), ("output", site.output)];
+            let named = |(what, tensor)| (format!("the {what} of attention in block {}", site.layer), tensor);
+            kept.extend(parts.map(named));
+        });
+        kept.iter().for_each(|(_, tensor)| tape.rec.pin(*tensor));
+        Ok::<_, Error>(inputs[0])
     });
-    kept.iter().for_each(|(_, tensor)| tape.rec.pin(*tensor));
-    let plan = Plan::compile(gpu, tape.finish()?, &parameters).await?;
+    let (plan, input) = compiled.await?;
     plan.run().write(input, images).steps().submit()?;
     for (what, tensor) in kept {
         if let Some(trouble) = trouble(&plan.read(tensor).await?) {

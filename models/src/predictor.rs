@@ -1,7 +1,8 @@
 //! A model ready to look at images: forward only, a fixed batch size.
 
-use lara_runtime::{Gpu, Header, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, Header, Mode, Parameters, Plan, Role, Tensor, Tune};
 
+use crate::compile::compile;
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::finite::where_not_finite;
@@ -35,20 +36,19 @@ impl Predictor {
         batch: usize,
         with_maps: bool,
     ) -> Result<Self> {
-        let model = &config.model;
-        let mut tape = Tape::new(parameters, tune, Mode::Eval);
-        let images = tape.input("images", model.image_shape().batch(batch));
         let mut maps = Vec::new();
-        let logits = config.build()?.forward_hooked(&mut tape, images, &mut |tape, site| {
-            if with_maps {
-                maps.push(site.mechanism.weights(tape, site.qkv, site.context));
-            }
+        let compiled = compile(gpu, tune, parameters, Mode::Eval, &[Role::Weight], |tape| {
+            let inputs = config.model.declare(tape, batch);
+            let outputs = config.build()?.forward_hooked(tape, &inputs, &mut |tape, site| {
+                if with_maps {
+                    maps.push(site.mechanism.weights(tape, site.qkv, site.context));
+                }
+            });
+            tape.rec.pin(outputs.first());
+            maps.iter().for_each(|&map| tape.rec.pin(map));
+            Ok::<_, Error>((inputs[0], outputs.first()))
         });
-        tape.rec.pin(logits);
-        maps.iter().for_each(|&map| tape.rec.pin(map));
-        let recording = tape.finish()?;
-        parameters.allocate(gpu, &[Role::Weight]).await?;
-        let plan = Plan::compile(gpu, recording, parameters).await?;
+        let (plan, (images, logits)) = compiled.await?;
         // What attention draws at evaluation (RA's keys) depends on the run's seed alone.
         let seed = config.train.seed;
         let header = Header { seed: [seed as u32, (seed >> 32) as u32], ..Header::default() };
@@ -59,7 +59,7 @@ impl Predictor {
             maps,
             header,
             batch,
-            classes: model.num_classes(),
+            classes: config.model.num_classes(),
             gpu: gpu.clone(),
             tune: tune.clone(),
             config: config.clone(),
@@ -70,6 +70,11 @@ impl Predictor {
     /// Images of one run.
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// The weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
 
     /// The compiled plan: listing and memory.

@@ -12,7 +12,7 @@ use crate::attention::LayerAttention;
 use crate::check::{count, ensure, share, tensor};
 use crate::data::ImageShape;
 use crate::error::Result;
-use crate::family::{Classifier, Family, Hook, LayerShape};
+use crate::family::{Family, Hook, LayerShape, Network, Outputs};
 use crate::layers::{Block, Mlp, SelfAttention, dropout, layer_norm, linear};
 
 /// Epsilon of the norms of a block, as in timm.
@@ -254,7 +254,7 @@ impl Family for VitConfig {
         self.attention_layers.clear();
     }
 
-    fn build(&self, attention: &AttentionConfig) -> Result<Box<dyn Classifier>> {
+    fn build(&self, attention: &AttentionConfig) -> Result<Box<dyn Network>> {
         Ok(Box::new(Vit::new(self, attention)?))
     }
 }
@@ -333,9 +333,9 @@ impl Vit {
     }
 }
 
-impl Classifier for Vit {
-    fn forward_hooked(&self, tape: &mut Tape<'_>, images: Tensor, hook: &mut Hook<'_>) -> Tensor {
-        let mut x = self.embed(tape, images);
+impl Network for Vit {
+    fn forward_hooked(&self, tape: &mut Tape<'_>, inputs: &[Tensor], hook: &mut Hook<'_>) -> Outputs {
+        let mut x = self.embed(tape, inputs[0]);
         for layer in 0..self.config.depth {
             x = tape
                 .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *hook)));
@@ -343,9 +343,10 @@ impl Classifier for Vit {
         x = layer_norm(tape, "norm", x, EPS);
         let pooled = tape.apply(self.pooling(x), &[x]);
         let pooled = dropout(tape, pooled, self.config.drop_rate);
-        tape.scope("head", |tape| {
+        let logits = tape.scope("head", |tape| {
             let init = if self.config.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
             linear(tape, pooled, self.config.num_classes, true, init)
-        })
+        });
+        Outputs::of("logits", logits).and("features", x)
     }
 }

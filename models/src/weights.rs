@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use lara_runtime::Parameters;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -236,6 +237,11 @@ impl TensorFile {
     fn problem(&self, problem: String) -> Error {
         Error::input(&self.path, problem)
     }
+}
+
+/// Names and shapes of a model's parameters, as checkpoints want them.
+pub fn names_and_shapes(parameters: &Parameters) -> Vec<(String, Vec<usize>)> {
+    parameters.entries().iter().map(|e| (e.name.clone(), e.shape.dims().to_vec())).collect()
 }
 
 /// The length of the header, and its first byte.

@@ -3,7 +3,7 @@
 use lara_explain::export::compute::{Asked, Heads, Pick, Selection, rows};
 use lara_explain::{Head, Inspector, Query, Sizes};
 use lara_models::train::TrainConfig;
-use lara_models::{Classifier, Hook, Site};
+use lara_models::{Hook, Network, Outputs, Site};
 use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, Qkv, mechanism};
 use lara_runtime::ops::Gelu;
 use lara_runtime::{Init, Parameters, Role, Tape, Tensor, Tune};
@@ -17,8 +17,9 @@ use crate::inspector::random;
 #[derive(Debug)]
 struct Pyramid;
 
-impl Classifier for Pyramid {
-    fn forward_hooked(&self, tape: &mut Tape<'_>, images: Tensor, hook: &mut Hook<'_>) -> Tensor {
+impl Network for Pyramid {
+    fn forward_hooked(&self, tape: &mut Tape<'_>, inputs: &[Tensor], hook: &mut Hook<'_>) -> Outputs {
+        let images = inputs[0];
         let softmax = mechanism(&AttentionConfig { mechanism: MechanismKind::Softmax, ..AttentionConfig::default() });
         let softmax = softmax.expect("softmax has no settings that contradict each other");
         let queries = tape.parameter("queries", [1, 1, 16, 16], Init::Zeros);
@@ -33,7 +34,7 @@ impl Classifier for Pyramid {
             hook(tape, &Site { layer, mechanism: &*softmax, qkv, context: &context, output });
         }
         let logits = tape.parameter("logits", [1, 10], Init::Zeros);
-        tape.apply(Gelu, &[logits])
+        Outputs::of("logits", tape.apply(Gelu, &[logits]))
     }
 }
 

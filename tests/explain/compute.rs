@@ -1,7 +1,8 @@
 //! Exported rows: which one, over which heads and queries they are averaged, in which order, and with which numbers.
 
 use lara_explain::export::compute::{Asked, Rolling, Selection, gradients, rollouts, rows};
-use lara_explain::{Factor, Inspector, Kind, Map, Matrices, Query, Relevance, Subject};
+use lara_explain::{Factor, Inspector, Kind, Map, Matrices, Query, Relevance};
+use lara_models::Model;
 use lara_runtime::Tune;
 use lara_runtime::maps::Fusion;
 use pollster::block_on;
@@ -25,7 +26,7 @@ fn selection(layers: &str, heads: &str, queries: &[&str]) -> Result<Selection, S
 }
 
 /// An inspector that has run on an image.
-fn run(subject: &Subject, image: &[f32]) -> Inspector {
+fn run(subject: &Model, image: &[f32]) -> Inspector {
     let mut inspector = inspector(subject, false);
     inspector.run(image, 0).expect("it runs");
     inspector

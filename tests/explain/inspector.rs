@@ -1,7 +1,7 @@
 //! What the viewer shows is the implied matrix, and it takes no matrix to show it.
 
-use lara_explain::{Head, Inspector, Query, Subject, Weights};
-use lara_models::Predictor;
+use lara_explain::{Head, Inspector, Query};
+use lara_models::{Model, Predictor, Weights};
 use lara_models::train::TrainConfig;
 use lara_runtime::{Parameters, Role, Tune};
 
@@ -15,13 +15,13 @@ pub(crate) fn random(seed: u32, count: usize) -> Vec<f32> {
     lara_tests::random(seed, count).into_iter().map(|x| x as f32).collect()
 }
 
-pub(crate) fn inspector(subject: &Subject, noise: bool) -> Inspector {
+pub(crate) fn inspector(subject: &Model, noise: bool) -> Inspector {
     let tune = tune();
     pollster::block_on(Inspector::new(gpu(), &tune, subject, &subject.config, noise)).expect("the model compiles")
 }
 
 /// A model with fresh weights, and those weights.
-pub(crate) fn fresh(sets: &[&str]) -> Subject {
+pub(crate) fn fresh(sets: &[&str]) -> Model {
     let mut all = vec!["train.seed=3"];
     all.extend(sets);
     let config = TrainConfig::load("digits", &all).expect("a preset with settings");
@@ -35,10 +35,10 @@ pub(crate) fn fresh(sets: &[&str]) -> Subject {
         parameters.write(gpu(), Role::Weight, index, &values);
     }
     let weights = Weights::Live(std::sync::Arc::new(parameters));
-    Subject { name: "fresh".into(), config, classes: vec![], weights }
+    Model { name: "fresh".into(), config, classes: vec![], weights }
 }
 
-fn rows(subject: &Subject, image: &[f32], queries: &[Query]) -> Vec<lara_explain::Map> {
+fn rows(subject: &Model, image: &[f32], queries: &[Query]) -> Vec<lara_explain::Map> {
     let mut inspector = inspector(subject, false);
     inspector.run(image, 0).expect("it runs");
     let layers: Vec<usize> = (0..inspector.sizes().layers).collect();
@@ -48,7 +48,7 @@ fn rows(subject: &Subject, image: &[f32], queries: &[Query]) -> Vec<lara_explain
 }
 
 /// Rows of the N x N matrices that `Attention::weights` makes.
-pub(crate) fn matrices(subject: &Subject, image: &[f32]) -> Vec<Vec<f32>> {
+pub(crate) fn matrices(subject: &Model, image: &[f32]) -> Vec<Vec<f32>> {
     let Weights::Live(parameters) = &subject.weights else { panic!("fresh weights are live") };
     let mut parameters = (**parameters).clone();
     let tune = tune();

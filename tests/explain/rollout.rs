@@ -1,7 +1,7 @@
 //! Rollout and gradient-weighted attention, against a plain calculation over the explicit matrices.
 
-use lara_explain::{Error, Factor, Head, Inspector, MOST_TOKENS, Matrices, Query, Relevance, Subject};
-use lara_models::Predictor;
+use lara_explain::{Error, Factor, Head, Inspector, MOST_TOKENS, Matrices, Query, Relevance};
+use lara_models::{Model, Predictor};
 use lara_models::data::{Dataset, Digits, Split};
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Parameters, Role, Tune};
@@ -11,36 +11,36 @@ use crate::inspector::{fresh, inspector, random};
 
 const TOKENS: usize = 64;
 
-fn subject() -> Subject {
-    Subject::bundled().expect("the bundled model is whole")
+fn subject() -> Model {
+    lara_explain::bundled().expect("the bundled model is whole")
 }
 
-fn image(subject: &Subject) -> Vec<f32> {
+fn image(subject: &Model) -> Vec<f32> {
     let digit = Digits::new(Split::Test).get(2).expect("the digits are in the program");
     subject.normalise(&digit.pixels).expect("digits fit")
 }
 
 /// Attention matrices [heads, N, N] of every layer.
-fn matrices(gpu: &Gpu, subject: &Subject, image: &[f32]) -> Vec<Vec<f32>> {
+fn matrices(gpu: &Gpu, subject: &Model, image: &[f32]) -> Vec<Vec<f32>> {
     let mut parameters = Parameters::new(gpu);
     let tune = Tune::fixed(&[]);
     let new = Predictor::new(gpu, &tune, &subject.config, &mut parameters, 1, true);
     let predictor = pollster::block_on(new).expect("the model compiles");
-    let lara_explain::Weights::Stored(trained) = &subject.weights else { panic!("a file's weights") };
+    let lara_models::Weights::Stored(trained) = &subject.weights else { panic!("a file's weights") };
     let wanted = lara_models::train::names_and_shapes(&parameters);
-    for (index, values) in trained.weights.get_all(&wanted).expect("all weights").iter().enumerate() {
+    for (index, values) in trained.get_all(&wanted).expect("all weights").iter().enumerate() {
         parameters.write(gpu, Role::Weight, index, values);
     }
     pollster::block_on(predictor.logits(image)).expect("it runs");
     pollster::block_on(predictor.maps()).expect("maps come back").into_iter().map(|(_, values)| values).collect()
 }
 
-fn compiled(subject: &Subject, factor: Factor, fusion: Fusion) -> Matrices {
+fn compiled(subject: &Model, factor: Factor, fusion: Fusion) -> Matrices {
     let tune = Tune::fixed(&[]);
     pollster::block_on(Matrices::new(gpu(), &tune, subject, factor, fusion)).expect("the model compiles")
 }
 
-fn relevance(subject: &Subject) -> Relevance {
+fn relevance(subject: &Model) -> Relevance {
     let tune = Tune::fixed(&[]);
     pollster::block_on(Relevance::new(gpu(), &tune, subject)).expect("the model compiles")
 }
@@ -158,7 +158,7 @@ fn a_rollout_without_matrices_is_the_same() {
 }
 
 /// LARA with this many patches a side and two blocks.
-fn large(side: usize) -> Subject {
+fn large(side: usize) -> Model {
     let size = format!("model.image_size={side}");
     // The preset's own initial head is 0, and so is every gradient behind it.
     let sets = ["model.patch_size=1", "model.depth=2", "model.weight_init=timm"];

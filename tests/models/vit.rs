@@ -51,9 +51,8 @@ const CLASS_TOKEN: &[&str] = &["model.class_token=true", "model.global_pool=toke
 fn declared(config: &TrainConfig) -> Parameters {
     let mut parameters = Parameters::new(adapter());
     let mut tape = Tape::new(&mut parameters, &tune(), Mode::Eval);
-    let model = &config.model;
-    let images = tape.input("images", model.image_shape().batch(1));
-    config.build().unwrap_or_else(|e| panic!("{e}")).forward(&mut tape, images);
+    let inputs = config.model.declare(&mut tape, 1);
+    config.build().unwrap_or_else(|e| panic!("{e}")).forward(&mut tape, &inputs);
     tape.finish().unwrap_or_else(|e| panic!("{e}"));
     parameters
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use egui_kittest::kittest::Queryable;
-use lara_explain::{Subject, Weights};
-use lara_models::Predictor;
+use lara_models::{Model, Predictor, Weights};
 use lara_models::train::TrainConfig;
 use lara_runtime::{Parameters, Tune};
 use lara_viewer::Launch;
@@ -14,7 +13,7 @@ use lara_viewer::settings::{Page, Settings};
 use crate::window::{app, gpu, open, open_with, picture, snapshot, wait};
 
 /// LARA with fresh weights, this many patches a side and two blocks.
-fn large(side: usize) -> Subject {
+fn large(side: usize) -> Model {
     let size = format!("model.image_size={side}");
     // The preset's own initial head is 0, and so is every gradient behind it.
     let sets = ["model.patch_size=1", "model.depth=2", "model.weight_init=timm"];
@@ -24,7 +23,7 @@ fn large(side: usize) -> Subject {
     pollster::block_on(Predictor::new(gpu(), &tune, &config, &mut parameters, 1, false)).expect("a small model");
     parameters.initialize(gpu(), 3);
     let classes = (0..10).map(|class| class.to_string()).collect();
-    Subject { name: "fresh".into(), config, classes, weights: Weights::Live(Arc::new(parameters)) }
+    Model { name: "fresh".into(), config, classes, weights: Weights::Live(Arc::new(parameters)) }
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use egui_kittest::kittest::Queryable;
 use egui_kittest::wgpu::WgpuTestRenderer;
 use egui_kittest::{Harness, SnapshotOptions};
-use lara_explain::Subject;
 use lara_runtime::{Gpu, Tune, Variant};
 use lara_viewer::pictures::Gallery;
 use lara_viewer::settings::Settings;
@@ -26,7 +25,7 @@ pub(crate) fn gpu() -> &'static Gpu {
 /// and numbers are the same in every run.
 pub(crate) fn open(size: [f32; 2], scale: f32, settings: Settings) -> Window {
     let launch = || Launch {
-        subject: Subject::bundled().expect("the bundled model is whole"),
+        subject: lara_explain::bundled().expect("the bundled model is whole"),
         gallery: Gallery::digits(30).expect("the digits are in the program"),
         training: None,
         notes: Vec::new(),

@@ -1,7 +1,8 @@
 //! The program: what is open, what has to be worked out this frame, and where the panes lie.
 
 use egui::{Align, Layout, Panel, ScrollArea, ThemePreference, Ui};
-use lara_explain::{Distances, Inspector, Subject};
+use lara_explain::{Distances, Inspector};
+use lara_models::Model;
 use lara_runtime::{Gpu, Tune};
 
 use crate::context::Context;
@@ -23,7 +24,7 @@ use crate::training::Training;
 /// What to open at the start.
 pub struct Launch {
     /// The model.
-    pub subject: Subject,
+    pub subject: Model,
     /// The images.
     pub gallery: Gallery,
     /// The run to attach to, if one is in progress.
@@ -166,7 +167,7 @@ impl App {
     }
 
     /// Opens a model; what cannot be opened is said and the old one stays.
-    pub fn open(&mut self, subject: Result<Subject>) {
+    pub fn open(&mut self, subject: Result<Model>) {
         self.cx.open(subject);
     }
 
@@ -225,7 +226,7 @@ impl App {
     fn follow_training(&mut self) {
         self.training.poll();
         if let Some(model) = self.training.take_model() {
-            self.open(Ok(Subject::live(model)));
+            self.open(Ok(model));
         }
         let steps = self.training.history().steps();
         if steps != self.seen_steps {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use egui::{Color32, Pos2, Rect, TextureHandle, TextureOptions, Ui};
-use lara_explain::{Inspector, Query, Sizes, Subject, Weights};
-use lara_models::top;
+use lara_explain::{Inspector, Query, Sizes};
+use lara_models::{Model, Weights, top};
 use lara_runtime::{Gpu, Tune};
 
 use crate::error::Result;
@@ -24,7 +24,7 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) focus: Focus,
     pub(crate) messages: Messages,
-    pub(crate) subject: Subject,
+    pub(crate) subject: Model,
     pub(crate) gallery: Gallery,
     /// Number of the image that is looked at.
     pub(crate) picture: usize,
@@ -44,7 +44,7 @@ impl Context {
         painter: Painter,
         repaint: Repaint,
         settings: Settings,
-        (subject, gallery): (Subject, Gallery),
+        (subject, gallery): (Model, Gallery),
     ) -> Self {
         let mut cx = Context {
             gpu: gpu.clone(),
@@ -67,7 +67,7 @@ impl Context {
     }
 
     /// Opens a model; what cannot be opened is said and the old one stays.
-    pub(crate) fn open<E: std::fmt::Display>(&mut self, subject: Result<Subject, E>) {
+    pub(crate) fn open<E: std::fmt::Display>(&mut self, subject: Result<Model, E>) {
         let Some(subject) = self.messages.keep(subject) else { return };
         if subject.image_shape() != self.gallery.shape {
             self.gallery = Gallery::empty(subject.image_shape());

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use egui::Ui;
-use lara_explain::Subject;
+use lara_models::Model;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -80,7 +80,7 @@ impl Incoming {
 /// Opens a model (safetensors) or an image, told by the name.
 pub(crate) fn open_bytes(cx: &mut Context, name: &str, bytes: Vec<u8>) {
     if name.to_lowercase().ends_with(".safetensors") {
-        return cx.open(Subject::from_bytes(name, bytes));
+        return cx.open(Model::from_bytes(name, bytes));
     }
     let added = cx.gallery.add(name, &bytes, cx.subject.crop_pct());
     if let Some(index) = cx.messages.keep(added) {
@@ -92,7 +92,7 @@ pub(crate) fn open_bytes(cx: &mut Context, name: &str, bytes: Vec<u8>) {
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn open_path(cx: &mut Context, path: &Path) {
     let is_model = path.extension().is_some_and(|e| e == "safetensors");
-    let subject = (is_model || path.is_dir()).then(|| Subject::open(path));
+    let subject = (is_model || path.is_dir()).then(|| Model::open(path));
     if let Some(subject) = subject.filter(|subject| is_model || subject.is_ok()) {
         return cx.open(subject);
     }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eframe::egui_wgpu::WgpuConfiguration;
-use lara_explain::Subject;
 use lara_models::data::Split;
 use lara_models::train::{Control, Summary, Trainer};
 use lara_runtime::{Gpu, GpuOptions, Tune};
@@ -102,7 +101,7 @@ pub fn view_training(gpu: &Gpu, tune: &Tune, trainer: Trainer, view: View) -> Re
         let gallery = held_out(&trainer)?;
         training.attach(trainer, &control, listener)?;
         let model = training.take_model().ok_or_else(|| Error::bad_input("a run without a model"))?;
-        Ok(Launch { subject: Subject::live(model), gallery, training: Some(training), notes: Vec::new(), tune: None })
+        Ok(Launch { subject: model, gallery, training: Some(training), notes: Vec::new(), tune: None })
     });
     let closed = window(gpu, Some(interrupted), create);
     let (training, lost) = match closed {

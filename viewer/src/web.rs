@@ -57,7 +57,6 @@ mod page {
     use std::time::Duration;
 
     use eframe::egui_wgpu::WgpuConfiguration;
-    use lara_explain::Subject;
     use lara_runtime::attention::MechanismKind;
     use lara_runtime::{Gpu, GpuOptions};
     use wasm_bindgen::prelude::*;
@@ -93,7 +92,7 @@ mod page {
             Err(note) => (Options::default(), vec![note]),
         };
         let gpu = Gpu::open(&GpuOptions::default()).await.map_err(|error| sentence(&error))?;
-        let subject = Subject::bundled().map_err(|error| sentence(&error))?;
+        let subject = lara_explain::bundled().map_err(|error| sentence(&error))?;
         let gallery = Gallery::digits(DIGITS).map_err(|error| sentence(&error))?;
         let launch = Launch { subject, gallery, training: None, notes, tune: None };
         let wgpu_options = WgpuConfiguration { wgpu_setup: wgpu_setup(&gpu), ..Default::default() };

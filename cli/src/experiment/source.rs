@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lara_models::LayerShape;
 use lara_models::attend::{Array, Arrays};
 use lara_models::data::Split;
-use lara_models::train::{TrainConfig, names_and_shapes};
+use lara_models::train::TrainConfig;
 use lara_models::weights::TensorFile;
+use lara_models::{LayerShape, Model};
 use lara_runtime::attention::{AttentionConfig, Grid, Qkv};
 use lara_runtime::random::Stream;
-use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, Mode, Plan, Tape, Tensor, Tune};
 
 use crate::fail::{Failure, Outcome};
 use crate::model;
@@ -152,17 +152,13 @@ struct Recorded {
 }
 
 fn trained(gpu: &Gpu, tune: &Tune, options: &Inputs, path: &std::path::Path) -> Outcome<Source> {
-    let (trained, config) = model::open(path, options.preset.as_deref(), &[])?;
-    let batches = if options.images.is_empty() { held_out(&config, options)? } else { given(&config, options)? };
-    let sample = config.model.image_shape().len();
-    let mut parameters = Parameters::new(gpu);
-    let recorded = record(gpu, tune, &config, &mut parameters, batches[0].len() / sample)?;
-    for (index, values) in trained.weights.get_all(&names_and_shapes(&parameters))?.iter().enumerate() {
-        parameters.write(gpu, Role::Weight, index, values);
-    }
+    let model = model::open(path, options.preset.as_deref(), &[])?;
+    let config = &model.config;
+    let batches = if options.images.is_empty() { held_out(config, options)? } else { given(config, options)? };
+    let recorded = record(gpu, tune, &model, batches[0].len() / config.model.image_shape().len())?;
     let mut groups = Vec::new();
     for index in 0..recorded.blocks.len() {
-        let weights = landmark_weights(&trained.weights, index)?;
+        let weights = model.file().map_or_else(|| Ok(Arrays::new()), |file| landmark_weights(file, index))?;
         groups.push(Group { name: format!("block {index}"), draws: Vec::new(), weights });
     }
     for seed in 0..options.seeds {
@@ -200,21 +196,17 @@ fn landmark_weights(file: &TensorFile, block: usize) -> Outcome<Arrays> {
     Ok(weights)
 }
 
-fn record(
-    gpu: &Gpu,
-    tune: &Tune,
-    config: &TrainConfig,
-    parameters: &mut Parameters,
-    batch: usize,
-) -> Outcome<Recorded> {
-    let mut tape = Tape::new(parameters, tune, Mode::Eval);
-    let images = tape.input("images", config.model.image_shape().batch(batch));
-    let mut blocks = Vec::new();
-    config.build()?.forward_hooked(&mut tape, images, &mut |_, site| blocks.push(site.qkv));
-    blocks.iter().flat_map(|Qkv { q, k, v }| [*q, *k, *v]).for_each(|tensor| tape.rec.pin(tensor));
-    let recording = tape.finish()?;
-    parameters.allocate_blocking(gpu, &[Role::Weight])?;
-    Ok(Recorded { plan: Plan::compile_blocking(gpu, recording, parameters)?, images, blocks })
+fn record(gpu: &Gpu, tune: &Tune, model: &Model, batch: usize) -> Outcome<Recorded> {
+    let config = &model.config;
+    let compiled = model.compile(gpu, tune, config, Mode::Eval, |tape: &mut Tape<'_>| {
+        let inputs = config.model.declare(tape, batch);
+        let mut blocks = Vec::new();
+        config.build()?.forward_hooked(tape, &inputs, &mut |_, site| blocks.push(site.qkv));
+        blocks.iter().flat_map(|Qkv { q, k, v }| [*q, *k, *v]).for_each(|tensor| tape.rec.pin(tensor));
+        Ok::<_, lara_models::Error>((inputs[0], blocks))
+    });
+    let (plan, (images, blocks)) = pollster::block_on(compiled)?;
+    Ok(Recorded { plan, images, blocks })
 }
 
 /// Other held-out images for every seed, spread over the set.

@@ -21,8 +21,9 @@ mod input;
 use std::collections::BTreeMap;
 
 use lara_runtime::attention::{AttentionConfig, Context, Grid, Need, Qkv, mechanism};
-use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Recorder, Role, Tape, Tensor, Tune};
+use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Role, Tape, Tensor, Tune};
 
+use crate::compile::compile;
 use crate::{Error, Result};
 
 pub use input::Sizes;
@@ -131,11 +132,15 @@ impl Layer {
         let sizes = Sizes::of(shapes)?;
         sizes.check_extras(shapes, &setting.config)?;
         let mut parameters = Parameters::new(gpu);
-        let (recorded, recorder) = record(tune, &mut parameters, setting, want, (sizes, shapes))?;
-        check_weights(&parameters, &setting.config, shapes)?;
         let roles = if want == Want::Gradients { &[Role::Weight, Role::Grad][..] } else { &[Role::Weight] };
-        parameters.allocate(gpu, roles).await?;
-        let plan = Plan::compile(gpu, recorder, &parameters).await?;
+        let compiled = compile(gpu, tune, &mut parameters, setting.mode, roles, |tape| {
+            let recorded = record(tape, setting, want, (sizes, shapes))?;
+            // A mistake of the recording comes before a weight that is missing.
+            tape.rec.finish()?;
+            check_weights(tape.parameters(), &setting.config, shapes)?;
+            Ok::<_, Error>(recorded)
+        });
+        let (plan, recorded) = compiled.await?;
         let has_columns = want == Want::Output && !setting.config.weighs_by_values();
         Ok(Layer { plan, parameters, recorded, sizes, has_columns })
     }
@@ -283,13 +288,11 @@ fn wanted<'a>(given: &'a Arrays, name: &str, shape: &[usize]) -> Result<&'a [f32
 }
 
 fn record(
-    tune: &Tune,
-    parameters: &mut Parameters,
+    tape: &mut Tape<'_>,
     setting: &Setting,
     want: Want,
     (sizes, shapes): (Sizes, &Shapes),
-) -> Result<(Inputs, Recorder)> {
-    let mut tape = Tape::new(parameters, tune, setting.mode);
+) -> Result<Inputs> {
     let Sizes { batch, heads, queries, keys, dim } = sizes;
     let (of_queries, of_keys) = ([batch, heads, queries, dim], [batch, heads, keys, dim]);
     let mut inputs = Vec::new();
@@ -316,8 +319,8 @@ fn record(
     let mechanism = mechanism(&setting.config)?;
     let qkv = Qkv { q, k, v };
     let result = match want {
-        Want::Map => mechanism.weights(&mut tape, qkv, &context),
-        Want::Output | Want::Gradients => mechanism.attend(&mut tape, qkv, &context),
+        Want::Map => mechanism.weights(tape, qkv, &context),
+        Want::Output | Want::Gradients => mechanism.attend(tape, qkv, &context),
     };
     tape.rec.pin(result);
     let mut gradients = Vec::new();
@@ -328,7 +331,7 @@ fn record(
         gradients.extend([("q", q), ("k", k), ("v", v)].map(|(name, x)| (name, tape.gradient(x))));
         gradients.iter().filter_map(|(_, gradient)| *gradient).for_each(|gradient| tape.rec.pin(gradient));
     }
-    Ok((Inputs { inputs, result, gradients }, tape.finish()?))
+    Ok(Inputs { inputs, result, gradients })
 }
 
 /// Every weight that the mechanism learns must be there, and in its shape.

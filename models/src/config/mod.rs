@@ -12,7 +12,7 @@ use crate::attention::LayerAttention;
 use crate::check::ensure;
 use crate::data::{DataConfig, ImageDataset, ImageReader, Split};
 use crate::error::Result;
-use crate::family::Classifier;
+use crate::family::Network;
 use crate::registry::ModelConfig;
 use crate::schedule::Schedule;
 use crate::settings::{OptimConfig, OutputConfig};
@@ -57,7 +57,7 @@ impl TrainConfig {
     ///
     /// # Errors
     /// As [`TrainConfig::attention_of`].
-    pub fn build(&self) -> Result<Box<dyn Classifier>> {
+    pub fn build(&self) -> Result<Box<dyn Network>> {
         self.model.build(&self.attention)
     }
 

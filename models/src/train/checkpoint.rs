@@ -274,7 +274,7 @@ impl Checkpoint {
 
     /// Uploads weights, moments and average.
     pub(super) fn restore(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
-        let wanted = super::names_and_shapes(parameters);
+        let wanted = weights::names_and_shapes(parameters);
         let OptimizerState { exp_avg, exp_avg_sq, ema } = self.optimizer(&wanted)?;
         if self.is_of_format_1_with_ema() {
             tracing::info!("from here on evaluations and {BEST} are of the averaged weights; before, they were not");

@@ -28,5 +28,6 @@ pub use metrics::MetricsLog;
 pub use progress::Progress;
 #[cfg(not(target_arch = "wasm32"))]
 pub use run::{Event, Summary};
-pub use session::{Session, StepResult, names_and_shapes};
+pub use crate::weights::names_and_shapes;
+pub use session::{Session, StepResult};
 pub use trainer::Trainer;

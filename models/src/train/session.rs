@@ -53,10 +53,10 @@ impl Session {
         let micro_steps = config.train.grad_accum_steps.max(1);
         let mut parameters = Parameters::new(gpu);
         let mut tape = Tape::new(&mut parameters, tune, Mode::Train { accumulate: micro_steps > 1 });
-        let images = tape.input("images", model.image_shape().batch(batch));
+        let images = model.declare(&mut tape, batch)[0];
         let targets = tape.input("targets", [batch, model.num_classes()]);
         let seed = tape.input("loss gradient", [1]);
-        let logits = config.build()?.forward(&mut tape, images);
+        let logits = config.build()?.forward(&mut tape, &[images]).first();
         let loss = tape.apply_all(CrossEntropy { smoothing: config.train.smoothing as f32 }, &[logits, targets]);
         let report = loss[1];
         tape.rec.pin(report);
@@ -232,9 +232,4 @@ fn one_hot(labels: &[u32], classes: usize) -> Result<Vec<f32>> {
         targets[row * classes + label as usize] = 1.0;
     }
     Ok(targets)
-}
-
-/// Names and shapes of a model's parameters, as checkpoints want them.
-pub fn names_and_shapes(parameters: &Parameters) -> Vec<(String, Vec<usize>)> {
-    parameters.entries().iter().map(|e| (e.name.clone(), e.shape.dims().to_vec())).collect()
 }

@@ -1,7 +1,7 @@
 //! The page that opens first, and its short form beside a run's curves.
 
 use egui::{ScrollArea, Ui};
-use lara_explain::Weights;
+use lara_models::Weights;
 
 use super::{heads, image, options, prediction};
 use crate::context::Context;

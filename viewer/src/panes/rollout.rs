@@ -2,8 +2,9 @@
 
 use egui::{ComboBox, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
 use lara_explain::{
-    Factor, Inspector, MOST_TOKENS, MapSource, Matrices, NOT_SQUARE, Query, Relevance, ScaleEnd, Sizes, Subject,
+    Factor, Inspector, MOST_TOKENS, MapSource, Matrices, NOT_SQUARE, Query, Relevance, ScaleEnd, Sizes,
 };
+use lara_models::Model;
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
 
@@ -46,7 +47,7 @@ enum Engine {
 }
 
 impl Engine {
-    async fn new(gpu: &Gpu, tune: &Tune, subject: &Subject, need: Need) -> lara_explain::Result<Option<Self>> {
+    async fn new(gpu: &Gpu, tune: &Tune, subject: &Model, need: Need) -> lara_explain::Result<Option<Self>> {
         Ok(match need {
             Need::Matrices(factor, fusion) => {
                 Some(Engine::Matrices(Box::new(Matrices::new(gpu, tune, subject, factor, fusion).await?)))

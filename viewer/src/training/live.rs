@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lara_explain::LiveModel;
 use lara_models::train::{Control, Evaluation, TrainConfig, Trainer};
 use lara_runtime::{Gpu, Tune};
 use web_time::Instant;
 
-use super::Message;
+use super::{Message, live_model};
 use crate::error::Result;
 use crate::job::{Job, Repaint};
 
@@ -64,12 +63,7 @@ impl LiveRun {
                 None => Ok(Stage::Preparing(job)),
                 Some(trainer) => {
                     self.held_out = trainer.held_out();
-                    let model = LiveModel {
-                        config: trainer.config().clone(),
-                        classes: trainer.classes().to_vec(),
-                        parameters: trainer.session().parameters.clone(),
-                    };
-                    hear(Message::Ready(Box::new(model), trainer.total()));
+                    hear(Message::Ready(Box::new(live_model(&trainer)), trainer.total()));
                     self.tick(Box::new(trainer), hear)
                 }
             },

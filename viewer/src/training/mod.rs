@@ -10,8 +10,8 @@ mod native;
 
 use std::path::PathBuf;
 
-use lara_explain::LiveModel;
 use lara_models::train::{Control, Evaluation, Progress, TrainConfig};
+use lara_models::{Model, Weights};
 use lara_runtime::attention::MechanismKind;
 use lara_runtime::{Gpu, Parameters, Tune};
 
@@ -64,7 +64,7 @@ impl State {
 
 /// What a run says.
 enum Message {
-    Ready(Box<LiveModel>, u64),
+    Ready(Box<Model>, u64),
     Step(Progress),
     Evaluating {
         done: usize,
@@ -109,7 +109,7 @@ struct Said {
     control: Control,
     history: History,
     total_steps: u64,
-    model: Option<LiveModel>,
+    model: Option<Model>,
     is_new: bool,
     saved: Option<PathBuf>,
     #[cfg(not(target_arch = "wasm32"))]
@@ -131,7 +131,7 @@ impl Said {
         }
     }
 
-    fn ready(&mut self, model: LiveModel, total_steps: u64) {
+    fn ready(&mut self, model: Model, total_steps: u64) {
         self.state = State::Running;
         self.total_steps = total_steps;
         (self.model, self.is_new) = (Some(model), true);
@@ -196,11 +196,7 @@ impl Training {
         control: &Control,
         listener: Listener,
     ) -> Result<()> {
-        let model = LiveModel {
-            config: trainer.config().clone(),
-            classes: trainer.classes().to_vec(),
-            parameters: trainer.session().parameters.clone(),
-        };
+        let model = live_model(&trainer);
         let mut said = Said::new(State::Running, control.clone());
         said.ready(model, trainer.total());
         self.source = Source::Native(native::NativeRun::start(trainer, control, listener, self.repaint.clone())?);
@@ -274,18 +270,21 @@ impl Training {
     }
 
     /// The model, once it is prepared. It stays after the run's end, with the last weights.
-    pub fn model(&self) -> Option<&LiveModel> {
+    pub fn model(&self) -> Option<&Model> {
         self.said.model.as_ref()
     }
 
     /// The model, once for every run: for whoever opens what is new.
-    pub fn take_model(&mut self) -> Option<LiveModel> {
+    pub fn take_model(&mut self) -> Option<Model> {
         std::mem::take(&mut self.said.is_new).then(|| self.said.model.clone()).flatten()
     }
 
     /// The weights of the run, once it is prepared. A clone shares them; see [`Parameters`].
     pub fn parameters(&self) -> Option<&Parameters> {
-        self.model().map(|model| &model.parameters)
+        match &self.model()?.weights {
+            Weights::Live(parameters) => Some(parameters),
+            Weights::Stored(_) => None,
+        }
     }
 
     /// The configuration of the run, once it is prepared.
@@ -324,4 +323,10 @@ impl Training {
             _ => Err(lara_models::Error::BadInput("no run was attached, so there is no summary of one".into())),
         }
     }
+}
+
+/// The model of a run in progress: its buffers, so that every step shows.
+fn live_model(trainer: &lara_models::train::Trainer) -> Model {
+    let (config, classes) = (trainer.config().clone(), trainer.classes().to_vec());
+    Model::live(config, classes, trainer.session().parameters.clone())
 }
