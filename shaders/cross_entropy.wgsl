@@ -1,9 +1,10 @@
-// Cross-entropy with soft targets and label smoothing: t' = (1 - e) t + e / K for targets t (rows sum to 1),
-// loss = mean over rows of (LSE(x) - sum_k t'_k x_k); dx = dloss (softmax(x) - t') / rows.
+// Cross-entropy with index targets, mixtures of two classes and label smoothing. A row's target is t = (1 - s) e_a + s e_b for
+// classes a and b and the share s of b, smoothed: t' = (1 - e) t + e / K. A row with a < 0 does not count; R rows do.
+// loss = 1/R sum over rows of (LSE(x) - sum_k t'_k x_k); dx = dloss (softmax(x) - t') / R.
 //
-// forward    one invocation per row, 64 a workgroup: row loss, and 1 if the largest logit is the largest target
-// summarize  one workgroup of one invocation: means over rows into loss [1] and statistics [2] (loss, accuracy)
-//            under gradient accumulation the statistics are the mean over the micro-steps so far
+// forward    one invocation per row, 64 a workgroup: row loss, and 1 if the largest logit is that of the larger share
+// summarize  one workgroup of one invocation: R, means over the rows into loss [1] and statistics [3] (loss, accuracy, R)
+//            under gradient accumulation the statistics are over all rows of the micro-steps so far
 // backward   one invocation per row, 64 a workgroup
 // Write policy: all stored; dx is added to when params.accumulate == 1. statistics is read where micro_step > 0.
 
@@ -13,12 +14,32 @@
 struct Params { rows: u32, classes: u32, smoothing: f32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;                 // [rows, classes] logits
-@group(0) @binding(3) var<storage, read> targets: array<f32>;           // [rows, classes]
+@group(0) @binding(3) var<storage, read> targets: array<f32>;           // [rows, 3] a, b, share of b
 @group(0) @binding(4) var<storage, read_write> per_row: array<f32>;     // [rows, 3] loss, correct, log-sum-exp
 @group(0) @binding(5) var<storage, read_write> loss: array<f32>;        // [1]
-@group(0) @binding(6) var<storage, read_write> statistics: array<f32>;  // [2] mean loss, accuracy
+@group(0) @binding(6) var<storage, read_write> statistics: array<f32>;  // [3] mean loss, accuracy, rows that count
 @group(0) @binding(7) var<storage, read> dloss: array<f32>;             // [1]
 @group(0) @binding(8) var<storage, read_write> dx: array<f32>;          // [rows, classes]
+@group(0) @binding(9) var<storage, read_write> counted: array<f32>;     // [1] rows that count
+
+struct Mixture { first: u32, second: u32, share: f32 }
+
+// Whether a row counts.
+fn counts(row: u32) -> bool {
+    return targets[3u * row] >= 0.0;
+}
+
+// What a row should be; a negative number has no u32.
+fn mixture(row: u32) -> Mixture {
+    let classes = max(vec2(targets[3u * row], targets[3u * row + 1u]), vec2(0.0));
+    return Mixture(u32(classes.x), u32(classes.y), targets[3u * row + 2u]);
+}
+
+// The smoothed target of class k.
+fn smoothed(wanted: Mixture, k: u32) -> f32 {
+    let t = select(0.0, 1.0 - wanted.share, k == wanted.first) + select(0.0, wanted.share, k == wanted.second);
+    return (1.0 - params.smoothing) * t + params.smoothing / f32(params.classes);
+}
 
 @compute @workgroup_size(64)
 fn forward(
@@ -30,19 +51,20 @@ fn forward(
     if row >= params.rows {
         return;
     }
+    if !counts(row) {
+        for (var part = 0u; part < 3u; part++) {
+            per_row[row * 3u + part] = 0.0;
+        }
+        return;
+    }
+    let wanted = mixture(row);
     let at = row * params.classes;
     var largest = x[at];
-    var likeliest = targets[at];
     var predicted = 0u;
-    var wanted = 0u;
     for (var k = 1u; k < params.classes; k++) {
         if x[at + k] > largest {
             largest = x[at + k];
             predicted = k;
-        }
-        if targets[at + k] > likeliest {
-            likeliest = targets[at + k];
-            wanted = k;
         }
     }
     var sum = 0.0;
@@ -50,10 +72,11 @@ fn forward(
     for (var k = 0u; k < params.classes; k++) {
         let shifted = x[at + k] - largest;
         sum += exp(shifted);
-        product += ((1.0 - params.smoothing) * targets[at + k] + params.smoothing / f32(params.classes)) * shifted;
+        product += smoothed(wanted, k) * shifted;
     }
+    let likeliest = select(wanted.first, wanted.second, wanted.share > 0.5);
     per_row[row * 3u] = log(sum) - product;
-    per_row[row * 3u + 1u] = select(0.0, 1.0, predicted == wanted);
+    per_row[row * 3u + 1u] = select(0.0, 1.0, predicted == likeliest);
     per_row[row * 3u + 2u] = largest + log(sum);
 }
 
@@ -61,19 +84,29 @@ fn forward(
 fn summarize() {
     var sum = 0.0;
     var correct = 0.0;
+    var rows = 0u;
     for (var row = 0u; row < params.rows; row++) {
         sum += per_row[row * 3u];
         correct += per_row[row * 3u + 1u];
+        rows += u32(counts(row));
     }
-    let mean = vec2(sum, correct) / f32(params.rows);
+    let mean = vec2(sum, correct) / f32(max(rows, 1u));
     loss[0] = mean.x;
+    counted[0] = f32(max(rows, 1u));
     var before = vec2(0.0);
+    var rows_before = 0.0;
     if header.micro_step > 0u {
         before = vec2(statistics[0], statistics[1]);
+        rows_before = statistics[2];
     }
-    let running = before + (mean - before) / f32(header.micro_step + 1u);
+    let all = rows_before + f32(rows);
+    var running = before;
+    if rows > 0u {
+        running += (mean - before) / (all / f32(rows));
+    }
     statistics[0] = running.x;
     statistics[1] = running.y;
+    statistics[2] = all;
 }
 
 @compute @workgroup_size(64)
@@ -87,10 +120,14 @@ fn backward(
         return;
     }
     let at = row * params.classes;
-    let scale = dloss[0] / f32(params.rows);
+    let is_counted = counts(row);
+    let wanted = mixture(row);
+    let scale = dloss[0] / counted[0];
     for (var k = 0u; k < params.classes; k++) {
-        let target_k = (1.0 - params.smoothing) * targets[at + k] + params.smoothing / f32(params.classes);
-        var d = scale * (exp(x[at + k] - per_row[row * 3u + 2u]) - target_k);
+        var d = 0.0;
+        if is_counted {
+            d = scale * (exp(x[at + k] - per_row[row * 3u + 2u]) - smoothed(wanted, k));
+        }
         if params.accumulate == 1u {
             d += dx[at + k];
         }

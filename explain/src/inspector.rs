@@ -107,8 +107,7 @@ impl Inspector {
         noise: bool,
     ) -> Result<Self> {
         let record = |tape: &mut Tape<'_>| Recorded::of(tape, config, network, noise);
-        let (plan, recorded) =
-            compile(gpu, tune, parameters, Mode::Inspect { noise }, &[Role::Weight], record).await?;
+        let (plan, recorded) = compile(gpu, tune, parameters, Mode::Inspect { noise }, &[Role::Weight], record).await?;
         Ok(Self::around(gpu, config, plan, recorded))
     }
 

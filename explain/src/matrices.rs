@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use lara_models::{Model, Site};
 use lara_models::train::TrainConfig;
+use lara_models::{Model, Site};
 use lara_runtime::maps::{Fusion, map_range, rollout, weigh};
 use lara_runtime::ops::{Layout, MatMul, Product};
 use lara_runtime::{Aside, Gpu, Mode, Plan, Ring, Tape, Tensor, Tune};
@@ -71,14 +71,7 @@ impl Matrices {
         let record = |tape: &mut Tape<'_>| Recorded::of(tape, config, factor, fusion);
         let (plan, recorded) = model.compile(gpu, tune, config, Mode::Inspect { noise: false }, record).await?;
         let ring = Ring::new(gpu, 2, recorded.rows.len());
-        Ok(Matrices {
-            gpu: gpu.clone(),
-            plan: Arc::new(plan),
-            config: config.clone(),
-            recorded,
-            ring,
-            row: Vec::new(),
-        })
+        Ok(Matrices { gpu: gpu.clone(), plan: Arc::new(plan), config: config.clone(), recorded, ring, row: Vec::new() })
     }
 
     /// Runs the model on a normalised image; where the gradient counts, it is that for `class`.
@@ -102,8 +95,12 @@ impl Matrices {
     /// # Errors
     /// A lost device.
     pub fn look(&mut self, queries: &[Query], ratio: f32) -> Result<()> {
-        let mut select: Vec<f32> =
-            queries.iter().take(self.recorded.sizes.slots).filter_map(|q| self.recorded.sizes.selection(*q)).flatten().collect();
+        let mut select: Vec<f32> = queries
+            .iter()
+            .take(self.recorded.sizes.slots)
+            .filter_map(|q| self.recorded.sizes.selection(*q))
+            .flatten()
+            .collect();
         select.resize(self.recorded.select.len(), 0.0);
         let plan = self.plan.clone();
         let run = plan.run().write(self.recorded.select, &select).write(self.recorded.ratio, &[ratio.clamp(0.0, 1.0)]);

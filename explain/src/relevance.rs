@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use lara_models::{Model, Site};
 use lara_models::train::TrainConfig;
+use lara_models::{Model, Site};
 use lara_runtime::maps::{map_range, relevance};
 use lara_runtime::{Gpu, Header, Mode, Plan, Tape, Tensor, Tune};
 

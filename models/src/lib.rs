@@ -29,14 +29,15 @@ pub mod random;
 mod registry;
 mod schedule;
 mod settings;
+pub mod task;
 pub mod train;
 pub mod vit;
 pub mod weights;
 
 pub use attention::LayerAttention;
+pub use compile::compile;
 pub use config::TrainConfig;
 pub use error::{Error, Result};
-pub use compile::compile;
 pub use family::{Family, Hook, Input, LayerShape, Network, Outputs, Site};
 pub use finite::where_not_finite;
 pub use model::{Model, Weights};

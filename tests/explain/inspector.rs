@@ -1,8 +1,8 @@
 //! What the viewer shows is the implied matrix, and it takes no matrix to show it.
 
 use lara_explain::{Head, Inspector, Query};
-use lara_models::{Model, Predictor, Weights};
 use lara_models::train::TrainConfig;
+use lara_models::{Model, Predictor, Weights};
 use lara_runtime::{Parameters, Role, Tune};
 
 use crate::gpu;

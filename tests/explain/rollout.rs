@@ -1,8 +1,8 @@
 //! Rollout and gradient-weighted attention, against a plain calculation over the explicit matrices.
 
 use lara_explain::{Error, Factor, Head, Inspector, MOST_TOKENS, Matrices, Query, Relevance};
-use lara_models::{Model, Predictor};
 use lara_models::data::{Dataset, Digits, Split};
+use lara_models::{Model, Predictor};
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Parameters, Role, Tune};
 

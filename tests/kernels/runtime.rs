@@ -329,7 +329,7 @@ impl Model {
         let plan = Plan::compile_blocking(gpu, rec, &parameters).expect("the model compiles");
         plan.poison();
         plan.write(x, &values(216, 1)).unwrap();
-        plan.write(targets, &(0..12).map(|i| f32::from(u8::from(i % 3 == i / 3 % 3))).collect::<Vec<_>>()).unwrap();
+        plan.write(targets, &(0..4).flat_map(|row| [(row % 3) as f32, 0.0, 0.0]).collect::<Vec<_>>()).unwrap();
         plan.write(seed, &[1.0]).unwrap();
         Model { plan, parameters, loss, dx }
     }

@@ -155,6 +155,6 @@ fn own_logits(config: &TrainConfig, control: &Control, image: &[f32]) -> Vec<Vec
     let mut session = block_on(Session::new(adapter(), &tune(), config, schedule)).unwrap();
     session.step(0, &[loader.next().unwrap().unwrap()]).unwrap();
     session.finish().unwrap();
-    let predictor = block_on(session.predictor(1, true)).unwrap();
+    let predictor = block_on(Predictor::new(adapter(), &tune(), config, &mut session.parameters, 1, true)).unwrap();
     block_on(predictor.logits(image)).unwrap()
 }

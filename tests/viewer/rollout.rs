@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use egui_kittest::kittest::Queryable;
-use lara_models::{Model, Predictor, Weights};
 use lara_models::train::TrainConfig;
+use lara_models::{Model, Predictor, Weights};
 use lara_runtime::{Parameters, Tune};
 use lara_viewer::Launch;
 use lara_viewer::pictures::{Entry, Gallery};

@@ -287,12 +287,7 @@ fn wanted<'a>(given: &'a Arrays, name: &str, shape: &[usize]) -> Result<&'a [f32
     }
 }
 
-fn record(
-    tape: &mut Tape<'_>,
-    setting: &Setting,
-    want: Want,
-    (sizes, shapes): (Sizes, &Shapes),
-) -> Result<Inputs> {
+fn record(tape: &mut Tape<'_>, setting: &Setting, want: Want, (sizes, shapes): (Sizes, &Shapes)) -> Result<Inputs> {
     let Sizes { batch, heads, queries, keys, dim } = sizes;
     let (of_queries, of_keys) = ([batch, heads, queries, dim], [batch, heads, keys, dim]);
     let mut inputs = Vec::new();

@@ -1,8 +1,8 @@
 //! Labelled images made into a batch.
 
+use super::Augment;
 use super::images::{Batch, ImageDataset, Sample};
 use super::loader::{Collate, Picks};
-use super::Augment;
 use crate::error::{Error, Result};
 use crate::random::Purpose;
 

@@ -6,13 +6,14 @@ use super::progress::Progress;
 use super::run_files::RunFiles;
 use super::{Control, Evaluation, Trainer};
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// What happens during a run, for whoever shows it.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum Event<'a, E = Evaluation> {
     /// A step's result arrived.
     Step(Progress),
-    /// Images evaluated so far.
+    /// Samples evaluated so far.
     Evaluating {
         /// Done.
         done: usize,
@@ -26,7 +27,7 @@ pub enum Event<'a> {
         /// Epochs complete.
         epoch: u64,
         /// The result.
-        evaluation: &'a Evaluation,
+        evaluation: &'a E,
     },
     /// A checkpoint was written.
     Saved(&'a Path),
@@ -34,14 +35,14 @@ pub enum Event<'a> {
 
 /// How a run ended.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Summary {
+pub struct Summary<E = Evaluation> {
     /// Optimizer steps taken in all.
     pub steps: u64,
     /// Whether the run was interrupted and can be resumed.
     pub interrupted: bool,
     /// The last evaluation.
-    pub evaluation: Option<Evaluation>,
-    /// Best accuracy on the held-out images, and its step.
+    pub evaluation: Option<E>,
+    /// Best score on the held-out samples (their accuracy where they are classified), and its step.
     pub best: Option<(f64, u64)>,
     /// Newest checkpoint.
     pub checkpoint: Option<PathBuf>,
@@ -53,23 +54,23 @@ pub struct Summary {
     pub parameters: usize,
 }
 
-type Listener<'a> = &'a mut dyn FnMut(Event<'_>);
+type Listener<'a, T> = &'a mut dyn FnMut(Event<'_, <T as Task>::Evaluation>);
 
-impl Trainer {
+impl<T: Task> Trainer<T> {
     /// Trains to the end, or until `control` stops it: then it saves and returns, and [`Trainer::resume`] goes on. While
     /// `control` holds it the calling thread sleeps.
     ///
     /// # Errors
     /// An unreadable image, a loss that is not finite (the last checkpoint stays good), a full disk, a lost device. What
     /// can still be saved is saved, and the sentence says where the run can be resumed.
-    pub async fn run(mut self, control: &Control, on_event: Listener<'_>) -> Result<Summary> {
+    pub async fn run(mut self, control: &Control, on_event: Listener<'_, T>) -> Result<Summary<T::Evaluation>> {
         match self.drive(control, on_event).await {
             Ok(()) => Ok(self.summary()),
             Err(error) => Err(self.saved_after(error, on_event).await),
         }
     }
 
-    async fn drive(&mut self, control: &Control, on_event: Listener<'_>) -> Result<()> {
+    async fn drive(&mut self, control: &Control, on_event: Listener<'_, T>) -> Result<()> {
         // Not closed where it was stopped in the evaluation after an epoch.
         self.end_epoch(control, on_event).await?;
         while !self.has_ended() {
@@ -96,7 +97,7 @@ impl Trainer {
     }
 
     /// Sleeps until a step can be started: until the device has room, or until `control` gives an order.
-    fn wait(&mut self, control: &Control, on_event: Listener<'_>) -> Result<()> {
+    fn wait(&mut self, control: &Control, on_event: Listener<'_, T>) -> Result<()> {
         if self.session().has_room() {
             // Whoever pauses wants to see the last step's result.
             self.settle(on_event)?;
@@ -108,7 +109,7 @@ impl Trainer {
     }
 
     /// Waits for the result of every step that was started, and looks at it.
-    fn settle(&mut self, on_event: Listener<'_>) -> Result<()> {
+    fn settle(&mut self, on_event: Listener<'_, T>) -> Result<()> {
         while self.under_way() > 0 {
             let results = self.session_mut().finish()?;
             self.arrive(&results)?.into_iter().for_each(|progress| on_event(Event::Step(progress)));
@@ -117,7 +118,7 @@ impl Trainer {
     }
 
     /// Evaluates and saves where the configuration wants it after an epoch, if one has just ended.
-    async fn end_epoch(&mut self, control: &Control, on_event: Listener<'_>) -> Result<()> {
+    async fn end_epoch(&mut self, control: &Control, on_event: Listener<'_, T>) -> Result<()> {
         let Some(epoch) = self.epoch_to_close() else { return Ok(()) };
         let output = &self.config().output;
         let (evaluates, saves) = (self.is_due(output.eval_interval), self.is_due(output.checkpoint_interval));
@@ -142,7 +143,7 @@ impl Trainer {
         }
     }
 
-    async fn save_and_tell(&mut self, on_event: Listener<'_>) -> Result<()> {
+    async fn save_and_tell(&mut self, on_event: Listener<'_, T>) -> Result<()> {
         if let Some(path) = self.save().await? {
             on_event(Event::Saved(&path));
         }
@@ -154,7 +155,7 @@ impl Trainer {
     }
 
     /// `error` with what is left of the run: where the weights can still be read, they are saved first.
-    async fn saved_after(&mut self, error: Error, on_event: Listener<'_>) -> Error {
+    async fn saved_after(&mut self, error: Error, on_event: Listener<'_, T>) -> Error {
         // Theirs say what is left; and weights that are not finite, or a disk that is full, would not be saved.
         if matches!(error, Error::Diverged(_) | Error::Save { .. }) {
             return error;
@@ -180,7 +181,7 @@ impl Trainer {
         Error::Stopped { source: Box::new(error), left }
     }
 
-    fn summary(self) -> Summary {
+    fn summary(self) -> Summary<T::Evaluation> {
         let interrupted = self.is_interrupted();
         let (steps, parameters) = (self.position(), self.session().parameters.count());
         let (best, checkpoint) = self.files.map_or((None, None), |files| {

@@ -8,10 +8,11 @@ use super::checkpoint::{Checkpoint, DataSets, STATE_FILE, Snapshot, State};
 use super::checkpoints::{Checkpoints, latest, lock_and_recover};
 use super::lock::RunLock;
 use super::progress::{ADVICE, Progress};
-use super::{Evaluation, MetricsLog, Session, TrainConfig};
+use super::{MetricsLog, Session, TrainConfig};
 use crate::data::Position;
 use crate::error::{Error, Result};
 use crate::finite::first_tensor;
+use crate::task::{Score, Task};
 use crate::weights::TensorView;
 
 pub(super) struct RunFiles {
@@ -116,27 +117,26 @@ impl RunFiles {
     }
 
     /// Logs an evaluation.
-    pub(super) fn log_evaluation(&mut self, step: u64, evaluation: &Evaluation) -> Result<()> {
-        let values =
-            [("eval/loss", evaluation.loss), ("eval/accuracy", evaluation.accuracy), ("eval/top5", evaluation.top5)];
-        self.metrics.log(step, &values)
+    pub(super) fn log_evaluation(&mut self, step: u64, evaluation: &impl Score) -> Result<()> {
+        self.metrics.log(step, &evaluation.metrics())
     }
 
     /// Notes an evaluation; whether the model is better than ever.
     #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn is_best(&mut self, step: u64, evaluation: &Evaluation) -> bool {
-        let better = self.state.best_metric.is_none_or(|best| evaluation.accuracy > best);
+    pub(super) fn is_best(&mut self, step: u64, evaluation: &impl Score) -> bool {
+        let score = evaluation.score();
+        let better = self.state.best_metric.is_none_or(|best| score > best);
         if better {
-            self.state.best_metric = Some(evaluation.accuracy);
+            self.state.best_metric = Some(score);
             self.state.best_step = Some(step);
         }
         better
     }
 
     /// Writes a checkpoint. Weights that are not finite are not saved: their own loss would only come with the next step.
-    pub(super) async fn save(
+    pub(super) async fn save<T: Task>(
         &mut self,
-        session: &Session,
+        session: &Session<T>,
         step: u64,
         position: Position,
         evaluation_due: bool,

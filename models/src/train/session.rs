@@ -1,13 +1,13 @@
 //! The compiled training step: forward, backward, clipping and update in one submit; losses come back without waiting.
 
-use lara_runtime::ops::{AdamW, CrossEntropy};
-use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune};
+use lara_runtime::ops::AdamW;
+use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tensor, Tune};
 
 use super::{Schedule, TrainConfig};
-use crate::data::Batch;
+use crate::compile::compile;
 use crate::error::{Error, Result};
-use crate::predictor::Predictor;
 use crate::settings::OptimConfig;
+use crate::task::{BatchOf, Classify, Objective, Task};
 
 /// Steps that may be under way on the device before the host waits.
 const IN_FLIGHT: usize = 4;
@@ -19,14 +19,15 @@ pub struct StepResult {
     pub step: u64,
     /// Mean loss of the batch (over all micro-batches under accumulation).
     pub loss: f64,
-    /// Accuracy of the batch.
+    /// Share of the batch's targets that was hit.
     pub accuracy: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
 }
 
-/// Model, optimizer and plans on a device.
-pub struct Session {
+/// Model, optimizer and plans on a device, for a task: classification unless said otherwise.
+pub struct Session<T: Task = Classify> {
+    task: T,
     gpu: Gpu,
     tune: Tune,
     config: TrainConfig,
@@ -34,62 +35,53 @@ pub struct Session {
     pub parameters: Parameters,
     training: Plan,
     optimizer: Plan,
-    images: Tensor,
-    targets: Tensor,
-    report: Tensor,
+    objective: Objective,
+    /// The gradient of the loss, `[1]`: the micro-batch's share of a step's targets.
+    share: Tensor,
     norm: Tensor,
     ring: Ring,
     schedule: Schedule,
 }
 
 impl Session {
+    /// A session for classification; see [`Session::of`].
+    ///
+    /// # Errors
+    /// As [`Session::of`].
+    pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig, schedule: Schedule) -> Result<Self> {
+        Self::of(Classify::new(config)?, gpu, tune, config, schedule).await
+    }
+}
+
+impl<T: Task> Session<T> {
     /// Records and compiles the training step, then draws the initial weights from `train.seed`.
     ///
     /// # Errors
     /// If the step does not fit the adapter's limits: before anything runs, with the numbers and what to lower.
-    pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig, schedule: Schedule) -> Result<Self> {
-        let model = &config.model;
-        let batch = config.train.batch_size;
-        let micro_steps = config.train.grad_accum_steps.max(1);
+    pub async fn of(task: T, gpu: &Gpu, tune: &Tune, config: &TrainConfig, schedule: Schedule) -> Result<Self> {
+        let OptimConfig { batch_size, grad_accum_steps, model_ema, seed, .. } = config.train;
+        let mut roles = vec![Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment];
+        roles.extend(model_ema.then_some(Role::Ema));
         let mut parameters = Parameters::new(gpu);
-        let mut tape = Tape::new(&mut parameters, tune, Mode::Train { accumulate: micro_steps > 1 });
-        let images = model.declare(&mut tape, batch)[0];
-        let targets = tape.input("targets", [batch, model.num_classes()]);
-        let seed = tape.input("loss gradient", [1]);
-        let logits = config.build()?.forward(&mut tape, &[images]).first();
-        let loss = tape.apply_all(CrossEntropy { smoothing: config.train.smoothing as f32 }, &[logits, targets]);
-        let report = loss[1];
-        tape.rec.pin(report);
-        tape.backward(&[(loss[0], seed)]);
-        let recording = tape.finish()?;
-        let ema = config.train.model_ema;
-        parameters.allocate(gpu, &[Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment]).await?;
-        if ema {
-            parameters.allocate(gpu, &[Role::Ema]).await?;
-        }
-        let training = Plan::compile(gpu, recording, &parameters).await?;
-        training.write(seed, &[1.0 / micro_steps as f32])?;
+        let mode = Mode::Train { accumulate: grad_accum_steps > 1 };
+        let compiled = compile(gpu, tune, &mut parameters, mode, &roles, |tape| {
+            let objective = task.record(tape, batch_size)?;
+            let share = tape.input("loss gradient", [1]);
+            tape.rec.pin(objective.report);
+            tape.backward(&[(objective.loss, share)]);
+            Ok::<_, Error>((objective, share))
+        });
+        let (training, (objective, share)) = compiled.await?;
         let mut recording = lara_runtime::Recorder::new(tune.clone());
         let norm = adamw(&config.train).record(&mut recording, &parameters);
         let optimizer = Plan::compile(gpu, recording, &parameters).await?;
-        parameters.initialize(gpu, config.train.seed);
-        if ema {
+        parameters.initialize(gpu, seed);
+        if model_ema {
             parameters.copy(gpu, Role::Weight, Role::Ema);
         }
-        Ok(Session {
-            gpu: gpu.clone(),
-            tune: tune.clone(),
-            config: config.clone(),
-            parameters,
-            training,
-            optimizer,
-            images,
-            targets,
-            report,
-            norm,
-            ring: Ring::new(gpu, IN_FLIGHT, 4),
-            schedule,
-        })
+        let ring = Ring::new(gpu, IN_FLIGHT, objective.report.len() + norm.len());
+        let (gpu, tune, config) = (gpu.clone(), tune.clone(), config.clone());
+        Ok(Session { task, gpu, tune, config, parameters, training, optimizer, objective, share, norm, ring, schedule })
     }
 
     /// Whether a step may be started without waiting for an older one.
@@ -100,21 +92,26 @@ impl Session {
     /// Starts optimizer step `step` on `batches` (as many as `grad_accum_steps`). Returns at once; see [`Session::results`].
     ///
     /// # Errors
-    /// A label beyond the model's classes, or a lost device.
-    pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<()> {
+    /// A batch that does not fit the model, or a lost device.
+    pub fn step(&mut self, step: u64, batches: &[BatchOf<T>]) -> Result<()> {
         let accumulate = batches.len() > 1;
+        let targets = |batch| self.task.targets(batch);
+        let of_step = batches.iter().map(targets).sum::<usize>().max(1) as f32;
         for (micro, batch) in batches.iter().enumerate() {
             let header = self.header(step, micro);
-            let targets = one_hot(&batch.labels, self.config.model.num_classes())?;
+            let values = self.task.feed(batch)?;
             let mut run = self.training.run();
             if accumulate && micro == 0 {
                 run = run.clear_gradients(&self.parameters);
             }
-            run = run.write(self.images, &batch.images).write(self.targets, &targets).header(header).steps();
+            for (&input, values) in self.objective.inputs.iter().zip(&values) {
+                run = run.write(input, values);
+            }
+            run = run.write(self.share, &[self.task.targets(batch) as f32 / of_step]).header(header).steps();
             if micro + 1 == batches.len() {
                 run = run.then(&self.optimizer, header).send(
                     &mut self.ring,
-                    &[(&self.training, self.report), (&self.optimizer, self.norm)],
+                    &[(&self.training, self.objective.report), (&self.optimizer, self.norm)],
                     step,
                 );
             }
@@ -142,7 +139,13 @@ impl Session {
     /// # Errors
     /// If the device was lost.
     pub fn results(&mut self) -> Result<Vec<StepResult>> {
-        Ok(self.ring.receive(&self.gpu)?.iter().map(step_result).collect())
+        Ok(self.ring.receive(&self.gpu)?.iter().map(|sent| self.step_result(sent)).collect())
+    }
+
+    /// The objective's report, then gradient norm and clipping factor, as [`Session::step`] sends them.
+    fn step_result(&self, (step, values): &(u64, Vec<f32>)) -> StepResult {
+        let [loss, accuracy, grad_norm] = [0, 1, self.objective.report.len()].map(|at| f64::from(values[at]));
+        StepResult { step: *step, loss, accuracy, grad_norm }
     }
 
     /// Sleeps until the oldest step under way is done.
@@ -157,23 +160,20 @@ impl Session {
     /// If the device was lost.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn finish(&mut self) -> Result<Vec<StepResult>> {
-        Ok(self.ring.drain_blocking(&self.gpu)?.iter().map(step_result).collect())
+        Ok(self.ring.drain_blocking(&self.gpu)?.iter().map(|sent| self.step_result(sent)).collect())
     }
 
-    /// A forward plan over the same weights.
+    /// The model compiled for evaluations, over the weights that they are about: their moving average where one is kept.
     ///
     /// # Errors
-    /// See [`Predictor::new`].
-    pub async fn predictor(&mut self, batch: usize, with_maps: bool) -> Result<Predictor> {
-        Predictor::new(&self.gpu, &self.tune, &self.config, &mut self.parameters, batch, with_maps).await
+    /// If it does not fit the adapter.
+    pub async fn evaluator(&self, batch: usize) -> Result<T::Evaluator> {
+        self.task.evaluator(&self.gpu, &self.tune, &mut self.parameters.averaged(), batch).await
     }
 
-    /// A forward plan over the weights that an evaluation is about: their moving average where one is kept.
-    ///
-    /// # Errors
-    /// See [`Predictor::new`].
-    pub async fn evaluator(&self, batch: usize) -> Result<Predictor> {
-        Predictor::new(&self.gpu, &self.tune, &self.config, &mut self.parameters.averaged(), batch, false).await
+    /// The task.
+    pub fn task(&self) -> &T {
+        &self.task
     }
 
     /// Whether an average of the weights is kept.
@@ -207,12 +207,6 @@ impl Session {
     }
 }
 
-/// Loss, accuracy, gradient norm and clipping factor, as [`Session::step`] sends them.
-fn step_result((step, values): &(u64, Vec<f32>)) -> StepResult {
-    let [loss, accuracy, grad_norm] = [0, 1, 2].map(|i| f64::from(values[i]));
-    StepResult { step: *step, loss, accuracy, grad_norm }
-}
-
 fn adamw(train: &OptimConfig) -> AdamW {
     AdamW {
         betas: train.betas.map(|b| b as f32),
@@ -221,15 +215,4 @@ fn adamw(train: &OptimConfig) -> AdamW {
         clip_grad: if train.clip_grad > 0.0 { train.clip_grad as f32 } else { f32::INFINITY },
         ema: train.model_ema,
     }
-}
-
-fn one_hot(labels: &[u32], classes: usize) -> Result<Vec<f32>> {
-    let mut targets = vec![0.0; labels.len() * classes];
-    for (row, &label) in labels.iter().enumerate() {
-        if label as usize >= classes {
-            return Err(Error::BadInput(format!("label {label} is out of range; the model has {classes} classes")));
-        }
-        targets[row * classes + label as usize] = 1.0;
-    }
-    Ok(targets)
 }

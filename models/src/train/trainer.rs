@@ -8,28 +8,28 @@ use lara_runtime::{Gpu, Tune};
 
 use super::checkpoint::{Checkpoint, DataSets, State};
 use super::clock::Clock;
-use super::evaluate::{Evaluation, evaluate_while};
 use super::progress::{ADVICE, Progress};
 use super::run_files::RunFiles;
 use super::{Control, Order, Session, StepResult, TrainConfig};
-use crate::data::{Augment, Batch, ImageDataset, Loader, LoaderOptions, Position, Split};
+use crate::data::{Dataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
-use crate::predictor::Predictor;
+use crate::task::{BatchOf, Classify, Task};
 
-/// A run: session, evaluator, data and the place in them; and its files, if it keeps any.
+/// A run: session, evaluator, data and the place in them; and its files, if it keeps any. Its task is classification unless
+/// said otherwise.
 ///
 /// Whoever drives it, the steps are the same and have the same bits.
-pub struct Trainer {
-    session: Session,
+pub struct Trainer<T: Task = Classify> {
+    session: Session<T>,
     config: TrainConfig,
-    evaluator: Predictor,
-    loader: Loader<dyn ImageDataset, Augment>,
-    held_out: Arc<dyn ImageDataset>,
+    evaluator: T::Evaluator,
+    loader: Loader<T::Dataset, T::Collate>,
+    held_out: Arc<T::Dataset>,
     classes: Vec<String>,
     data: DataSets,
     pub(super) files: Option<RunFiles>,
     /// The newest evaluation.
-    pub(super) evaluation: Option<Evaluation>,
+    pub(super) evaluation: Option<T::Evaluation>,
     pub(super) clock: Clock,
     pub(super) first_step_seconds: f64,
     /// Optimizer steps started.
@@ -38,7 +38,7 @@ pub struct Trainer {
     position: Position,
     /// Optimizer steps whose results arrived.
     arrived: u64,
-    /// The step after which the held-out images were evaluated last.
+    /// The step after which the held-out samples were evaluated last.
     evaluated: u64,
     /// The step after which what an epoch's end asks for was done last.
     closed: u64,
@@ -51,11 +51,47 @@ pub struct Trainer {
 }
 
 impl Trainer {
+    /// Prepares a new run of classification, with checkpoints and metrics in `output.dir`.
+    ///
+    /// # Errors
+    /// As [`Trainer::start`].
+    pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
+        Self::start(gpu, tune, config).await
+    }
+
+    /// Prepares a new run of classification that writes no files. Batches are made between the steps, without loader
+    /// threads.
+    ///
+    /// # Errors
+    /// Bad configuration or data, or an adapter that is too small.
+    pub async fn without_files(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
+        Self::start_without_files(gpu, tune, config).await
+    }
+
+    /// Goes on with a run of classification from a checkpoint (or the newest one of a run's folder that is whole), bit for
+    /// bit as if it had not stopped. Nothing in the folder is removed before the next checkpoint is written.
+    ///
+    /// # Errors
+    /// As [`Trainer::start`], and a checkpoint that is damaged or does not fit, or data that have changed since.
+    pub async fn resume(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
+        Self::go_on(gpu, tune, path, false).await
+    }
+
+    /// [`Trainer::resume`], also where the data have changed since: with what is there now, from the same step.
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`], but for the data.
+    pub async fn resume_with_changed_data(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
+        Self::go_on(gpu, tune, path, true).await
+    }
+}
+
+impl<T: Task> Trainer<T> {
     /// Prepares a new run, with checkpoints and metrics in `output.dir`.
     ///
     /// # Errors
     /// Bad configuration or data, an adapter that is too small, files that cannot be written, a folder that holds a run.
-    pub async fn new(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
+    pub async fn start(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
         RunFiles::refuse_used(&config.output.dir)?;
         let mut trainer = Self::prepare(gpu, tune, config, None).await?;
         trainer.files = Some(RunFiles::create(config, &trainer.classes, trainer.data, tune)?);
@@ -67,30 +103,18 @@ impl Trainer {
     ///
     /// # Errors
     /// Bad configuration or data, or an adapter that is too small.
-    pub async fn without_files(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
+    pub async fn start_without_files(gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<Self> {
         let mut config = config.clone();
         config.data.workers = 0;
         Self::prepare(gpu, tune, &config, None).await
     }
 
-    /// Goes on from a checkpoint (or the newest one of a run's folder that is whole), bit for bit as if it had not
-    /// stopped. Nothing in the folder is removed before the next checkpoint is written.
+    /// Goes on from a checkpoint, or from the newest one of a run's folder that is whole; `may_differ` allows that the data
+    /// have changed since.
     ///
     /// # Errors
-    /// As [`Trainer::new`], and a checkpoint that is damaged or does not fit, or data that have changed since.
-    pub async fn resume(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
-        Self::resume_from(gpu, tune, path, false).await
-    }
-
-    /// [`Trainer::resume`], also where the data have changed since: with what is there now, from the same step.
-    ///
-    /// # Errors
-    /// As [`Trainer::resume`], but for the data.
-    pub async fn resume_with_changed_data(gpu: &Gpu, tune: &Tune, path: &Path) -> Result<Self> {
-        Self::resume_from(gpu, tune, path, true).await
-    }
-
-    async fn resume_from(gpu: &Gpu, tune: &Tune, path: &Path, may_differ: bool) -> Result<Self> {
+    /// As [`Trainer::start`], and a checkpoint that is damaged or does not fit, or data that have changed since.
+    pub async fn go_on(gpu: &Gpu, tune: &Tune, path: &Path, may_differ: bool) -> Result<Self> {
         let (checkpoint, config, lock) = RunFiles::find(path)?;
         tune.adopt(checkpoint.state.kernels.clone());
         let mut trainer = Self::prepare(gpu, tune, &config, Some((&checkpoint, may_differ))).await?;
@@ -103,17 +127,18 @@ impl Trainer {
     async fn prepare(gpu: &Gpu, tune: &Tune, config: &TrainConfig, from: Option<(&Checkpoint, bool)>) -> Result<Self> {
         config.validate()?;
         let clock = Clock::start();
-        let images = config.open_data(Split::Train)?;
-        let held_out = config.open_data(Split::Test)?;
-        let classes = images.classes().to_vec();
-        let data = DataSets { train: images.fingerprint(), held_out: held_out.fingerprint() };
+        let task = T::new(config)?;
+        let samples = task.open(Split::Train)?;
+        let held_out = task.open(Split::Test)?;
+        let classes = task.classes(&samples);
+        let data = DataSets { train: samples.fingerprint(), held_out: held_out.fingerprint() };
         if let Some((checkpoint, false)) = from {
             refuse_changed(checkpoint, data)?;
         }
         let from = from.map(|(checkpoint, _)| checkpoint);
         let step = from.map_or(0, |from| from.state.step);
-        let (loader, steps_per_epoch) = open_loader(config, images, from)?;
-        let session = Session::new(gpu, tune, config, config.schedule(steps_per_epoch)).await?;
+        let (loader, steps_per_epoch) = open_loader(config, &task, samples, from)?;
+        let session = Session::of(task, gpu, tune, config, config.schedule(steps_per_epoch)).await?;
         let evaluator = session.evaluator(config.train.batch_size.min(held_out.len().max(1))).await?;
         if let Some(checkpoint) = from {
             checkpoint.restore(gpu, &session.parameters)?;
@@ -183,7 +208,7 @@ impl Trainer {
     }
 
     /// The batches of the next step. Waits for loader threads, if there are any, and never for the device.
-    fn next_batches(&mut self) -> Result<Vec<Batch>> {
+    fn next_batches(&mut self) -> Result<Vec<BatchOf<T>>> {
         let count = self.config.train.grad_accum_steps.max(1) as u64;
         // Batches at the end of an epoch that are too few for a step are left out, so that steps never span epochs.
         let per_epoch = self.loader.batches_per_epoch();
@@ -240,19 +265,21 @@ impl Trainer {
         self.is_save_due
     }
 
-    /// Evaluates every held-out image with the weights after the last step that was started (their average, where one
+    /// Evaluates every held-out sample with the weights after the last step that was started (their average, where one
     /// is kept); `progress` hears how many are done. `None` if `control` ended the run meanwhile.
     ///
     /// # Errors
     /// Weights that are not finite, or a lost device.
-    pub async fn evaluate(&mut self, control: &Control, mut progress: impl FnMut(usize)) -> Result<Option<Evaluation>> {
-        let augment = Augment::eval(&self.config.data);
+    pub async fn evaluate(
+        &mut self,
+        control: &Control,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Option<T::Evaluation>> {
         let go_on = |done| {
             progress(done);
             !control.is_stopped()
         };
-        let workers = self.config.data.workers;
-        let evaluation = evaluate_while(&self.evaluator, &self.held_out, &augment, workers, go_on).await;
+        let evaluation = self.session.task().evaluate(&self.evaluator, &self.held_out, go_on).await;
         // The last step's own loss may still be finite where its update was not.
         let Some(evaluation) = evaluation.map_err(|error| self.diverged(error))? else {
             self.ended = true;
@@ -357,19 +384,19 @@ impl Trainer {
         &self.classes
     }
 
-    /// Number of held-out images.
+    /// Number of held-out samples.
     pub fn held_out(&self) -> usize {
         self.held_out.len()
     }
 
     /// Model, optimizer and plans. A clone of its `parameters` sees the weights change while the run goes on.
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &Session<T> {
         &self.session
     }
 
     /// See [`Trainer::session`].
     #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn session_mut(&mut self) -> &mut Session {
+    pub(super) fn session_mut(&mut self) -> &mut Session<T> {
         &mut self.session
     }
 
@@ -404,19 +431,20 @@ fn not_finite(result: &StepResult, lr: f64, kept: &str) -> Error {
 }
 
 /// The loader of training batches where a run begins or goes on, and the optimizer steps of an epoch.
-fn open_loader(
+fn open_loader<T: Task>(
     config: &TrainConfig,
-    images: Arc<dyn ImageDataset>,
+    task: &T,
+    samples: Arc<T::Dataset>,
     from: Option<&Checkpoint>,
-) -> Result<(Loader<dyn ImageDataset, Augment>, u64)> {
+) -> Result<(Loader<T::Dataset, T::Collate>, u64)> {
     let train = &config.train;
-    let augment = Augment::train(&config.data);
-    let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, augment);
-    let batches = (images.len() / train.batch_size.max(1)) as u64;
+    let collate = task.collate(Split::Train);
+    let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, collate);
+    let batches = (samples.len() / train.batch_size.max(1)) as u64;
     let steps = config.steps_per_epoch(batches);
     let position =
         from.map_or_else(Position::default, |from| place(&from.state, batches, steps, train.grad_accum_steps));
-    let loader = Loader::new(images, options, position)?;
+    let loader = Loader::new(samples, options, position)?;
     if steps == 0 {
         return Err(Error::BadInput(format!(
             "train.grad_accum_steps = {} is more than the {batches} batches of an epoch; lower it or train.batch_size",
