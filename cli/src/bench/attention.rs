@@ -1,8 +1,9 @@
 //! Attention over more and more tokens: one image, three heads of 64 channels, as in ViT tiny.
 
 use clap::ValueEnum;
+use lara_models::compile;
 use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, ProposalGen, Qkv, mechanism};
-use lara_runtime::{Mode, Parameters, Plan, Role, Tape};
+use lara_runtime::{Mode, Parameters, Role};
 use serde::Serialize;
 
 use super::measure::time;
@@ -138,21 +139,21 @@ fn measure(bench: &mut Bench<'_>, side: usize, kind: MechanismKind, backward: bo
     };
     let mut parameters = Parameters::new(bench.gpu);
     let mode = if backward { Mode::Differentiate } else { Mode::Eval };
-    let mut tape = Tape::new(&mut parameters, &bench.tune, mode);
-    let shape = [1, HEADS, tokens, HEAD_DIM];
-    let inputs = ["q", "k", "v"].map(|name| tape.variable(name, shape));
-    let [q, k, v] = inputs;
-    let context = Context { grid: Grid::Plane([side, side]), ..Context::default() };
-    let out = self::mechanism(&config)?.attend(&mut tape, Qkv { q, k, v }, &context);
-    tape.rec.pin(out);
-    let dout = tape.input("dout", shape);
-    if backward {
-        tape.backward(&[(out, dout)]);
-    }
-    let recording = tape.finish()?;
-    parameters.allocate_blocking(bench.gpu, &[Role::Weight, Role::Grad])?;
+    let roles = [Role::Weight, Role::Grad];
+    let compiled = compile(bench.gpu, &bench.tune, &mut parameters, mode, &roles, |tape| {
+        let shape = [1, HEADS, tokens, HEAD_DIM];
+        let [q, k, v] = ["q", "k", "v"].map(|name| tape.variable(name, shape));
+        let context = Context { grid: Grid::Plane([side, side]), ..Context::default() };
+        let out = self::mechanism(&config)?.attend(tape, Qkv { q, k, v }, &context);
+        tape.rec.pin(out);
+        let dout = tape.input("dout", shape);
+        if backward {
+            tape.backward(&[(out, dout)]);
+        }
+        Ok::<_, lara_models::Error>([q, k, v, dout])
+    });
+    let (plan, [q, k, v, dout]) = pollster::block_on(compiled)?;
     parameters.initialize(bench.gpu, 1);
-    let plan = Plan::compile_blocking(bench.gpu, recording, &parameters)?;
     for (tensor, frequency) in [(q, 0.37), (k, 0.73), (v, 1.19), (dout, 0.91)] {
         let values: Vec<f32> = (0..tensor.len()).map(|i| (frequency * i as f32 + 0.3).sin()).collect();
         plan.write(tensor, &values)?;
