@@ -67,6 +67,8 @@ modules! {
     MATMUL_LANES = "matmul_lanes";
     RESIDUAL = "residual";
     GELU = "gelu";
+    SWIGLU = "swiglu";
+    LAYER_SCALE = "layer_scale";
     DROPOUT = "dropout";
     LAYERNORM = "layernorm";
     PATCHIFY = "patchify";

@@ -1,20 +1,21 @@
-// y[b, n, :] = token(b, n) + position[n, :], where token(b, 0) is the class token if there is one (params.class_token
-// == 1) and the other tokens are x[b, :, :] in order.
-// One invocation per element of y (forward), of x (backward), of position (backward_position, backward_class); 64 a group.
+// y[b, n, :] = token(b, n) + position[n, :], where the first params.prefix tokens are those that every sample has (a class
+// token, say) and the others are x[b, :, :] in order.
+// One invocation per element of y (forward), of x (backward), of position (backward_position), of the tokens that every
+// sample has (backward_shared); 64 a group.
 // Write policy: forward stores y; gradients are stored, or added to when params.accumulate == 1.
 
 #import index
 
-struct Params { batch: u32, tokens: u32, dim: u32, class_token: u32, accumulate: u32 }
+struct Params { batch: u32, tokens: u32, dim: u32, prefix: u32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<f32>;                // [batch, tokens - class_token, dim]
-@group(0) @binding(3) var<storage, read> position: array<f32>;         // [tokens, dim]
-@group(0) @binding(4) var<storage, read> class_embedding: array<f32>;  // [dim]; position again if there is none
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;          // [batch, tokens, dim]
-@group(0) @binding(6) var<storage, read> dy: array<f32>;               // [batch, tokens, dim]
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;         // [batch, tokens - class_token, dim]
-@group(0) @binding(8) var<storage, read_write> dposition: array<f32>;  // [tokens, dim]
-@group(0) @binding(9) var<storage, read_write> dclass: array<f32>;     // [dim]
+@group(0) @binding(2) var<storage, read> x: array<f32>;               // [batch, tokens - prefix, dim]
+@group(0) @binding(3) var<storage, read> position: array<f32>;        // [tokens, dim]
+@group(0) @binding(4) var<storage, read> shared_tokens: array<f32>;   // [prefix, dim]; not read if there is none
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;         // [batch, tokens, dim]
+@group(0) @binding(6) var<storage, read> dy: array<f32>;              // [batch, tokens, dim]
+@group(0) @binding(7) var<storage, read_write> dx: array<f32>;        // [batch, tokens - prefix, dim]
+@group(0) @binding(8) var<storage, read_write> dposition: array<f32>; // [tokens, dim]
+@group(0) @binding(9) var<storage, read_write> dshared: array<f32>;   // [prefix, dim]
 
 @compute @workgroup_size(64)
 fn forward(
@@ -28,9 +29,9 @@ fn forward(
         return;
     }
     let inner = i % size;
-    let skipped = params.class_token * params.dim;
+    let skipped = params.prefix * params.dim;
     if inner < skipped {
-        y[i] = class_embedding[inner] + position[inner];
+        y[i] = shared_tokens[inner] + position[inner];
     } else {
         y[i] = x[(i / size) * (size - skipped) + inner - skipped] + position[inner];
     }
@@ -43,7 +44,7 @@ fn backward(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(workgroup, workgroups, 64u, local);
-    let skipped = params.class_token * params.dim;
+    let skipped = params.prefix * params.dim;
     let size = params.tokens * params.dim - skipped;
     if i >= params.batch * size {
         return;
@@ -81,18 +82,18 @@ fn backward_position(
 }
 
 @compute @workgroup_size(64)
-fn backward_class(
+fn backward_shared(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(workgroup, workgroups, 64u, local);
-    if i >= params.dim {
+    if i >= params.prefix * params.dim {
         return;
     }
     var d = over_batch(i);
     if params.accumulate == 1u {
-        d += dclass[i];
+        d += dshared[i];
     }
-    dclass[i] = d;
+    dshared[i] = d;
 }

@@ -37,6 +37,8 @@ pub enum Init {
     Zeros,
     /// All one.
     Ones,
+    /// All the same.
+    Constant(f32),
     /// Normal with this standard deviation, redrawn beyond two of them (timm's `trunc_normal_`).
     TruncNormal(f32),
     /// Uniform in +-1 / sqrt(fan in), PyTorch's default for convolutions, which timm keeps for the patch embedding.
@@ -258,6 +260,7 @@ impl Entry {
         match self.init {
             Init::Zeros => vec![0.0; len],
             Init::Ones => vec![1.0; len],
+            Init::Constant(value) => vec![value; len],
             Init::FanIn(inputs) => self.uniform(seed, 1.0 / (inputs.max(1) as f32).sqrt()),
             Init::XavierUniform => {
                 let fans = self.shape.rows() + self.shape.last();

@@ -102,6 +102,7 @@ pub struct Recorder {
     /// What stands for tensors that are not there.
     absent: Option<Tensor>,
     scopes: Vec<String>,
+    names: BTreeMap<String, Tensor>,
     streams: u32,
     error: Option<Error>,
     tune: Tune,
@@ -177,6 +178,18 @@ impl Recorder {
         if *place == Place::Scratch {
             *place = Place::Pinned;
         }
+    }
+
+    /// Gives a tensor a name within the current scope (`blocks.0.attn` + `q`), under which it can be found: what somebody may
+    /// want to read of a model. A name that comes again is the last one's.
+    pub fn name(&mut self, name: &str, tensor: Tensor) {
+        let path: Vec<&str> = self.scopes.iter().map(String::as_str).chain([name]).collect();
+        self.names.insert(path.join("."), tensor);
+    }
+
+    /// What was given a name.
+    pub fn named(&self) -> &BTreeMap<String, Tensor> {
+        &self.names
     }
 
     /// Number of a random stream, one for each operation that draws; the same model gives the same numbers.

@@ -32,13 +32,26 @@ fn adds_positions() {
 }
 
 #[test]
-fn puts_a_class_token_first() {
+fn puts_tokens_first() {
     for [batch, n, dim] in SIZES {
-        let name = format!("embedding with class token {batch} {n} {dim}");
-        let case = Case::new(name, &|tape, x| vec![tape.apply(PositionEmbedding, x)])
-            .variable([batch, n, dim], random(1, batch * n * dim))
-            .variable([n + 1, dim], random(2, (n + 1) * dim))
-            .variable([dim], random(3, dim));
-        check(&case, &Tokens { n, dim }, &[&[]]);
+        for prefix in [1, 2, 5] {
+            let name = format!("embedding with {prefix} tokens in front {batch} {n} {dim}");
+            let case = Case::new(name, &|tape, x| vec![tape.apply(PositionEmbedding, x)])
+                .variable([batch, n, dim], random(1, batch * n * dim))
+                .variable([n + prefix, dim], random(2, (n + prefix) * dim))
+                .variable([prefix, dim], random(3, prefix * dim));
+            check(&case, &Tokens { n, dim }, &[&[]]);
+        }
     }
+}
+
+/// A class token is one row, with or without a dimension for it.
+#[test]
+fn a_class_token_may_be_a_vector() {
+    let [batch, n, dim] = [2, 3, 5];
+    let case = Case::new("embedding with class token", &|tape, x| vec![tape.apply(PositionEmbedding, x)])
+        .variable([batch, n, dim], random(1, batch * n * dim))
+        .variable([n + 1, dim], random(2, (n + 1) * dim))
+        .variable([dim], random(3, dim));
+    check(&case, &Tokens { n, dim }, &[&[]]);
 }

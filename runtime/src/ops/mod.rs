@@ -8,6 +8,7 @@ mod dropout;
 mod fill;
 mod gelu;
 mod grad_norm;
+mod layer_scale;
 mod layernorm;
 mod matmul;
 mod patchify;
@@ -15,6 +16,7 @@ pub mod peak;
 mod pooling;
 mod position_embedding;
 mod residual;
+mod swiglu;
 
 pub use adamw::AdamW;
 pub use column_sum::column_sum;
@@ -25,6 +27,7 @@ pub use dropout::Dropout;
 pub use fill::fill;
 pub use gelu::Gelu;
 pub use grad_norm::grad_norm;
+pub use layer_scale::LayerScale;
 pub use layernorm::LayerNorm;
 pub(crate) use matmul::Prepared;
 pub use matmul::{Layout, Linear, MatMul, Operand, Product};
@@ -33,6 +36,7 @@ pub use pooling::TokenPooling;
 pub use position_embedding::PositionEmbedding;
 pub use residual::Residual;
 pub(crate) use residual::pass_on;
+pub use swiglu::SwiGlu;
 
 /// Number of vec4s that hold `len` elements; buffers are padded to whole ones.
 pub(crate) fn quads(len: usize) -> usize {
