@@ -8,9 +8,15 @@ use lara_models::train::checkpoint::TrainedModel;
 
 use crate::fail::{Failure, Outcome};
 
-/// The model in a run's folder, a checkpoint or a safetensors file, with `sets` laid over its configuration (another
-/// attention mechanism that needs no new weights, say).
+/// The model in a run's folder, a checkpoint, a safetensors file or one of another library, with `sets` laid over its
+/// configuration (another attention mechanism that needs no new weights, say).
 pub(crate) fn open(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcome<Model> {
+    let (trained, config) = trained(path, preset, sets)?;
+    Ok(Model::with_config(&path.display().to_string(), trained, config)?)
+}
+
+/// The same as it came from disk, and the configuration for it.
+pub(crate) fn trained(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcome<(TrainedModel, TrainConfig)> {
     let trained = TrainedModel::open(path)?;
     let mut config = match (preset, &trained.config) {
         (Some(preset), _) => TrainConfig::load(preset, &[] as &[&str])?,
@@ -23,5 +29,6 @@ pub(crate) fn open(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcom
     for assignment in sets {
         config.set(assignment)?;
     }
-    Ok(Model::with_config(&path.display().to_string(), trained, config)?)
+    config.validate()?;
+    Ok((trained, config))
 }

@@ -1,8 +1,9 @@
 //! Building blocks of models. What they record takes its parameters' names from the scope around it and from timm.
 
-use lara_runtime::attention::{Attention, Context, JoinHeads, Qkv, SplitHeads};
-use lara_runtime::ops::{Dropout, Gelu, LayerNorm, Linear, Residual};
+use lara_runtime::attention::{Attention, Broadcast, Context, JoinHeads, JoinTokens, Qkv, SplitHeads};
+use lara_runtime::ops::{Dropout, Gelu, LayerNorm, LayerScale, Linear, Residual, SwiGlu};
 use lara_runtime::{Init, Tape, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::family::{Hook, Site};
 
@@ -27,6 +28,31 @@ pub fn layer_norm(tape: &mut Tape<'_>, name: &str, x: Tensor, eps: f32) -> Tenso
     })
 }
 
+/// A learned factor for every channel in the scope `name`, begun as `init`: parameter `gamma`. Nothing where `init` is 0.
+pub fn layer_scale(tape: &mut Tape<'_>, name: &str, x: Tensor, init: f64) -> Tensor {
+    if init == 0.0 {
+        return x;
+    }
+    tape.scope(name, |tape| {
+        let gamma = tape.parameter("gamma", [x.last()], Init::Constant(init as f32));
+        tape.apply(LayerScale, &[x, gamma])
+    })
+}
+
+/// Tensors [batch, n, width] one after the other: [batch, sum of n, width].
+pub fn join(tape: &mut Tape<'_>, parts: &[Tensor]) -> Tensor {
+    let heads: Vec<Tensor> = parts.iter().map(|x| x.reshape([x.dims()[0], 1, x.dims()[1], x.last()])).collect();
+    let joined = tape.apply(JoinTokens { repeat: 1 }, &heads);
+    joined.reshape([joined.dims()[0], joined.dims()[2], joined.last()])
+}
+
+/// The same tokens [1, n, width] in front of every sample of x [batch, m, width]: [batch, n + m, width].
+pub fn prepend(tape: &mut Tape<'_>, tokens: Tensor, x: Tensor) -> Tensor {
+    let each = tape.apply(Broadcast { batch: x.dims()[0], factor: 1.0 }, &[tokens]);
+    let each = each.reshape([x.dims()[0], tokens.dims()[1], x.last()]);
+    join(tape, &[each, x])
+}
+
 /// Dropout: each number is zeroed with probability `rate` in training, the others are scaled to keep the mean.
 pub fn dropout(tape: &mut Tape<'_>, x: Tensor, rate: f64) -> Tensor {
     dropout_of(tape, x, rate, 1)
@@ -47,10 +73,24 @@ fn dropout_of(tape: &mut Tape<'_>, x: Tensor, rate: f64, group: usize) -> Tensor
     tape.apply(Dropout { probability: rate as f32, group, stream }, &[x])
 }
 
-/// Two linear layers with a GELU between: parameters `fc1` and `fc2`.
+/// What stands between the layers of an [`Mlp`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MlpLayer {
+    /// The exact GELU: timm's `Mlp`.
+    #[default]
+    Mlp,
+    /// SiLU of the first half of the hidden channels times the second: timm's `SwiGLUPacked`. The second layer sees half
+    /// of the hidden width.
+    SwigluPacked,
+}
+
+/// Two linear layers with something not linear between: parameters `fc1` and `fc2`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mlp {
-    /// Width between the layers.
+    /// What stands between them.
+    pub layer: MlpLayer,
+    /// Width of the first layer's output.
     pub hidden: usize,
     /// Dropout after each.
     pub drop_rate: f64,
@@ -62,15 +102,18 @@ impl Mlp {
     /// Records it for x [.., width]; the output has the same shape.
     pub fn record(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
         let hidden = tape.scope("fc1", |tape| linear(tape, x, self.hidden, true, self.init));
-        let active = tape.apply(Gelu, &[hidden]);
+        let active = match self.layer {
+            MlpLayer::Mlp => tape.apply(Gelu, &[hidden]),
+            MlpLayer::SwigluPacked => tape.apply(SwiGlu, &[hidden]),
+        };
         let active = dropout(tape, active, self.drop_rate);
         let output = tape.scope("fc2", |tape| linear(tape, active, x.last(), true, self.init));
         dropout(tape, output, self.drop_rate)
     }
 }
 
-/// Self-attention with its projections: parameters `qkv` (queries, keys and values one after the other), those of the
-/// mechanism, and `proj`.
+/// Self-attention with its projections: parameters `qkv` (queries, keys and values one after the other), `q_norm` and
+/// `k_norm` where asked for, those of the mechanism, and `proj`.
 #[derive(Clone, Copy, Debug)]
 pub struct SelfAttention<'a> {
     /// Number of the block, from 0: what a hook calls it.
@@ -83,6 +126,8 @@ pub struct SelfAttention<'a> {
     pub heads: usize,
     /// Bias in `qkv`.
     pub qkv_bias: bool,
+    /// Queries and keys are normalised head by head, with this epsilon (Dehghani et al. 2023).
+    pub qk_norm: Option<f32>,
     /// Dropout after `proj`.
     pub drop_rate: f64,
     /// Initial weights of `qkv` and `proj`.
@@ -95,19 +140,26 @@ impl SelfAttention<'_> {
         let &Self { layer, mechanism, context, heads, init, .. } = self;
         let packed = tape.scope("qkv", |tape| linear(tape, x, 3 * x.last(), self.qkv_bias, init));
         let parts = tape.apply_all(SplitHeads { heads, parts: 3 }, &[packed]);
-        let qkv = Qkv { q: parts[0], k: parts[1], v: parts[2] };
+        let [q, k] = match self.qk_norm {
+            Some(eps) => [("q_norm", parts[0]), ("k_norm", parts[1])].map(|(name, x)| layer_norm(tape, name, x, eps)),
+            None => [parts[0], parts[1]],
+        };
+        let qkv = Qkv { q, k, v: parts[2] };
+        [("q", q), ("k", k), ("v", qkv.v)].into_iter().for_each(|(name, x)| tape.rec.name(name, x));
         if tape.inspects() {
             tape.watch(qkv.v);
         }
         let output = mechanism.attend(tape, qkv, context);
         hook(tape, &Site { layer, mechanism, qkv, context, output });
+        tape.rec.name("out", output);
         let joined = tape.apply(JoinHeads, &[output]);
         let projected = tape.scope("proj", |tape| linear(tape, joined, x.last(), true, init));
         dropout(tape, projected, self.drop_rate)
     }
 }
 
-/// A pre-norm block: x += attention(norm1 x), x += mlp(norm2 x). Parameters `norm1`, `attn`, `norm2`, `mlp`.
+/// A pre-norm block: x += attention(norm1 x), x += mlp(norm2 x). Parameters `norm1`, `attn`, `norm2`, `mlp`, and `ls1` and
+/// `ls2` where branches are scaled.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
     /// The first branch.
@@ -116,6 +168,8 @@ pub struct Block<'a> {
     pub mlp: Mlp,
     /// Stochastic depth of both.
     pub drop_path: f64,
+    /// Where the factors of both branches' channels begin; 0 for none.
+    pub layer_scale: f64,
     /// Epsilon of the norms.
     pub eps: f32,
 }
@@ -125,10 +179,12 @@ impl Block<'_> {
     pub fn record(&self, tape: &mut Tape<'_>, x: Tensor, hook: &mut Hook<'_>) -> Tensor {
         let normed = layer_norm(tape, "norm1", x, self.eps);
         let branch = tape.scope("attn", |tape| self.attention.record(tape, normed, hook));
+        let branch = layer_scale(tape, "ls1", branch, self.layer_scale);
         let branch = drop_path(tape, branch, self.drop_path);
         let x = tape.apply(Residual, &[x, branch]);
         let normed = layer_norm(tape, "norm2", x, self.eps);
         let branch = tape.scope("mlp", |tape| self.mlp.record(tape, normed));
+        let branch = layer_scale(tape, "ls2", branch, self.layer_scale);
         let branch = drop_path(tape, branch, self.drop_path);
         tape.apply(Residual, &[x, branch])
     }

@@ -94,8 +94,9 @@ impl Model {
     ///
     /// # Errors
     /// A configuration that makes no sense.
-    pub fn with_config(name: &str, trained: TrainedModel, config: TrainConfig) -> Result<Self> {
+    pub fn with_config(name: &str, mut trained: TrainedModel, config: TrainConfig) -> Result<Self> {
         config.validate()?;
+        trained.fit(&config)?;
         let numbered = || (0..config.model.num_classes()).map(|class| class.to_string()).collect();
         let classes = if trained.classes.is_empty() { numbered() } else { trained.classes };
         Ok(Self { name: name.to_owned(), config, classes, weights: Weights::Stored(Arc::new(trained.weights)) })

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result, nearest};
 use crate::family::Family;
+use crate::zoo;
 
 /// The key that says which model the others belong to.
 pub(crate) const NAME: &str = "name";
@@ -33,7 +34,8 @@ macro_rules! models {
                 }
             }
 
-            /// A model with its default settings.
+            /// A model with its default settings, or an architecture by its name (`deit_tiny_patch16_224`, see
+            /// [`crate::zoo`]).
             ///
             /// # Errors
             /// If there is none of this name.
@@ -41,7 +43,7 @@ macro_rules! models {
                 match name {
                     $first => Ok(Self::$first_variant(Default::default())),
                     $($name => Ok(Self::$variant(Default::default())),)*
-                    _ => Err(unknown(name, Self::NAMES)),
+                    _ => architecture(name).ok_or_else(|| unknown(name, Self::NAMES)),
                 }
             }
 
@@ -107,13 +109,28 @@ impl<'de> Deserialize<'de> for ModelConfig {
             Some(other) => return Err(serde::de::Error::custom(format!("the model's name is {other}, not a text"))),
             None => Self::NAMES[0].to_owned(),
         };
+        if let Some(architecture) = architecture(&name) {
+            let mut whole = architecture.table().map_err(serde::de::Error::custom)?;
+            whole.extend(table);
+            return Self::parse(architecture.name(), whole).map_err(serde::de::Error::custom);
+        }
         Self::parse(&name, table).map_err(serde::de::Error::custom)
     }
 }
 
+/// An architecture by its name, with the settings that it stands for.
+fn architecture(name: &str) -> Option<ModelConfig> {
+    zoo::vit(name).map(ModelConfig::Vit)
+}
+
 fn unknown(name: &str, names: &[&str]) -> Error {
-    let hint = nearest(name, names.iter().copied()).map(|near| format!("; did you mean \"{near}\"?"));
-    Error::Config(format!("there is no model \"{name}\", but {}{}", names.join(", "), hint.unwrap_or_default()))
+    let architectures = zoo::names();
+    let all = names.iter().copied().chain(architectures.iter().map(String::as_str));
+    let hint = nearest(name, all).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+    Error::Config(format!(
+        "there is no model \"{name}\", but {}, and architectures such as deit_tiny_patch16_224{hint}",
+        names.join(", ")
+    ))
 }
 
 models! {

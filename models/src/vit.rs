@@ -1,4 +1,4 @@
-//! The Vision Transformer of the paper (no class token, mean pooling) and of timm and DeiT (class token), in one file.
+//! The Vision Transformer of the paper (no class token, mean pooling), of timm, DeiT (I to III), DINO and DINOv2, in one file.
 //!
 //! Pre-norm blocks: x += attention(norm1 x), x += mlp(norm2 x); a final norm, pooling, a linear classifier. Names of the
 //! parameters are timm's; LARA's landmark generators are `attn.q_landmarks` and `attn.k_landmarks`.
@@ -9,14 +9,12 @@ use lara_runtime::{Init, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::LayerAttention;
-use crate::check::{count, ensure, share, tensor};
+use crate::check::{above_zero, count, ensure, share, tensor, zero_or_above};
 use crate::data::ImageShape;
 use crate::error::Result;
 use crate::family::{Family, Hook, LayerShape, Network, Outputs};
-use crate::layers::{Block, Mlp, SelfAttention, dropout, layer_norm, linear};
-
-/// Epsilon of the norms of a block, as in timm.
-const EPS: f32 = 1e-6;
+use crate::image_size::ImageSize;
+use crate::layers::{Block, Mlp, MlpLayer, SelfAttention, dropout, join, layer_norm, linear, prepend};
 
 /// No side, width or count of a model comes near it; it keeps products of them from overflowing.
 const MAX_SIZE: usize = 65_536;
@@ -40,8 +38,10 @@ pub enum GlobalPool {
     /// The mean over the patch tokens.
     #[default]
     Avg,
-    /// The class token.
+    /// The class token; the distillation token has a classifier of its own.
     Token,
+    /// The class token and, behind it, the mean over the patch tokens: what DINOv2's classifiers see.
+    TokenAvg,
 }
 
 /// How the weights of linear layers begin; timm's names.
@@ -55,12 +55,12 @@ pub enum WeightInit {
     Jax,
 }
 
-/// A Vision Transformer on square images.
+/// A Vision Transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VitConfig {
-    /// Height and width of the input, pixels.
-    pub image_size: usize,
+    /// Height and width of the input, pixels: one number for a square, else `[height, width]`.
+    pub image_size: ImageSize,
     /// Channels of the input: 1 (grey) or 3 (RGB).
     pub in_chans: usize,
     /// Height and width of a patch, pixels.
@@ -73,14 +73,34 @@ pub struct VitConfig {
     pub num_heads: usize,
     /// Hidden width of the MLP as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
-    /// Outputs of the classifier.
+    /// What stands between the layers of the MLP.
+    pub mlp_layer: MlpLayer,
+    /// Outputs of the classifier; 0 for none, and what is pooled comes out.
     pub num_classes: usize,
     /// Prepend a learned class token.
     pub class_token: bool,
+    /// Behind the class token a distillation token (DeiT).
+    pub dist_token: bool,
+    /// A classifier for the distillation token; the logits are the mean of both.
+    pub head_dist: bool,
+    /// Further learned tokens in front of the patches (registers, Darcet et al. 2024).
+    pub reg_tokens: usize,
+    /// The position table is for patches alone.
+    pub no_embed_class: bool,
     /// How the tokens become one vector.
     pub global_pool: GlobalPool,
+    /// A norm before the first block; the patch embedding then has no bias.
+    pub pre_norm: bool,
+    /// The last norm comes after the pooling (`fc_norm`) instead of before it (`norm`).
+    pub fc_norm: bool,
+    /// Epsilon of the norms: 1e-6 in timm, 1e-12 in Hugging Face's ViTs.
+    pub norm_eps: f64,
     /// Bias in the projection to queries, keys and values.
     pub qkv_bias: bool,
+    /// Queries and keys are normalised head by head.
+    pub qk_norm: bool,
+    /// Where the factors of the branches' channels begin (layer scale); 0 for none.
+    pub init_values: f64,
     /// How the weights of linear layers begin.
     pub weight_init: WeightInit,
     /// Dropout before the classifier and, as in DeiT, after the projections and the position table.
@@ -95,17 +115,27 @@ impl Default for VitConfig {
     /// The paper's tiny model on ImageNet.
     fn default() -> Self {
         Self {
-            image_size: 224,
+            image_size: ImageSize::square(224),
             in_chans: 3,
             patch_size: 16,
             embed_dim: 192,
             depth: 12,
             num_heads: 3,
             mlp_ratio: 4.0,
+            mlp_layer: MlpLayer::Mlp,
             num_classes: 1000,
             class_token: false,
+            dist_token: false,
+            head_dist: false,
+            reg_tokens: 0,
+            no_embed_class: false,
             global_pool: GlobalPool::Avg,
+            pre_norm: false,
+            fc_norm: false,
+            norm_eps: 1e-6,
             qkv_bias: true,
+            qk_norm: false,
+            init_values: 0.0,
             weight_init: WeightInit::Timm,
             drop_rate: 0.0,
             drop_path_rate: 0.0,
@@ -115,14 +145,29 @@ impl Default for VitConfig {
 }
 
 impl VitConfig {
-    /// Patches along one side.
-    pub fn grid_size(&self) -> usize {
-        self.image_size / self.patch_size
+    /// Rows and columns of patches.
+    pub fn grid_size(&self) -> [usize; 2] {
+        self.image_size.grid(self.patch_size)
     }
 
-    /// Patch tokens, without the class token.
+    /// Patch tokens, without those in front.
     pub fn num_patches(&self) -> usize {
-        self.grid_size() * self.grid_size()
+        self.grid_size().iter().product()
+    }
+
+    /// Tokens in front of the patches: class token, distillation token, registers, in this order.
+    pub fn num_prefix_tokens(&self) -> usize {
+        usize::from(self.class_token) + usize::from(self.dist_token) + self.reg_tokens
+    }
+
+    /// Rows of the position table.
+    pub fn num_positions(&self) -> usize {
+        self.num_patches() + if self.no_embed_class { 0 } else { self.num_prefix_tokens() }
+    }
+
+    /// Width of what is pooled, which the classifier sees.
+    pub fn num_features(&self) -> usize {
+        if self.global_pool == GlobalPool::TokenAvg { 2 * self.embed_dim } else { self.embed_dim }
     }
 
     /// Width of a head.
@@ -141,37 +186,40 @@ impl VitConfig {
     /// # Errors
     /// The first that cannot, and what to lower.
     pub fn check_sizes(&self, address_space: u64) -> Result<()> {
-        let [image, patch, channels, dim, depth, classes, hidden] = [
-            self.image_size,
+        let [height, width, patch, channels, dim, depth, classes, hidden, prefix] = [
+            self.image_size.height,
+            self.image_size.width,
             self.patch_size,
             self.in_chans,
             self.embed_dim,
             self.depth,
             self.num_classes,
             self.mlp_hidden(),
+            self.num_prefix_tokens(),
         ]
         .map(|size| size as u64);
-        let patches = (image / patch) * (image / patch);
+        let patches = (height / patch) * (width / patch);
         ensure(patches <= MAX_PATCHES, || {
             format!(
-                "model.image_size = {image} in patches of {patch} has {patches} patches; at most {MAX_PATCHES} are \
-                 possible: choose a larger model.patch_size"
+                "model.image_size = {} in patches of {patch} has {patches} patches; at most {MAX_PATCHES} are possible: choose \
+                 a larger model.patch_size",
+                self.image_size
             )
         })?;
-        let (tokens, width) = (patches + u64::from(self.class_token), "model.embed_dim or model.image_size");
+        let (tokens, lower) = (patches + prefix, "model.embed_dim or model.image_size");
         for (what, sizes, lower) in [
-            ("an image", &[channels, image, image][..], "model.image_size"),
+            ("an image", &[channels, height, width][..], "model.image_size"),
             ("the patch embedding", &[dim, channels, patch, patch], "model.patch_size or model.embed_dim"),
-            ("the queries, keys and values", &[tokens, 3, dim], width),
-            ("the MLP's hidden layer", &[tokens, hidden], width),
+            ("the queries, keys and values", &[tokens, 3, dim], lower),
+            ("the MLP's hidden layer", &[tokens, hidden], lower),
             ("a weight of the MLP", &[hidden, dim], "model.embed_dim or model.mlp_ratio"),
             ("the projection to queries, keys and values", &[3, dim, dim], "model.embed_dim"),
-            ("the classifier", &[classes, dim], "model.embed_dim or model.num_classes"),
+            ("the classifier", &[classes, 2, dim], "model.embed_dim or model.num_classes"),
         ] {
             tensor(what, sizes, MAX_TENSOR, lower)?;
         }
         let block = dim * (4 * dim + 2 * hidden);
-        let weights = dim * (channels * patch * patch + tokens + classes) + depth * block;
+        let weights = dim * (channels * patch * patch + tokens + 2 * classes) + depth * block;
         // Weights, gradients and both moments of AdamW, 4 bytes each.
         ensure(weights <= address_space / 16, || {
             format!(
@@ -182,23 +230,45 @@ impl VitConfig {
     }
 }
 
+impl VitConfig {
+    /// Checks which tokens there are against what is made of them.
+    fn check_tokens(&self) -> Result<()> {
+        ensure(self.class_token || self.global_pool == GlobalPool::Avg, || {
+            let pool = if self.global_pool == GlobalPool::Token { "token" } else { "token-avg" };
+            format!("model.global_pool = \"{pool}\" needs model.class_token = true; without one use \"avg\"")
+        })?;
+        ensure(self.class_token || !self.dist_token, || {
+            "model.dist_token = true needs model.class_token = true: a distillation token stands behind a class token"
+                .into()
+        })?;
+        let two_heads = self.dist_token && self.global_pool == GlobalPool::Token && self.num_classes > 0;
+        ensure(two_heads || !self.head_dist, || {
+            "model.head_dist = true needs model.dist_token = true, model.global_pool = \"token\" and model.num_classes above \
+             0: it is the distillation token's classifier"
+                .into()
+        })
+    }
+}
+
 impl Family for VitConfig {
     fn check(&self, attention: &AttentionConfig) -> Result<()> {
         let m = self;
-        for (key, value, most) in [
-            ("model.image_size", m.image_size, MAX_SIZE),
-            ("model.patch_size", m.patch_size, MAX_SIZE),
-            ("model.embed_dim", m.embed_dim, MAX_SIZE),
-            ("model.depth", m.depth, MAX_DEPTH),
-            ("model.num_heads", m.num_heads, MAX_SIZE),
-            ("model.num_classes", m.num_classes, MAX_SIZE),
+        for (key, value, range) in [
+            ("model.image_size", m.image_size.height, 1..=MAX_SIZE),
+            ("model.image_size", m.image_size.width, 1..=MAX_SIZE),
+            ("model.patch_size", m.patch_size, 1..=MAX_SIZE),
+            ("model.embed_dim", m.embed_dim, 1..=MAX_SIZE),
+            ("model.depth", m.depth, 1..=MAX_DEPTH),
+            ("model.num_heads", m.num_heads, 1..=MAX_SIZE),
+            ("model.num_classes", m.num_classes, 0..=MAX_SIZE),
+            ("model.reg_tokens", m.reg_tokens, 0..=MAX_SIZE),
         ] {
-            count(key, value, 1..=most)?;
+            count(key, value, range)?;
         }
         ensure(matches!(m.in_chans, 1 | 3), || {
             format!("model.in_chans is {}; images are grey (1) or RGB (3)", m.in_chans)
         })?;
-        ensure(m.image_size.is_multiple_of(m.patch_size), || {
+        ensure([m.image_size.height, m.image_size.width].iter().all(|side| side.is_multiple_of(m.patch_size)), || {
             format!(
                 "model.image_size = {} is not a multiple of model.patch_size = {}; choose a patch size that divides it",
                 m.image_size, m.patch_size
@@ -220,9 +290,17 @@ impl Family for VitConfig {
         ensure(m.mlp_ratio.is_finite() && (1..=16 * MAX_SIZE).contains(&m.mlp_hidden()), || {
             format!("model.mlp_ratio = {} gives the MLP no usable hidden width; 4 is usual", m.mlp_ratio)
         })?;
-        ensure(m.class_token || m.global_pool == GlobalPool::Avg, || {
-            "model.global_pool = \"token\" needs model.class_token = true; without one use \"avg\"".into()
+        ensure(m.mlp_layer == MlpLayer::Mlp || m.mlp_hidden().is_multiple_of(2), || {
+            format!(
+                "model.mlp_layer = \"swiglu-packed\" halves the MLP's hidden width, and model.mlp_ratio = {} gives the odd \
+                 {}; choose another ratio",
+                m.mlp_ratio,
+                m.mlp_hidden()
+            )
         })?;
+        m.check_tokens()?;
+        above_zero("model.norm_eps", m.norm_eps)?;
+        zero_or_above("model.init_values", m.init_values)?;
         share("model.drop_rate", m.drop_rate)?;
         share("model.drop_path_rate", m.drop_path_rate)?;
         m.check_sizes(usize::MAX as u64)?;
@@ -230,7 +308,8 @@ impl Family for VitConfig {
     }
 
     fn image_shape(&self) -> ImageShape {
-        ImageShape { channels: self.in_chans, height: self.image_size, width: self.image_size }
+        let ImageSize { height, width } = self.image_size;
+        ImageShape { channels: self.in_chans, height, width }
     }
 
     fn num_classes(&self) -> usize {
@@ -242,8 +321,8 @@ impl Family for VitConfig {
     }
 
     fn layer(&self, _: usize) -> LayerShape {
-        let (side, prefix) = (self.grid_size(), usize::from(self.class_token));
-        LayerShape { grid: [side, side], prefix, heads: self.num_heads, head_dim: self.head_dim() }
+        let (grid, prefix) = (self.grid_size(), self.num_prefix_tokens());
+        LayerShape { grid, prefix, heads: self.num_heads, head_dim: self.head_dim() }
     }
 
     fn attention_layers(&self) -> &[LayerAttention] {
@@ -259,7 +338,7 @@ impl Family for VitConfig {
     }
 }
 
-/// A Vision Transformer: what to record for images [batch, channels, size, size].
+/// A Vision Transformer: what to record for images [batch, channels, height, width].
 #[derive(Debug)]
 pub struct Vit {
     config: VitConfig,
@@ -279,35 +358,80 @@ impl Vit {
         Ok(Vit { config: config.clone(), attention })
     }
 
-    fn pooling(&self, x: Tensor) -> TokenPooling {
-        let prefix = usize::from(self.config.class_token);
-        match self.config.global_pool {
-            GlobalPool::Token => TokenPooling { first: 0, count: 1 },
-            GlobalPool::Avg => TokenPooling { first: prefix, count: x.dims()[1] - prefix },
-        }
-    }
-
-    /// Patch embedding (a convolution whose stride is its size, so a matmul), class token and position table.
+    /// Patch embedding (a convolution whose stride is its size, so a matmul), position table and the tokens in front.
     fn embed(&self, tape: &mut Tape<'_>, images: Tensor) -> Tensor {
-        let VitConfig { patch_size: p, in_chans, embed_dim: dim, .. } = self.config;
+        let VitConfig { patch_size: p, in_chans, embed_dim: dim, pre_norm, .. } = self.config;
         let patches = tape.apply(Patchify { patch: p }, &[images]);
         let tokens = tape.scope("patch_embed", |tape| {
             tape.scope("proj", |tape| {
                 let inputs = in_chans * p * p;
                 let weight = tape.parameter("weight", [dim, in_chans, p, p], Init::FanIn(inputs));
-                let bias = tape.parameter("bias", [dim], Init::FanIn(inputs));
-                tape.apply(Linear, &[patches, weight.reshape([dim, inputs]), bias])
+                let bias = (!pre_norm).then(|| tape.parameter("bias", [dim], Init::FanIn(inputs)));
+                let inputs = [Some(patches), Some(weight.reshape([dim, inputs])), bias];
+                tape.apply(Linear, &inputs.into_iter().flatten().collect::<Vec<_>>())
             })
         });
-        let table = [1, self.tokens(), dim];
+        let table = [1, self.config.num_positions(), dim];
         let position = tape.parameter_without_decay("pos_embed", table, Init::TruncNormal(0.02));
-        let embedded = if self.config.class_token {
-            let class_token = tape.parameter_without_decay("cls_token", [1, 1, dim], Init::TruncNormal(0.02));
-            tape.apply(PositionEmbedding, &[tokens, position, class_token])
-        } else {
-            tape.apply(PositionEmbedding, &[tokens, position])
+        let embedded = match self.prefix(tape) {
+            Some(prefix) if self.config.no_embed_class => {
+                let placed = tape.apply(PositionEmbedding, &[tokens, position]);
+                prepend(tape, prefix, placed)
+            }
+            Some(prefix) => tape.apply(PositionEmbedding, &[tokens, position, prefix]),
+            None => tape.apply(PositionEmbedding, &[tokens, position]),
         };
-        dropout(tape, embedded, self.config.drop_rate)
+        let embedded = dropout(tape, embedded, self.config.drop_rate);
+        if pre_norm { layer_norm(tape, "norm_pre", embedded, self.eps()) } else { embedded }
+    }
+
+    /// The tokens in front of the patches, [1, number, width].
+    fn prefix(&self, tape: &mut Tape<'_>) -> Option<Tensor> {
+        let VitConfig { class_token, dist_token, reg_tokens, embed_dim, .. } = self.config;
+        let kinds = [
+            ("cls_token", usize::from(class_token)),
+            ("dist_token", usize::from(dist_token)),
+            ("reg_token", reg_tokens),
+        ];
+        let tokens: Vec<Tensor> = kinds
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| tape.parameter_without_decay(name, [1, count, embed_dim], Init::TruncNormal(0.02)))
+            .collect();
+        match tokens[..] {
+            [] => None,
+            [token] => Some(token),
+            _ => Some(join(tape, &tokens)),
+        }
+    }
+
+    /// What the tokens [batch, tokens, width] become: [batch, features].
+    fn pool(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
+        let (batch, prefix) = (x.dims()[0], self.config.num_prefix_tokens());
+        let class_token = TokenPooling { first: 0, count: 1 };
+        let mean = TokenPooling { first: prefix, count: x.dims()[1] - prefix };
+        match self.config.global_pool {
+            GlobalPool::Token => tape.apply(class_token, &[x]),
+            GlobalPool::Avg => tape.apply(mean, &[x]),
+            GlobalPool::TokenAvg => {
+                let parts = [tape.apply(class_token, &[x]), tape.apply(mean, &[x])];
+                let parts = parts.map(|part| part.reshape([batch, 1, part.last()]));
+                join(tape, &parts).reshape([batch, 2 * x.last()])
+            }
+        }
+    }
+
+    /// The classifier called `name`, of features [batch, width].
+    fn head(&self, tape: &mut Tape<'_>, name: &str, features: Tensor) -> Tensor {
+        let features = if self.config.fc_norm { layer_norm(tape, "fc_norm", features, self.eps()) } else { features };
+        let features = dropout(tape, features, self.config.drop_rate);
+        if self.config.num_classes == 0 {
+            return features;
+        }
+        tape.scope(name, |tape| {
+            let init = if self.config.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
+            linear(tape, features, self.config.num_classes, true, init)
+        })
     }
 
     /// Initial weights of the linear layers.
@@ -318,35 +442,45 @@ impl Vit {
         }
     }
 
-    fn tokens(&self) -> usize {
-        self.config.num_patches() + usize::from(self.config.class_token)
+    fn eps(&self) -> f32 {
+        self.config.norm_eps as f32
     }
 
     fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, hook: &mut Hook<'_>) -> Tensor {
         let VitConfig { num_heads: heads, qkv_bias, drop_rate, drop_path_rate, depth, .. } = self.config;
         let (context, init) = (self.config.layer(layer).context(), self.init());
         let mechanism = &*self.attention[layer];
-        let attention = SelfAttention { layer, mechanism, context: &context, heads, qkv_bias, drop_rate, init };
-        let mlp = Mlp { hidden: self.config.mlp_hidden(), drop_rate, init };
-        let last = depth.saturating_sub(1).max(1) as f64;
-        Block { attention, mlp, drop_path: drop_path_rate * layer as f64 / last, eps: EPS }.record(tape, x, hook)
+        let qk_norm = self.config.qk_norm.then(|| self.eps());
+        let attention =
+            SelfAttention { layer, mechanism, context: &context, heads, qkv_bias, qk_norm, drop_rate, init };
+        let mlp = Mlp { layer: self.config.mlp_layer, hidden: self.config.mlp_hidden(), drop_rate, init };
+        let drop_path = drop_path_rate * layer as f64 / depth.saturating_sub(1).max(1) as f64;
+        Block { attention, mlp, drop_path, layer_scale: self.config.init_values, eps: self.eps() }.record(tape, x, hook)
     }
 }
 
 impl Network for Vit {
     fn forward_hooked(&self, tape: &mut Tape<'_>, inputs: &[Tensor], hook: &mut Hook<'_>) -> Outputs {
         let mut x = self.embed(tape, inputs[0]);
+        tape.rec.name("tokens", x);
         for layer in 0..self.config.depth {
             x = tape
                 .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *hook)));
+            tape.rec.name(&format!("blocks.{layer}"), x);
         }
-        x = layer_norm(tape, "norm", x, EPS);
-        let pooled = tape.apply(self.pooling(x), &[x]);
-        let pooled = dropout(tape, pooled, self.config.drop_rate);
-        let logits = tape.scope("head", |tape| {
-            let init = if self.config.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
-            linear(tape, pooled, self.config.num_classes, true, init)
-        });
+        if !self.config.fc_norm {
+            x = layer_norm(tape, "norm", x, self.eps());
+        }
+        let pooled = self.pool(tape, x);
+        tape.rec.name("pooled", pooled);
+        let mut logits = self.head(tape, "head", pooled);
+        if self.config.head_dist {
+            let distilled = tape.apply(TokenPooling { first: 1, count: 1 }, &[x]);
+            let distilled = self.head(tape, "head_dist", distilled);
+            let heads = [logits, distilled].map(|x| x.reshape([x.dims()[0], 1, x.last()]));
+            let both = join(tape, &heads);
+            logits = tape.apply(TokenPooling { first: 0, count: 2 }, &[both]);
+        }
         Outputs::of("logits", logits).and("features", x)
     }
 }

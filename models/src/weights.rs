@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, fs};
 
 use lara_runtime::Parameters;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, nearest};
 
@@ -50,11 +52,7 @@ pub fn write(out: &mut dyn Write, tensors: &[TensorView<'_>], metadata: &Metadat
         }
         offset = end;
     }
-    let mut header = serde_json::to_vec(&header)?;
-    // The format asks for the data to begin at a multiple of 8.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
+    write_header(out, &header)?;
     let mut bytes = Vec::with_capacity(4 * CHUNK);
     for tensor in tensors {
         for values in tensor.data.chunks(CHUNK) {
@@ -66,6 +64,15 @@ pub fn write(out: &mut dyn Write, tensors: &[TensorView<'_>], metadata: &Metadat
     Ok(())
 }
 
+/// What a file begins with: the length of its header, and the header.
+fn write_header(out: &mut dyn Write, header: &Map<String, Value>) -> io::Result<()> {
+    let mut header = serde_json::to_vec(header)?;
+    // The format asks for the data to begin at a multiple of 8.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)
+}
+
 /// Values converted at a time.
 const CHUNK: usize = 16 * 1024;
 
@@ -75,15 +82,81 @@ pub struct TensorFile {
     path: PathBuf,
     metadata: Metadata,
     tensors: BTreeMap<String, Stored>,
-    bytes: Vec<u8>,
 }
 
+/// A tensor of a file: its type, its sizes, and where its bytes lie. Parts of it, and tensors put together of several, share
+/// these bytes.
 #[derive(Clone, Debug)]
-struct Stored {
+pub struct Stored {
     dtype: Dtype,
     shape: Vec<usize>,
-    begin: usize,
-    end: usize,
+    pieces: Vec<(Arc<Vec<u8>>, Range<usize>)>,
+}
+
+impl Stored {
+    /// New values.
+    pub(crate) fn of(shape: Vec<usize>, values: &[f32]) -> Self {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let all = 0..bytes.len();
+        Stored { dtype: Dtype::F32, shape, pieces: vec![(Arc::new(bytes), all)] }
+    }
+
+    /// Its sizes.
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The same numbers under other sizes, as many.
+    pub(crate) fn reshaped(mut self, shape: Vec<usize>) -> Self {
+        debug_assert_eq!(self.shape.iter().product::<usize>(), shape.iter().product::<usize>());
+        self.shape = shape;
+        self
+    }
+
+    /// Some of the rows (the first dimension), which must be there.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
+        let mut part = Stored { dtype: self.dtype, shape: self.shape.clone(), pieces: Vec::new() };
+        let count = part.shape.first_mut().map_or(1, |count| std::mem::replace(count, rows.len()));
+        let all: usize = self.pieces.iter().map(|(_, range)| range.len()).sum();
+        let row = all / count.max(1);
+        let (begin, end, mut at) = (rows.start * row, rows.end * row, 0);
+        for (bytes, range) in &self.pieces {
+            // Where the wanted bytes lie within this piece.
+            let [from, to] = [begin, end].map(|place| place.clamp(at, at + range.len()) - at);
+            if from < to {
+                part.pieces.push((bytes.clone(), range.start + from..range.start + to));
+            }
+            at += range.len();
+        }
+        part
+    }
+
+    /// Tensors one below the other, if they are of one type and their rows of one size.
+    pub(crate) fn stacked(parts: &[Self]) -> Option<Self> {
+        let (first, rest) = parts.split_first()?;
+        let mut whole = first.clone();
+        for part in rest {
+            if part.dtype != first.dtype || part.shape.get(1..) != first.shape.get(1..) {
+                return None;
+            }
+            *whole.shape.first_mut()? += part.shape.first()?;
+            whole.pieces.extend(part.pieces.iter().cloned());
+        }
+        Some(whole)
+    }
+
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.pieces[..] {
+            [(bytes, range)] => Cow::Borrowed(&bytes[range.clone()]),
+            pieces => Cow::Owned(pieces.iter().flat_map(|(bytes, range)| &bytes[range.clone()]).copied().collect()),
+        }
+    }
+}
+
+/// Whether a name is that of a weight that other libraries keep and nothing here needs: DINOv2's mask in training, the pooler
+/// in front of a classifier that was not trained.
+fn is_not_needed(name: &str) -> bool {
+    name == "mask_token" || name.starts_with("pooler.dense.") || name.starts_with("pre_logits.")
 }
 
 /// Whether a name is that of a weight which depends on the attention mechanism.
@@ -113,14 +186,14 @@ impl TensorFile {
         let damaged = |error| Error::input(&path, format!("is a damaged safetensors file ({error}); use another copy"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let bytes = Arc::new(bytes);
         let stored = |info: &safetensors::tensor::TensorInfo| Stored {
             dtype: info.dtype,
             shape: info.shape.clone(),
-            begin: data + info.data_offsets.0,
-            end: data + info.data_offsets.1,
+            pieces: vec![(bytes.clone(), data + info.data_offsets.0..data + info.data_offsets.1)],
         };
         let tensors = header.tensors().into_iter().map(|(name, info)| (name, stored(info))).collect();
-        Ok(Self { path, metadata, tensors, bytes })
+        Ok(Self { path, metadata, tensors })
     }
 
     /// The file's path, for messages.
@@ -160,7 +233,7 @@ impl TensorFile {
                 self.path.display()
             )));
         }
-        let bytes = &self.bytes[stored.begin..stored.end];
+        let bytes = stored.bytes();
         let halves = || bytes.as_chunks::<2>().0.iter().map(|&half| u16::from_le_bytes(half));
         match stored.dtype {
             Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()),
@@ -183,7 +256,7 @@ impl TensorFile {
             let hint = nearest(name, self.names()).map(|near| format!(" (the nearest name there is {near})"));
             return Err(self.problem(format!("has no tensor {name}{}", hint.unwrap_or_default())));
         };
-        let bytes = &self.bytes[stored.begin..stored.end];
+        let bytes = stored.bytes();
         let words = || bytes.as_chunks::<4>().0.iter();
         let doubles = || bytes.as_chunks::<8>().0.iter();
         let halves = || bytes.as_chunks::<2>().0.iter();
@@ -219,8 +292,10 @@ impl TensorFile {
     /// landmarks, its projection) are passed over with a warning, so that a trained model can be run with this one.
     pub fn refuse_others<'a>(&self, known: impl Iterator<Item = &'a str>) -> Result<()> {
         let known: BTreeSet<&str> = known.collect();
-        let (mechanism, others): (Vec<&str>, Vec<&str>) =
-            self.names().filter(|name| !known.contains(name)).partition(|name| is_of_a_mechanism(name));
+        let (mechanism, others): (Vec<&str>, Vec<&str>) = self
+            .names()
+            .filter(|name| !known.contains(name) && !is_not_needed(name))
+            .partition(|name| is_of_a_mechanism(name));
         if let Some(first) = mechanism.first() {
             let count = mechanism.len();
             tracing::warn!("{}: {count} weights of another attention are not used ({first}, ..)", self.path.display());
@@ -234,7 +309,44 @@ impl TensorFile {
             .problem(format!("has tensor {first}{more}, which the model does not have{}", hint.unwrap_or_default())))
     }
 
-    fn problem(&self, problem: String) -> Error {
+    /// A tensor as it is stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
+    /// A file at the same path with these tensors instead.
+    pub(crate) fn with_tensors(&self, tensors: BTreeMap<String, Stored>) -> Self {
+        Self { path: self.path.clone(), metadata: self.metadata.clone(), tensors }
+    }
+
+    /// All tensors as they are stored, by name.
+    pub(crate) fn into_tensors(self) -> BTreeMap<String, Stored> {
+        self.tensors
+    }
+
+    /// Writes the tensors as they are, sorted by name, with other text beside them. [`write`] is for numbers of one's own.
+    ///
+    /// # Errors
+    /// What writing fails with.
+    pub fn write_to(&self, out: &mut dyn Write, metadata: &Metadata) -> io::Result<()> {
+        let (mut header, mut offset) = (Map::new(), 0);
+        if !metadata.is_empty() {
+            header.insert("__metadata__".into(), json!(metadata));
+        }
+        for (name, stored) in &self.tensors {
+            let end = offset + stored.pieces.iter().map(|(_, range)| range.len()).sum::<usize>();
+            let info = json!({ "dtype": stored.dtype, "shape": stored.shape, "data_offsets": [offset, end] });
+            header.insert(name.clone(), info);
+            offset = end;
+        }
+        write_header(out, &header)?;
+        for (bytes, range) in self.tensors.values().flat_map(|stored| &stored.pieces) {
+            out.write_all(&bytes[range.clone()])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn problem(&self, problem: impl Into<String>) -> Error {
         Error::input(&self.path, problem)
     }
 }
@@ -250,6 +362,15 @@ const PREFIX: u64 = 9;
 /// The longest header that the format allows, bytes.
 const MAX_HEADER: usize = 100_000_000;
 
+/// What is said of a file of PyTorch.
+pub(crate) const PICKLE: &str = "is a file of PyTorch, a pickle, which can run any program and is not read here; `lara convert` of it \
+     prints the ten lines of Python that write its weights as safetensors";
+
+/// Whether a file begins as those of PyTorch: a zip archive, or a pickle (before PyTorch 1.6).
+fn is_pickle(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 2]) || bytes.starts_with(&[0x80, 4])
+}
+
 /// Where the header ends and the data begins, from the first bytes of a file.
 fn header_end(bytes: &[u8]) -> std::result::Result<usize, String> {
     let Some(length) = bytes.first_chunk::<8>() else {
@@ -263,6 +384,7 @@ fn header_end(bytes: &[u8]) -> std::result::Result<usize, String> {
         Some(length) => Err(format!(
             "is not a safetensors file: its header would have {length} bytes, and the format allows {MAX_HEADER}"
         )),
+        None if is_pickle(bytes) => Err(PICKLE.into()),
         None => Err("is not a safetensors file".into()),
     }
 }

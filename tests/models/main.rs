@@ -15,6 +15,7 @@ mod experiment;
 mod export_maps;
 mod extremes;
 mod finite;
+mod library;
 mod live;
 mod loader;
 mod metrics;

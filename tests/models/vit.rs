@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lara_models::data::{Augment, Batch, Digits, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Session, StepResult, TrainConfig, names_and_shapes};
-use lara_models::{ModelConfig, Predictor};
+use lara_models::{ImageSize, ModelConfig, Predictor};
 use lara_runtime::{Mode, Parameters, Role, Tape, Tune, Variant};
 use lara_tests::{adapter, random};
 use pollster::block_on;
@@ -112,7 +112,8 @@ fn models_have_the_published_numbers_of_parameters() {
     ] {
         let config = paper(mechanism, dim, heads);
         let ModelConfig::Vit(model) = &config.model;
-        assert_eq!((model.image_size, model.patch_size, model.depth, model.num_classes), (224, 16, 12, 1000));
+        let sizes = (model.image_size, model.patch_size, model.depth, model.num_classes);
+        assert_eq!(sizes, (ImageSize::square(224), 16, 12, 1000));
         assert_eq!(declared(&config).count(), count, "{mechanism}, dim {dim}");
     }
     let reference = TrainConfig::load("mnist", SOFTMAX).unwrap();

@@ -136,7 +136,7 @@ impl TrainConfig {
     }
 
     /// This configuration with one value replaced. Another model begins with its own defaults.
-    fn with(&self, section: &str, key: &str, value: Value, place: &str) -> Result<Self> {
+    pub(crate) fn with(&self, section: &str, key: &str, value: Value, place: &str) -> Result<Self> {
         if let ("model", NAME, Value::String(name)) = (section, key, &value) {
             let named = |error| Error::Config(format!("`model.{NAME}` ({place}): {error}"));
             let model =

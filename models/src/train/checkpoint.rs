@@ -14,6 +14,8 @@ use super::checkpoints::{BEST, latest, numbered};
 use crate::config::TrainConfig;
 use crate::data::{Fingerprint, Position};
 use crate::error::{Error, Result};
+use crate::hub;
+use crate::import::{self, CONFIG_FILE, Imported, Library, PREPROCESSOR_FILE};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
 
 /// The weights to evaluate and predict with, under timm's names: their moving average where one is kept. The
@@ -24,6 +26,8 @@ pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// The rest of a [`Snapshot`], as JSON.
 pub const STATE_FILE: &str = "state.json";
 pub(super) const PREFIX: &str = "checkpoint-";
+/// Where the configuration stands in a model's metadata.
+const CONFIG: &str = "config";
 const EXP_AVG: &str = "exp_avg.";
 const EXP_AVG_SQ: &str = "exp_avg_sq.";
 const WEIGHT: &str = "weight.";
@@ -106,7 +110,7 @@ pub(super) fn write(dir: &Path, name: &str, snapshot: &Snapshot<'_>) -> std::io:
     let mut metadata = Metadata::from([
         // Readers of PyTorch models look for it.
         ("format".into(), "pt".into()),
-        ("config".into(), state.config.clone()),
+        (CONFIG.into(), state.config.clone()),
         ("classes".into(), serde_json::to_string(&state.classes)?),
     ]);
     let model = snapshot.ema.as_ref().unwrap_or(&snapshot.weights);
@@ -344,12 +348,15 @@ pub struct TrainedModel {
     pub config: Option<TrainConfig>,
     /// Names of the classes; empty if the file does not carry them.
     pub classes: Vec<String>,
+    /// Whose model it was.
+    pub library: Library,
 }
 
 impl TrainedModel {
-    /// Opens a safetensors file, a checkpoint's folder, or a run's folder (its best checkpoint, else its newest).
+    /// Opens a safetensors file, a checkpoint's folder, a run's folder (its best checkpoint, else its newest), or a model of
+    /// another library: a folder with its config.json, or `hf:ORG/NAME[@REVISION]` in the hub's local cache.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &hub::locate(path.as_ref())?;
         let candidates = [Some(path.to_path_buf()), Some(path.join(BEST)), latest(path)];
         let file = if path.is_dir() {
             let inside = candidates.into_iter().flatten().map(|folder| folder.join(MODEL_FILE));
@@ -359,7 +366,35 @@ impl TrainedModel {
         } else {
             path.to_path_buf()
         };
-        Self::from_weights(TensorFile::open(&file)?)
+        let weights = TensorFile::open(&file)?;
+        let beside = file.parent().unwrap_or(Path::new(""));
+        let foreign = Some(beside.join(CONFIG_FILE)).filter(|_| !weights.metadata().contains_key(CONFIG));
+        match foreign.filter(|path| path.is_file()) {
+            Some(path) => Self::from_library(&weights, &path, &beside.join(PREPROCESSOR_FILE)),
+            None => Self::from_weights(weights),
+        }
+    }
+
+    /// A model of another library, which keeps its configuration beside the weights.
+    fn from_library(weights: &TensorFile, config: &Path, preprocessor: &Path) -> Result<Self> {
+        let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
+        let text = preprocessor.is_file().then(|| read(preprocessor)).transpose()?;
+        let preprocessor = text.as_ref().map(|text| (preprocessor, &text[..]));
+        let Imported { library, config, classes, weights } =
+            import::import(weights, (config, &read(config)?), preprocessor)?;
+        Ok(Self { weights, config: Some(config), classes, library })
+    }
+
+    /// Brings the weights to these settings, where only the size of images or their channels are others: a position table
+    /// is resampled as the model's library does it.
+    ///
+    /// # Errors
+    /// A tensor whose numbers cannot be read.
+    pub fn fit(&mut self, config: &TrainConfig) -> Result<()> {
+        if let Some(own) = &self.config {
+            self.weights = import::fit(&self.weights, &own.model, &config.model, self.library.resampling())?;
+        }
+        Ok(())
     }
 
     /// The model in the bytes of a safetensors file; `name` stands for the file in messages.
@@ -371,11 +406,11 @@ impl TrainedModel {
     }
 
     fn from_weights(weights: TensorFile) -> Result<Self> {
-        let config = weights.metadata().get("config");
+        let config = weights.metadata().get(CONFIG);
         let config = config
             .map(|text| TrainConfig::from_toml(text, &format!("config in {}", weights.path().display())))
             .transpose()?;
         let classes = weights.metadata().get("classes").and_then(|text| serde_json::from_str(text).ok());
-        Ok(Self { weights, config, classes: classes.unwrap_or_default() })
+        Ok(Self { weights, config, classes: classes.unwrap_or_default(), library: Library::Lara })
     }
 }
