@@ -91,7 +91,7 @@ impl Context {
         let (gpu, tune, subject) = (self.gpu.clone(), self.tune.clone(), self.subject.clone());
         let work = move || async move { Inspector::new(&gpu, &tune, &subject, &subject.config, false).await };
         self.looking.begin(Job::spawn(self.repaint.clone(), work));
-        self.settings.layer = self.settings.layer.min(self.subject.config.model.depth() - 1);
+        self.settings.layer = self.settings.layer.min(self.subject.config.model.depth().saturating_sub(1));
         self.models += 1;
     }
 
