@@ -16,6 +16,14 @@ pub enum Purpose {
     Shuffle = 0x8000_0001,
     /// Crops and flips of one sample.
     Augment = 0x8000_0002,
+    /// Which operations change the colours and the shape of one sample.
+    RandAugment = 0x8000_0003,
+    /// Brightness, contrast and saturation of one sample.
+    ColorJitter = 0x8000_0004,
+    /// What is erased of one sample.
+    Erasing = 0x8000_0005,
+    /// How the samples of a batch are mixed.
+    Mixup = 0x8000_0006,
     /// Which samples are held out for testing.
     Split = 3,
 }
@@ -35,6 +43,13 @@ impl Draws {
     pub fn new(seed: u64, purpose: Purpose, epoch: u64, index: u64) -> Self {
         let key = [seed as u32, (seed >> 32) as u32];
         Self { key, counter: [0, index as u32, epoch as u32, purpose as u32], block: [0; 4], used: 4 }
+    }
+
+    /// The sequence of copy number `copy` of the same sample: its first 2^28 draws are its own. Copies count modulo 64.
+    #[must_use]
+    pub fn of_copy(mut self, copy: u32) -> Self {
+        self.counter[0] = copy << 26;
+        self
     }
 
     /// The next 32 random bits.
@@ -63,6 +78,49 @@ impl Draws {
             let product = u64::from(self.bits()) * u64::from(n);
             if product as u32 >= reject_under {
                 return (product >> 32) as u32;
+            }
+        }
+    }
+
+    /// Uniform in `low` .. `high`, on a grid of 2^-53 of their difference.
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+        let bits = u64::from(self.bits()) << 32 | u64::from(self.bits());
+        low + (high - low) * ((bits >> 11) as f64 / (1u64 << 53) as f64)
+    }
+
+    /// True with probability `probability`.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.between(0.0, 1.0) < probability
+    }
+
+    /// Normal, with mean 0 and standard deviation 1 (Box and Muller).
+    pub fn normal(&mut self) -> f64 {
+        // Above 0, so that its logarithm is finite.
+        let radius = (-2.0 * (1.0 - self.between(0.0, 1.0)).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.between(0.0, 1.0)).cos()
+    }
+
+    /// From the beta distribution with both parameters `alpha`, above 0.
+    pub fn beta(&mut self, alpha: f64) -> f64 {
+        let (a, b) = (self.log_gamma_variate(alpha), self.log_gamma_variate(alpha));
+        // Of the logarithms: for a small alpha both may be too small for an f64.
+        1.0 / (1.0 + (b - a).exp())
+    }
+
+    /// The logarithm of a draw from the gamma distribution with this shape (Marsaglia and Tsang 2000).
+    fn log_gamma_variate(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            let boost = (1.0 - self.between(0.0, 1.0)).ln() / shape;
+            return self.log_gamma_variate(shape + 1.0) + boost;
+        }
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = self.normal();
+            let v = (1.0 + c * x).powi(3);
+            let u = 1.0 - self.between(0.0, 1.0);
+            if v > 0.0 && u.ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+                return (d * v).ln();
             }
         }
     }

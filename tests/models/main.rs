@@ -2,6 +2,7 @@
 
 mod attend;
 mod attend_layer;
+mod augment;
 mod bench;
 mod checkpoint;
 mod checkpoints;
@@ -19,6 +20,7 @@ mod library;
 mod live;
 mod loader;
 mod metrics;
+mod mixup;
 mod model;
 mod picture;
 mod random;

@@ -1,8 +1,27 @@
-//! What happens to an image between the data set and the model: crop, flip, normalise.
+//! What happens to an image between the data set and the model: crop, flip, normalise; and DeiT's augmentations, each a
+//! function of the picture and of what is drawn for it.
+
+pub mod affine;
+mod bitmap;
+pub mod color_jitter;
+pub mod enhance;
+pub mod erasing;
+pub mod levels;
+pub mod mixup;
+pub mod rand_augment;
+pub mod random_crop;
 
 use super::{DataConfig, ImageShape};
 use crate::error::{Error, Result};
 use crate::random::Draws;
+
+pub use affine::Interpolation;
+pub use bitmap::Bitmap;
+pub use color_jitter::ColorJitter;
+pub use erasing::{ErasingMode, RandomErasing};
+pub use mixup::{Mixup, MixupMode};
+pub use rand_augment::RandAugment;
+pub use random_crop::{Crop, RandomResizedCrop};
 
 /// Random crop with padding, random horizontal flip, normalisation.
 #[derive(Clone, Debug, PartialEq)]
