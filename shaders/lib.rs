@@ -78,6 +78,7 @@ modules! {
     CROSS_ENTROPY = "cross_entropy";
     GRAD_NORM = "grad_norm";
     ADAMW = "adamw";
+    AGC = "agc";
     PEAK = "peak";
     FILL = "fill";
     DIFFERENCE = "difference";

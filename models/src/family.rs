@@ -44,6 +44,15 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// The same attention in every block.
     fn clear_attention_layers(&mut self);
 
+    /// How many layers lie above a parameter, for learning rates that fall from layer to layer: for the first of these
+    /// beginnings that its name has. As timm counts for its ViT: classifier, last block and norm, .., first block, the rest.
+    fn layers_above(&self) -> Vec<(String, usize)> {
+        let depth = self.depth();
+        let named = [("head", 0), ("fc_norm", 0), ("norm", 1)].map(|(name, above)| (name.to_owned(), above));
+        let blocks = (0..depth).map(|block| (format!("blocks.{block}."), depth - block));
+        named.into_iter().chain(blocks).chain([(String::new(), depth + 1)]).collect()
+    }
+
     /// The model with these settings.
     ///
     /// # Errors

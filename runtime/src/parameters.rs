@@ -1,7 +1,7 @@
 //! Model parameters in flat buffers: weights, gradients, both Adam moments and the averaged weights, chunk by chunk.
 //!
 //! A chunk is one buffer; a parameter is a 256-byte aligned slice of it, so the optimizer is one pass over each chunk.
-//! Parameters with and without weight decay lie in different chunks. A chunk ends where the adapter's binding limit asks.
+//! Parameters with and without weight decay, or with other learning rates, lie in different chunks. A chunk ends where the adapter's binding limit asks.
 
 use std::collections::HashMap;
 
@@ -66,6 +66,7 @@ pub struct Entry {
 pub(crate) struct Chunk {
     pub(crate) len: usize,
     pub(crate) decay: bool,
+    pub(crate) lr_scale: f32,
 }
 
 /// The parameters of a model.
@@ -79,6 +80,7 @@ pub struct Parameters {
     by_name: HashMap<String, usize>,
     pub(crate) chunks: Vec<Chunk>,
     chunk_limit: usize,
+    lr_scales: Vec<(String, f32)>,
     buffers: HashMap<Role, Vec<Buffer>>,
 }
 
@@ -86,7 +88,14 @@ impl Parameters {
     /// No parameters yet; chunks will fit the bindings of `gpu`.
     pub fn new(gpu: &Gpu) -> Self {
         let chunk_limit = (gpu.max_binding_bytes() / 4) as usize;
-        Parameters { entries: vec![], by_name: HashMap::new(), chunks: vec![], chunk_limit, buffers: HashMap::new() }
+        let (entries, chunks, lr_scales) = (vec![], vec![], vec![]);
+        Parameters { entries, by_name: HashMap::new(), chunks, chunk_limit, lr_scales, buffers: HashMap::new() }
+    }
+
+    /// Parameters declared from now on learn by a multiple of the learning rate: the one beside the first of `prefixes` that
+    /// their name begins with, else 1.
+    pub fn scale_learning_rates(&mut self, prefixes: Vec<(String, f32)>) {
+        self.lr_scales = prefixes;
     }
 
     /// The index of parameter `name`, declared on first use. Weight decay applies to matrices, as in timm: not to
@@ -117,9 +126,10 @@ impl Parameters {
             });
         }
         let decay = decay && shape.dims().len() > 1;
-        let fits = |c: &Chunk| c.decay == decay && c.len + len <= self.chunk_limit;
+        let lr_scale = self.lr_scales.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(1.0, |found| found.1);
+        let fits = |c: &Chunk| c.decay == decay && c.lr_scale == lr_scale && c.len + len <= self.chunk_limit;
         let chunk = self.chunks.iter().position(fits).unwrap_or_else(|| {
-            self.chunks.push(Chunk { len: 0, decay });
+            self.chunks.push(Chunk { len: 0, decay, lr_scale });
             self.chunks.len() - 1
         });
         let offset = self.chunks[chunk].len;
@@ -146,6 +156,10 @@ impl Parameters {
 
     pub(crate) fn chunk_decays(&self) -> impl Iterator<Item = bool> {
         self.chunks.iter().map(|c| c.decay)
+    }
+
+    pub(crate) fn chunk_lr_scale(&self, index: usize) -> f32 {
+        self.chunks[index].lr_scale
     }
 
     /// Bytes of all buffers of a role that was allocated.

@@ -1,4 +1,4 @@
-use lara_runtime::ops::AdamW;
+use lara_runtime::ops::{AdamW, Clip};
 use lara_runtime::{Header, Init, Parameters, Plan, Recorder, Role, Shape};
 use lara_tests::{adapter, assert_close, random, tune};
 
@@ -7,6 +7,10 @@ const SHAPES: [(&[usize], bool); 6] =
     [(&[3, 5], true), (&[7], true), (&[2, 3], false), (&[1], true), (&[70, 65], true), (&[257], true)];
 
 const LR: f64 = 0.01;
+
+/// What the learning rate of each parameter is multiplied by: p2 and p5 by what their names say, p4 by what begins as p
+/// does.
+const LR_SCALES: [f64; 6] = [0.25, 0.25, 0.5, 0.25, 0.25, 1.0];
 const EMA_DECAY: f64 = 0.75;
 
 fn decays(i: usize) -> bool {
@@ -33,16 +37,18 @@ impl State {
     fn step(&mut self, adamw: &AdamW, step: i32, gradients: &[Vec<f64>]) {
         let [beta1, beta2] = adamw.betas.map(f64::from);
         let length = gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
-        let factor = (f64::from(adamw.clip_grad) / length).min(1.0);
+        let factor = if let Clip::Norm(most) = adamw.clip { (f64::from(most) / length).min(1.0) } else { 1.0 };
+        let limit = if let Clip::Value(limit) = adamw.clip { f64::from(limit) } else { f64::INFINITY };
         for (p, gradient) in gradients.iter().enumerate() {
             let decay = if decays(p) { f64::from(adamw.weight_decay) } else { 0.0 };
-            for (i, g) in gradient.iter().map(|g| factor * g).enumerate() {
+            let lr = LR * LR_SCALES[p];
+            for (i, g) in gradient.iter().map(|g| (factor * g).clamp(-limit, limit)).enumerate() {
                 let (m, v) = (&mut self.first[p][i], &mut self.second[p][i]);
                 *m = beta1 * *m + (1.0 - beta1) * g;
                 *v = beta2 * *v + (1.0 - beta2) * g * g;
                 let (m, v) = (*m / (1.0 - beta1.powi(step + 1)), *v / (1.0 - beta2.powi(step + 1)));
                 let w = &mut self.weights[p][i];
-                *w -= LR * (m / (v.sqrt() + f64::from(adamw.eps)) + decay * *w);
+                *w -= lr * (m / (v.sqrt() + f64::from(adamw.eps)) + decay * *w);
                 self.average[p][i] = EMA_DECAY * self.average[p][i] + (1.0 - EMA_DECAY) * *w;
             }
         }
@@ -63,6 +69,8 @@ impl Device {
     fn new(adamw: AdamW, state: &State) -> Device {
         let gpu = adapter();
         let mut parameters = Parameters::new(gpu);
+        parameters
+            .scale_learning_rates([("p2", 0.5), ("p5", 1.0), ("p", 0.25)].map(|(p, scale)| (p.into(), scale)).into());
         for (i, (shape, decay)) in SHAPES.iter().enumerate() {
             parameters.declare(&format!("p{i}"), Shape::from(*shape), Init::Zeros, *decay).expect("new parameters fit");
         }
@@ -106,15 +114,16 @@ fn gradients(step: u32) -> Vec<Vec<f64>> {
     (0..SHAPES.len()).map(|p| of(p).into_iter().map(|g| f64::from((scale(p) * g) as f32)).collect()).collect()
 }
 
-const PLAIN: AdamW = AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.05, clip_grad: f32::INFINITY, ema: false };
+const PLAIN: AdamW = AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.05, clip: Clip::None, ema: false };
 
 #[test]
 fn follows_the_algorithm_for_several_steps() {
     for adamw in [
         PLAIN,
-        AdamW { clip_grad: 1.0, ..PLAIN },
-        AdamW { clip_grad: 1e4, ema: true, ..PLAIN },
-        AdamW { clip_grad: 0.01, ema: true, weight_decay: 0.0, betas: [0.8, 0.95], eps: 1e-4 },
+        AdamW { clip: Clip::Norm(1.0), ..PLAIN },
+        AdamW { clip: Clip::Norm(1e4), ema: true, ..PLAIN },
+        AdamW { clip: Clip::Value(0.02), ..PLAIN },
+        AdamW { clip: Clip::Norm(0.01), ema: true, weight_decay: 0.0, betas: [0.8, 0.95], eps: 1e-4 },
     ] {
         let mut state = State::new();
         let device = Device::new(adamw, &state);
@@ -151,7 +160,7 @@ fn only_matrices_decay() {
     let zeros: Vec<Vec<f64>> = state.weights.iter().map(|w| vec![0.0; w.len()]).collect();
     device.step(0, &zeros);
     for (p, (before, after)) in state.weights.iter().zip(device.read(Role::Weight)).enumerate() {
-        let decay = if decays(p) { 1.0 - LR * f64::from(PLAIN.weight_decay) } else { 1.0 };
+        let decay = if decays(p) { 1.0 - LR * LR_SCALES[p] * f64::from(PLAIN.weight_decay) } else { 1.0 };
         let want: Vec<f64> = before.iter().map(|w| w * decay).collect();
         let got: Vec<f64> = after.into_iter().map(f64::from).collect();
         assert_close(&format!("decay of parameter {p}"), &want, &got, 2e-7);
@@ -160,8 +169,16 @@ fn only_matrices_decay() {
 
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
-    for (bad, clip_grad) in [(f64::NAN, 1.0), (f64::INFINITY, f32::INFINITY), (f64::NAN, f32::INFINITY), (1e30, 1.0)] {
-        let device = Device::new(AdamW { clip_grad, ..PLAIN }, &State::new());
+    let adaptive = Clip::Adaptive { factor: 0.01, except: "head" };
+    for (bad, clip) in [
+        (f64::NAN, Clip::Norm(1.0)),
+        (f64::INFINITY, Clip::None),
+        (f64::NAN, Clip::Value(1.0)),
+        (1e30, Clip::Norm(1.0)),
+        (f64::NAN, adaptive),
+        (1e30, adaptive),
+    ] {
+        let device = Device::new(AdamW { clip, ..PLAIN }, &State::new());
         device.step(0, &gradients(0));
         let roles = [Role::Weight, Role::FirstMoment, Role::SecondMoment];
         let before = roles.map(|role| device.read(role));

@@ -1,6 +1,7 @@
 //! Every kernel against its float64 reference, forward and backward.
 
 mod adamw;
+mod agc;
 mod attention;
 mod column_sum;
 mod cross_entropy;

@@ -214,7 +214,7 @@ fn values_that_make_no_sense_are_refused_with_the_numbers() {
 
 #[test]
 fn the_learning_rate_warms_up_and_falls_by_a_cosine() {
-    let schedule = Schedule { lr: 1.0, min_lr: 0.1, warmup_lr: 0.2, warmup_steps: 4, total_steps: 24 };
+    let schedule = Schedule { lr: 1.0, min_lr: 0.1, warmup_lr: 0.2, warmup_steps: 4, total_steps: 24, timm: None };
     let at = |step| (schedule.at(step) * 1e6).round() / 1e6;
     assert_eq!([0, 1, 2, 3, 4].map(at), [0.2, 0.4, 0.6, 0.8, 1.0]);
     assert_eq!(at(14), 0.55);

@@ -26,6 +26,7 @@ mod picture;
 mod random;
 mod readers;
 mod resume;
+mod schedule;
 mod stopped;
 mod task;
 mod trainer;

@@ -85,6 +85,17 @@ impl TrainConfig {
         ImageReader::new(&self.data, self.model.image_shape())
     }
 
+    /// What the learning rate is multiplied by for parameters whose names begin so, the first that fits; all by 1 if there
+    /// is none.
+    pub fn lr_scales(&self) -> Vec<(String, f32)> {
+        let decay = self.train.layer_decay;
+        if decay == 1.0 {
+            return Vec::new();
+        }
+        let scale = |(name, above)| (name, decay.powi(above as i32) as f32);
+        self.model.layers_above().into_iter().map(scale).collect()
+    }
+
     /// Optimizer steps in an epoch of `batches` batches (see [`OptimConfig::steps_per_epoch`]).
     pub fn steps_per_epoch(&self, batches: u64) -> u64 {
         self.train.steps_per_epoch(batches)

@@ -63,6 +63,7 @@ impl<T: Task> Session<T> {
         let mut roles = vec![Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment];
         roles.extend(model_ema.then_some(Role::Ema));
         let mut parameters = Parameters::new(gpu);
+        parameters.scale_learning_rates(config.lr_scales());
         let mode = Mode::Train { accumulate: grad_accum_steps > 1 };
         let compiled = compile(gpu, tune, &mut parameters, mode, &roles, |tape| {
             let objective = task.record(tape, batch_size)?;
@@ -212,7 +213,7 @@ fn adamw(train: &OptimConfig) -> AdamW {
         betas: train.betas.map(|b| b as f32),
         eps: train.eps as f32,
         weight_decay: train.weight_decay as f32,
-        clip_grad: if train.clip_grad > 0.0 { train.clip_grad as f32 } else { f32::INFINITY },
+        clip: train.clip(),
         ema: train.model_ema,
     }
 }

@@ -162,7 +162,7 @@ impl<T: Task> Trainer<T> {
             evaluated: done,
             closed: done,
             first_step: step,
-            total_steps: config.train.epochs.saturating_mul(steps_per_epoch),
+            total_steps: config.train.total_epochs().saturating_mul(steps_per_epoch),
             steps_per_epoch,
             is_save_due: false,
             ended: false,

@@ -2,8 +2,26 @@
 
 use lara_shaders::ADAMW;
 
-use super::{grad_norm, quads};
+use super::{agc, grad_norm, quads};
 use crate::{Parameters, Place, Recorder, Role, StepBuilder, Tensor};
+
+/// How gradients are clipped before the update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// Not at all.
+    None,
+    /// All together, to this global norm.
+    Norm(f32),
+    /// Each number by itself, to this size.
+    Value(f32),
+    /// Each unit by itself, in proportion to its weights ([`agc`]).
+    Adaptive {
+        /// Largest norm of a unit's gradient, as a share of that of its weights.
+        factor: f32,
+        /// How the names of parameters begin that are left as they are: timm leaves the classifier.
+        except: &'static str,
+    },
+}
 
 /// AdamW with decoupled weight decay; learning rate and bias corrections come with the step header.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +32,8 @@ pub struct AdamW {
     pub eps: f32,
     /// Weight decay of matrices; biases, norms and tables are not decayed.
     pub weight_decay: f32,
-    /// Largest global gradient norm, infinite for no clipping.
-    pub clip_grad: f32,
+    /// How gradients are clipped.
+    pub clip: Clip,
     /// Whether an exponential moving average of the weights is kept.
     pub ema: bool,
 }
@@ -23,7 +41,11 @@ pub struct AdamW {
 impl AdamW {
     /// Records clipping and update of every parameter; returns the gradient norm and clipping factor `[2]`.
     pub fn record(&self, rec: &mut Recorder, parameters: &Parameters) -> Tensor {
-        let norm = grad_norm(rec, parameters, self.clip_grad);
+        let norm =
+            grad_norm(rec, parameters, if let Clip::Norm(largest) = self.clip { largest } else { f32::INFINITY });
+        if let Clip::Adaptive { factor, except } = self.clip {
+            agc(rec, parameters, factor, except);
+        }
         let chunks: Vec<(usize, bool)> = parameters.chunk_lens().zip(parameters.chunk_decays()).collect();
         for (index, (len, decays)) in chunks.into_iter().enumerate() {
             let mut of = |label: &str, role| rec.tensor(label, [len].into(), Place::Chunk { index, role });
@@ -33,6 +55,7 @@ impl AdamW {
             let second = of("second moment", Role::SecondMoment);
             let average = self.ema.then(|| of("average", Role::Ema));
             let decay = if decays { self.weight_decay } else { 0.0 };
+            let lr_scale = parameters.chunk_lr_scale(index);
             let step = rec
                 .step(&ADAMW, "update")
                 .bind("grads", grads)
@@ -40,21 +63,25 @@ impl AdamW {
                 .bind("weights", weights)
                 .bind("first_moment", first)
                 .bind("second_moment", second);
-            self.dispatch(step, len, decay);
+            self.dispatch(step, len, decay, lr_scale);
             if let Some(average) = average {
                 let step = rec.step(&ADAMW, "average_weights").bind("weights", weights).bind("average", average);
-                self.dispatch(step, len, decay);
+                self.dispatch(step, len, decay, lr_scale);
             }
         }
         norm
     }
 
-    fn dispatch(&self, step: StepBuilder<'_>, len: usize, decay: f32) {
+    fn dispatch(&self, step: StepBuilder<'_>, len: usize, decay: f32, lr_scale: f32) {
+        // Nothing that is finite is beyond the largest number.
+        let limit = if let Clip::Value(limit) = self.clip { limit.min(f32::MAX) } else { f32::MAX };
         step.uint("quads", quads(len))
             .float("beta1", self.betas[0])
             .float("beta2", self.betas[1])
             .float("eps", self.eps)
             .float("decay", decay)
+            .float("lr_scale", lr_scale)
+            .float("limit", limit)
             .dispatch_items(quads(len));
     }
 }

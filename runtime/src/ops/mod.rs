@@ -1,6 +1,7 @@
 //! Differentiable primitives, one a file; each shares its basename with its shader and its test.
 
 mod adamw;
+mod agc;
 mod column_sum;
 mod cross_entropy;
 mod difference;
@@ -18,7 +19,8 @@ mod position_embedding;
 mod residual;
 mod swiglu;
 
-pub use adamw::AdamW;
+pub use adamw::{AdamW, Clip};
+pub use agc::agc;
 pub use column_sum::column_sum;
 pub(crate) use column_sum::{blocks, column_sum_at};
 pub use cross_entropy::CrossEntropy;

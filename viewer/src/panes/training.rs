@@ -139,7 +139,7 @@ fn status(ui: &mut Ui, training: &Training) {
 
 fn progress(ui: &mut Ui, training: &Training) {
     let (steps, total) = (training.history().steps(), training.total_steps());
-    let epochs = training.config().map(|config| config.train.epochs);
+    let epochs = training.config().map(|config| config.train.total_epochs());
     let text = match (training.history().latest(), epochs) {
         (Some(latest), Some(epochs)) => format!("epoch {:.1} of {epochs}, step {steps} of {total}", latest.epoch),
         (None, Some(epochs)) => format!("epoch 0 of {epochs}, step 0 of {total}"),

@@ -1,0 +1,41 @@
+// Adaptive gradient clipping (Brock et al. 2021): with w and g a unit's weights and gradient,
+//   g = g min(1, factor max(|w|, eps) / max(|g|, 1e-6)).
+// One workgroup of 64 per unit, spread over x and y. Bounded by max(|g|, 1e-6) as timm does it.
+// Write policy: updates grads in place.
+
+#import reduce
+
+struct Params { units: u32, width: u32, factor: f32, eps: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> weights: array<f32>;      // [units, width]
+@group(0) @binding(3) var<storage, read_write> grads: array<f32>;  // [units, width]
+
+@compute @workgroup_size(64)
+fn clip(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let unit = workgroup.x + workgroup.y * workgroups.x;
+    if unit >= params.units {
+        return;
+    }
+    let begin = unit * params.width;
+    let end = begin + params.width;
+    var of_weights = 0.0;
+    var of_grads = 0.0;
+    for (var i = begin + local; i < end; i += 64u) {
+        of_weights += weights[i] * weights[i];
+        of_grads += grads[i] * grads[i];
+    }
+    of_weights = sqrt(sum_of(of_weights, local));
+    of_grads = sqrt(sum_of(of_grads, local));
+    let largest = params.factor * max(of_weights, params.eps);
+    if of_grads < largest {
+        return;
+    }
+    let scale = largest / max(of_grads, 1e-6);
+    for (var i = begin + local; i < end; i += 64u) {
+        grads[i] *= scale;
+    }
+}
