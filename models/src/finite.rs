@@ -14,8 +14,8 @@ pub(crate) fn trouble(values: &[f32]) -> Option<String> {
 }
 
 /// The first tensor of `values`, in the order of `entries`, that is not finite, in words.
-pub(crate) fn first_tensor(entries: &[Entry], values: &[Vec<f32>]) -> Option<String> {
-    entries.iter().zip(values).find_map(|(entry, values)| Some(format!("{}: {}", entry.name, trouble(values)?)))
+pub(crate) fn first_tensor<'a>(entries: impl Iterator<Item = &'a Entry>, values: &[Vec<f32>]) -> Option<String> {
+    entries.zip(values).find_map(|(entry, values)| Some(format!("{}: {}", entry.name, trouble(values)?)))
 }
 
 /// Says where a model's output for `images` (normalised, [n, channels, height, width]) stops being finite: in a weight,
@@ -32,7 +32,7 @@ pub async fn where_not_finite(
     images: &[f32],
 ) -> Result<String> {
     let weights = parameters.read(gpu, Role::Weight).await?;
-    if let Some(tensor) = first_tensor(parameters.entries(), &weights) {
+    if let Some(tensor) = first_tensor(parameters.entries_of(Role::Weight), &weights) {
         return Ok(format!("the weight {tensor}"));
     }
     let shape = config.model.image_shape();

@@ -181,7 +181,7 @@ impl Model {
             false => wanted.iter().map(|(name, shape)| file.get(name, shape)).collect::<Result<_>>()?,
         };
         for (index, values) in weights.iter().enumerate() {
-            parameters.write(gpu, Role::Weight, index, values);
+            parameters.write(gpu, Role::Weight, index, values)?;
         }
         Ok(())
     }

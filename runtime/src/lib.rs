@@ -33,7 +33,7 @@ pub use buffer::Buffer;
 pub use cost::{LONGEST_DISPATCH, LONGEST_SUBMIT, Speed};
 pub use error::{Error, Result, human_bytes};
 pub use gpu::Gpu;
-pub use parameters::{Entry, Init, Parameters, Role};
+pub use parameters::{Entry, Init, Keep, Parameters, Role};
 pub use plan::{Memory, Plan};
 pub use readback::Ring;
 pub use recorder::{Aside, Place, Recorder, Step, StepBuilder, TensorInfo};

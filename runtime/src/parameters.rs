@@ -1,19 +1,24 @@
 //! Model parameters in flat buffers: weights, gradients, both Adam moments and the averaged weights, chunk by chunk.
 //!
 //! A chunk is one buffer; a parameter is a 256-byte aligned slice of it, so the optimizer is one pass over each chunk.
-//! Parameters with and without weight decay, or with other learning rates, lie in different chunks. A chunk ends where the adapter's binding limit asks.
+//! Parameters with and without weight decay, or with other learning rates, lie in different chunks, and so does state that
+//! is not trained. A chunk ends where the adapter's binding limit asks.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::random::Stream;
 use crate::readback;
-use crate::tensor::Shape;
+use crate::tensor::{Dtype, Shape};
 
 /// Slices start at multiples of this many elements (256 bytes, core WebGPU's storage offset alignment).
 const ALIGN: usize = 64;
+
+/// What parameters are stored as.
+const DTYPE: Dtype = Dtype::F32;
 
 /// Which of the parallel buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +33,30 @@ pub enum Role {
     SecondMoment,
     /// Exponential moving average of the weights.
     Ema,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Weight => "weight",
+            Role::Grad => "gradient",
+            Role::FirstMoment => "first moment",
+            Role::SecondMoment => "second moment",
+            Role::Ema => "average",
+        })
+    }
+}
+
+/// What training does with a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Keep {
+    /// It is trained, and decayed if it is a matrix: as in timm biases and gains (one dimension) are not.
+    Decayed,
+    /// It is trained and never decayed.
+    Plain,
+    /// It is state of the model and not trained (PyTorch's buffers): no gradient, moments or average, not decayed, not
+    /// clipped. It is saved with a checkpoint under its name.
+    Buffer,
 }
 
 /// Initial values of a parameter.
@@ -57,6 +86,8 @@ pub struct Entry {
     pub name: String,
     /// Shape.
     pub shape: Shape,
+    /// What training does with it.
+    pub keep: Keep,
     init: Init,
     pub(crate) chunk: usize,
     pub(crate) offset: usize,
@@ -65,8 +96,14 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) len: usize,
-    pub(crate) decay: bool,
+    pub(crate) keep: Keep,
     pub(crate) lr_scale: f32,
+}
+
+impl Chunk {
+    fn bytes(&self) -> u64 {
+        DTYPE.bytes(self.len)
+    }
 }
 
 /// The parameters of a model.
@@ -78,16 +115,17 @@ pub(crate) struct Chunk {
 pub struct Parameters {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
-    pub(crate) chunks: Vec<Chunk>,
+    chunks: Vec<Chunk>,
     chunk_limit: usize,
     lr_scales: Vec<(String, f32)>,
-    buffers: HashMap<Role, Vec<Buffer>>,
+    /// Of every role that was allocated the buffer of each chunk that has one: state has only its values.
+    buffers: HashMap<Role, Vec<Option<Buffer>>>,
 }
 
 impl Parameters {
     /// No parameters yet; chunks will fit the bindings of `gpu`.
     pub fn new(gpu: &Gpu) -> Self {
-        let chunk_limit = (gpu.max_binding_bytes() / 4) as usize;
+        let chunk_limit = (gpu.max_binding_bytes() / DTYPE.size()) as usize;
         let (entries, chunks, lr_scales) = (vec![], vec![], vec![]);
         Parameters { entries, by_name: HashMap::new(), chunks, chunk_limit, lr_scales, buffers: HashMap::new() }
     }
@@ -98,16 +136,22 @@ impl Parameters {
         self.lr_scales = prefixes;
     }
 
-    /// The index of parameter `name`, declared on first use. Weight decay applies to matrices, as in timm: not to
-    /// biases, norms (one dimension), nor to what `decay` excludes.
+    /// The index of parameter `name`, declared on first use.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it was declared with another shape, [`Error::TooLarge`] if no binding can hold it.
-    pub fn declare(&mut self, name: &str, shape: Shape, init: Init, decay: bool) -> Result<usize> {
+    /// [`Error::Shape`] if it was declared with another shape, or trained here and not there; [`Error::TooLarge`] if no
+    /// binding can hold it.
+    pub fn declare(&mut self, name: &str, shape: Shape, init: Init, keep: Keep) -> Result<usize> {
+        let keep = if keep == Keep::Decayed && shape.dims().len() < 2 { Keep::Plain } else { keep };
         if let Some(&index) = self.by_name.get(name) {
-            let known = self.entries[index].shape;
-            if known != shape {
+            let known = &self.entries[index];
+            if known.shape != shape {
+                let known = known.shape;
                 return Err(Error::Shape(format!("parameter {name} was declared as {known} and now as {shape}")));
+            }
+            if known.keep != keep {
+                let known = known.keep;
+                return Err(Error::Shape(format!("parameter {name} was declared as {known:?} and now as {keep:?}")));
             }
             return Ok(index);
         }
@@ -120,51 +164,56 @@ impl Parameters {
         if len > self.chunk_limit {
             return Err(Error::TooLarge {
                 what: format!("parameter {name} {shape}"),
-                needed: format!("{} bytes in one binding", len * 4),
-                allowed: format!("{} bytes", self.chunk_limit * 4),
+                needed: format!("{} bytes in one binding", DTYPE.bytes(len)),
+                allowed: format!("{} bytes", DTYPE.bytes(self.chunk_limit)),
                 lower: "the embedding dimension or the image size".into(),
             });
         }
-        let decay = decay && shape.dims().len() > 1;
-        let lr_scale = self.lr_scales.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(1.0, |found| found.1);
-        let fits = |c: &Chunk| c.decay == decay && c.lr_scale == lr_scale && c.len + len <= self.chunk_limit;
+        let scaled = self.lr_scales.iter().find(|(prefix, _)| keep != Keep::Buffer && name.starts_with(prefix));
+        let lr_scale = scaled.map_or(1.0, |found| found.1);
+        let fits = |c: &Chunk| c.keep == keep && c.lr_scale == lr_scale && c.len + len <= self.chunk_limit;
         let chunk = self.chunks.iter().position(fits).unwrap_or_else(|| {
-            self.chunks.push(Chunk { len: 0, decay, lr_scale });
+            self.chunks.push(Chunk { len: 0, keep, lr_scale });
             self.chunks.len() - 1
         });
         let offset = self.chunks[chunk].len;
         self.chunks[chunk].len += len;
         let index = self.entries.len();
-        self.entries.push(Entry { name: name.to_owned(), shape, init, chunk, offset });
+        self.entries.push(Entry { name: name.to_owned(), shape, keep, init, chunk, offset });
         self.by_name.insert(name.to_owned(), index);
         Ok(index)
     }
 
-    /// The declared parameters in order.
+    /// The declared parameters in order, state among them.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
+    /// The entries that have values of a role, in the order of [`Parameters::read`]: all have weights, and those of state
+    /// are their average, too; gradients and moments are of what is trained.
+    pub fn entries_of(&self, role: Role) -> impl Iterator<Item = &Entry> {
+        let has = move |entry: &&Entry| entry.is_trained() || matches!(role, Role::Weight | Role::Ema);
+        self.entries.iter().filter(has)
+    }
+
     /// Number of trainable numbers.
     pub fn count(&self) -> usize {
-        self.entries.iter().map(|e| e.shape.len()).sum()
+        self.entries.iter().filter(|e| e.is_trained()).map(|e| e.shape.len()).sum()
     }
 
-    pub(crate) fn chunk_lens(&self) -> impl Iterator<Item = usize> {
-        self.chunks.iter().map(|c| c.len)
+    /// The chunks that are trained, each with its index.
+    pub(crate) fn trained_chunks(&self) -> impl Iterator<Item = (usize, &Chunk)> {
+        self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.keep != Keep::Buffer)
     }
 
-    pub(crate) fn chunk_decays(&self) -> impl Iterator<Item = bool> {
-        self.chunks.iter().map(|c| c.decay)
-    }
-
-    pub(crate) fn chunk_lr_scale(&self, index: usize) -> f32 {
-        self.chunks[index].lr_scale
+    /// Whether a role was allocated.
+    pub fn has(&self, role: Role) -> bool {
+        self.buffers.contains_key(&role)
     }
 
     /// Bytes of all buffers of a role that was allocated.
     pub fn bytes(&self, role: Role) -> u64 {
-        self.buffers.get(&role).map_or(0, |b| b.iter().map(|buffer| buffer.size()).sum())
+        self.buffers.get(&role).map_or(0, |b| b.iter().flatten().map(|buffer| buffer.size()).sum())
     }
 
     /// Creates the buffers of these roles, zeroed, if they are not there yet.
@@ -173,8 +222,10 @@ impl Parameters {
     /// [`Error::OutOfMemory`]; then none of them is there.
     pub async fn allocate(&mut self, gpu: &Gpu, roles: &[Role]) -> Result<()> {
         use wgpu::BufferUsages as U;
-        let wanted: Vec<Role> = roles.iter().copied().filter(|role| !self.buffers.contains_key(role)).collect();
-        let bytes = self.chunks.iter().map(|chunk| chunk.len as u64 * 4).sum::<u64>() * wanted.len() as u64;
+        let wanted: Vec<Role> = roles.iter().copied().filter(|&role| !self.has(role)).collect();
+        let has = |role: Role, chunk: &Chunk| role == Role::Weight || chunk.keep != Keep::Buffer;
+        let of = |role: &Role| self.chunks.iter().filter(|chunk| has(*role, chunk)).map(Chunk::bytes).sum::<u64>();
+        let bytes = wanted.iter().map(of).sum::<u64>();
         let what = format!("the parameters of a model ({} numbers, {wanted:?})", self.count());
         gpu.refuse_if_lost()?;
         gpu.reserve(&what, bytes)?;
@@ -182,8 +233,8 @@ impl Parameters {
         let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
         for &role in &wanted {
             let label = format!("{role:?}");
-            let buffers = self.chunks.iter().map(|chunk| gpu.buffer(&label, chunk.len as u64 * 4, usage)).collect();
-            self.buffers.insert(role, buffers);
+            let buffer = |chunk: &Chunk| has(role, chunk).then(|| gpu.buffer(&label, chunk.bytes(), usage));
+            self.buffers.insert(role, self.chunks.iter().map(buffer).collect());
         }
         if scope.pop().await.is_some() {
             wanted.iter().for_each(|role| drop(self.buffers.remove(role)));
@@ -202,67 +253,127 @@ impl Parameters {
     }
 
     /// Draws initial weights, each parameter from its own random stream, and uploads them.
-    pub fn initialize(&self, gpu: &Gpu, seed: u64) {
-        for (index, entry) in self.entries.iter().enumerate() {
-            self.write(gpu, Role::Weight, index, &entry.initial(seed));
-        }
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if no weights were allocated.
+    pub fn initialize(&self, gpu: &Gpu, seed: u64) -> Result<()> {
+        let write = |(index, entry): (usize, &Entry)| self.write(gpu, Role::Weight, index, &entry.initial(seed));
+        self.entries.iter().enumerate().try_for_each(write)
     }
 
-    /// Uploads the values of one parameter. Shorter data writes its beginning.
-    pub fn write(&self, gpu: &Gpu, role: Role, index: usize, values: &[f32]) {
-        let entry = &self.entries[index];
-        let values = &values[..values.len().min(entry.shape.len())];
-        if let Some(buffers) = self.buffers.get(&role) {
-            gpu.queue().write_buffer(&buffers[entry.chunk], entry.offset as u64 * 4, bytemuck::cast_slice(values));
+    /// Uploads the values of one parameter, by its index among [`Parameters::entries`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more or fewer values than it has, if its role was not allocated, and for the gradient,
+    /// moment or average of state, which has none.
+    pub fn write(&self, gpu: &Gpu, role: Role, index: usize, values: &[f32]) -> Result<()> {
+        let Some(entry) = self.entries.get(index) else {
+            let count = self.entries.len();
+            return Err(Error::Shape(format!("there is no parameter number {index}; the model has {count}")));
+        };
+        let (name, shape) = (&entry.name, entry.shape);
+        if values.len() != shape.len() {
+            let (given, wanted) = (values.len(), shape.len());
+            return Err(Error::Shape(format!("parameter {name} {shape} takes {wanted} values, not {given}")));
         }
+        if role != Role::Weight && !entry.is_trained() {
+            return Err(Error::Shape(format!("{name} is not trained: it has no {role}")));
+        }
+        let Some(buffer) = self.buffer(role, entry.chunk) else {
+            return Err(Error::Shape(format!("parameter {name} has no {role} on the GPU; {}", not_allocated(role))));
+        };
+        gpu.queue().write_buffer(buffer, entry.byte_offset(), bytemuck::cast_slice(values));
+        Ok(())
     }
 
-    /// Copies all buffers of `from` over those of `to`, for instance the weights into the first average.
-    pub fn copy(&self, gpu: &Gpu, from: Role, to: Role) {
+    /// Copies the values of every trained parameter in role `from` over those in role `to`, for instance the weights into
+    /// the first average.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if one of the two was not allocated.
+    pub fn copy(&self, gpu: &Gpu, from: Role, to: Role) -> Result<()> {
+        let [from, to] = [self.allocated(from)?, self.allocated(to)?];
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        if let (Some(from), Some(to)) = (self.buffers.get(&from), self.buffers.get(&to)) {
-            for (from, to) in from.iter().zip(to) {
+        for (index, _) in self.trained_chunks() {
+            if let (Some(from), Some(to)) = (&from[index], &to[index]) {
                 encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
             }
         }
         gpu.submit(encoder);
+        Ok(())
     }
 
     /// The averaged weights as the weights of a model of its own: a forward plan over the result computes with the average
-    /// as it is then. Shares the buffers, like a clone; where no average was allocated it is a plain clone.
+    /// as it is then, and with the state of this model. Shares the buffers, like a clone; where no average was allocated it
+    /// is a plain clone.
     #[must_use]
     pub fn averaged(&self) -> Self {
         let mut averaged = self.clone();
-        if let Some(buffers) = self.buffers.get(&Role::Ema) {
-            averaged.buffers = HashMap::from([(Role::Weight, buffers.clone())]);
+        if self.has(Role::Ema) {
+            let weights = (0..self.chunks.len()).map(|chunk| self.buffer(Role::Ema, chunk).cloned()).collect();
+            averaged.buffers = HashMap::from([(Role::Weight, weights)]);
         }
         averaged
     }
 
-    /// Downloads every parameter of a role, in order of declaration.
+    /// Downloads every parameter of a role, in the order of [`Parameters::entries_of`].
     ///
     /// # Errors
-    /// If the device was lost.
+    /// [`Error::Shape`] if the role was not allocated, [`Error::DeviceLost`].
     pub async fn read(&self, gpu: &Gpu, role: Role) -> Result<Vec<Vec<f32>>> {
+        self.allocated(role)?;
         let mut chunks = Vec::new();
-        for buffer in self.buffers.get(&role).into_iter().flatten() {
-            chunks.push(readback::read(gpu, buffer, 0, buffer.size()).await?);
+        for index in 0..self.chunks.len() {
+            chunks.push(match self.buffer(role, index) {
+                Some(buffer) => readback::read(gpu, buffer, 0, buffer.size()).await?,
+                None => Vec::new(),
+            });
         }
-        let slice = |e: &Entry| chunks.get(e.chunk).map(|c: &Vec<f32>| c[e.offset..e.offset + e.shape.len()].to_vec());
-        Ok(self.entries.iter().filter_map(slice).collect())
+        let slice = |e: &Entry| chunks[e.chunk][e.offset..e.offset + e.shape.len()].to_vec();
+        Ok(self.entries_of(role).map(slice).collect())
     }
 
+    /// The buffers of a role.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it was not allocated.
+    pub(crate) fn allocated(&self, role: Role) -> Result<&[Option<Buffer>]> {
+        let buffers = self.buffers.get(&role).map(Vec::as_slice);
+        buffers
+            .ok_or_else(|| Error::Shape(format!("the parameters have no {role} on the GPU; {}", not_allocated(role))))
+    }
+
+    /// The buffer of a chunk in a role, if the role was allocated and the chunk has one. State is not averaged: it is its
+    /// own average.
     pub(crate) fn buffer(&self, role: Role, chunk: usize) -> Option<&Buffer> {
-        self.buffers.get(&role).and_then(|b| b.get(chunk))
+        let buffers = self.buffers.get(&role)?;
+        match buffers.get(chunk)? {
+            None if role == Role::Ema => self.buffers.get(&Role::Weight)?.get(chunk)?.as_ref(),
+            buffer => buffer.as_ref(),
+        }
     }
 
     /// A handle on every buffer.
     pub(crate) fn handles(&self) -> impl Iterator<Item = Buffer> {
-        self.buffers.values().flatten().cloned()
+        self.buffers.values().flatten().flatten().cloned()
     }
 }
 
+fn not_allocated(role: Role) -> String {
+    format!("allocate Role::{role:?} before")
+}
+
 impl Entry {
+    /// Whether it is trained, and not state.
+    pub fn is_trained(&self) -> bool {
+        self.keep != Keep::Buffer
+    }
+
+    /// Where it begins in its chunk.
+    pub(crate) fn byte_offset(&self) -> u64 {
+        DTYPE.bytes(self.offset)
+    }
+
     fn uniform(&self, seed: u64, bound: f32) -> Vec<f32> {
         let mut stream = Stream::new(seed, &self.name);
         (0..self.shape.len()).map(|_| bound * (2.0 * stream.uniform() - 1.0)).collect()

@@ -12,7 +12,7 @@ use crate::parameters::{Parameters, Role};
 use crate::pool;
 use crate::readback;
 use crate::recorder::{Aside, Place, Recorder, Step, TensorInfo};
-use crate::tensor::Tensor;
+use crate::tensor::{Dtype, Tensor};
 
 /// Bytes on the device by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -181,7 +181,7 @@ impl Plan {
     /// Fills every buffer the plan owns with NaN, so that a test sees whatever relies on old or zeroed contents.
     pub fn poison(&self) {
         for buffer in &self.owned {
-            let nan = vec![f32::NAN; (buffer.size() / 4) as usize];
+            let nan = vec![f32::NAN; (buffer.size() / Dtype::F32.size()) as usize];
             self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(&nan));
         }
     }
@@ -217,8 +217,13 @@ impl Plan {
     }
 
     /// The steps of an aside.
-    pub(crate) fn aside_steps(&self, aside: Aside) -> Vec<usize> {
-        self.asides.get(aside.0).cloned().unwrap_or_default().collect()
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is one of another recording.
+    pub(crate) fn aside_steps(&self, aside: Aside) -> Result<Vec<usize>> {
+        let (number, count) = (aside.0, self.asides.len());
+        let missing = || Error::Shape(format!("there is no aside number {number} in this plan, which has {count}"));
+        Ok(self.asides.get(number).cloned().ok_or_else(missing)?.collect())
     }
 
     pub(crate) fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
@@ -290,7 +295,7 @@ fn bind_range<'a>(
         Place::Scratch | Place::Pinned => buffers[tensor.id].as_ref().map(|b| (b, 0, bytes)),
         Place::Parameter { index, role } => {
             let entry = &parameters.entries()[index];
-            parameters.buffer(role, entry.chunk).map(|b| (b, entry.offset as u64 * 4, bytes))
+            parameters.buffer(role, entry.chunk).map(|b| (b, entry.byte_offset(), bytes))
         }
         Place::Chunk { index, role } => parameters.buffer(role, index).map(|b| (b, 0, bytes)),
     }

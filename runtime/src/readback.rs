@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::tensor::Dtype;
 
 /// Copies `bytes` of `buffer` from `offset` (a multiple of 4) to the CPU.
 ///
@@ -102,7 +103,8 @@ fn copy_out(staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
 /// Values that come back some steps after they were computed, in order, through a ring of staging buffers.
 #[derive(Debug)]
 pub struct Ring {
-    floats: u64,
+    /// Bytes of a slot.
+    slot: u64,
     free: Vec<Buffer>,
     flying: VecDeque<Flight>,
     /// The submits that fill the flying buffers, oldest first.
@@ -126,10 +128,11 @@ impl Ring {
     /// A ring of `slots` buffers of `floats` values each.
     pub fn new(gpu: &Gpu, slots: usize, floats: usize) -> Self {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let free = (0..slots).map(|_| gpu.buffer("loss ring", floats as u64 * 4, usage)).collect();
+        let slot = Dtype::F32.bytes(floats);
+        let free = (0..slots).map(|_| gpu.buffer("loss ring", slot, usage)).collect();
         let (sender, receiver) = channel();
         Ring {
-            floats: floats as u64,
+            slot,
             free,
             flying: VecDeque::new(),
             submits: VecDeque::new(),
@@ -161,8 +164,8 @@ impl Ring {
         tag: u64,
     ) -> Result<bool> {
         let needed: u64 = from.iter().map(|(_, bytes)| bytes).sum();
-        if needed > self.floats * 4 {
-            let (numbers, slot) = (needed / 4, self.floats);
+        if needed > self.slot {
+            let [numbers, slot] = [needed, self.slot].map(|bytes| bytes / Dtype::F32.size());
             return Err(Error::Shape(format!("{numbers} numbers do not fit a ring whose slots hold {slot}")));
         }
         let Some(staging) = self.free.pop() else { return Ok(false) };
@@ -212,7 +215,7 @@ impl Ring {
             if !arrived {
                 return Err(Error::DeviceLost("a loss could not be read back".into()));
             }
-            values.push((tag, copy_out(&staging, self.floats * 4)?));
+            values.push((tag, copy_out(&staging, self.slot)?));
             self.free.push(staging);
         }
         Ok(values)

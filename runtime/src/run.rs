@@ -89,10 +89,9 @@ impl<'p> Run<'p> {
 
     /// Zeroes the gradients of all parameters first.
     pub fn clear_gradients(mut self, parameters: &Parameters) -> Self {
-        for chunk in 0..parameters.chunks.len() {
-            if let Some(buffer) = parameters.buffer(Role::Grad, chunk) {
-                self.encoder.clear_buffer(buffer, 0, None);
-            }
+        match parameters.allocated(Role::Grad) {
+            Ok(buffers) => buffers.iter().flatten().for_each(|buffer| self.encoder.clear_buffer(buffer, 0, None)),
+            Err(error) => self.fail(error),
         }
         self
     }
@@ -157,7 +156,10 @@ impl<'p> Run<'p> {
 
     /// Encodes the steps of an aside. They see what the last ordinary run left behind.
     pub fn aside(mut self, aside: Aside) -> Self {
-        self.encode(self.plan, &self.plan.aside_steps(aside), None);
+        match self.plan.aside_steps(aside) {
+            Ok(steps) => self.encode(self.plan, &steps, None),
+            Err(error) => self.fail(error),
+        }
         self
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::ops::pass_on;
-use crate::parameters::{Init, Parameters, Role};
+use crate::parameters::{Init, Keep, Parameters, Role};
 use crate::recorder::{Aside, Place, Recorder};
 use crate::tensor::{Shape, Tensor};
 use crate::tune::Tune;
@@ -169,21 +169,27 @@ impl<'p> Tape<'p> {
 
     /// The parameter `name` in the current scope (`blocks.0.attn.` + `qkv.weight`), with weight decay for matrices.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor {
-        self.declare(name, shape.into(), init, true)
+        self.declare(name, shape.into(), init, Keep::Decayed)
     }
 
     /// As [`Tape::parameter`], never decayed (position tables and class tokens).
     pub fn parameter_without_decay(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor {
-        self.declare(name, shape.into(), init, false)
+        self.declare(name, shape.into(), init, Keep::Plain)
     }
 
-    fn declare(&mut self, name: &str, shape: Shape, init: Init, decay: bool) -> Tensor {
+    /// State of the model that is not trained and is saved with it, as PyTorch's buffers: running means, caches of decoding.
+    /// It counts as constant, and steps may write it.
+    pub fn buffer(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor {
+        self.declare(name, shape.into(), init, Keep::Buffer)
+    }
+
+    fn declare(&mut self, name: &str, shape: Shape, init: Init, keep: Keep) -> Tensor {
         let mut path = self.scope.join(".");
         if !path.is_empty() {
             path.push('.');
         }
         path.push_str(name);
-        let index = match self.parameters.declare(&path, shape, init, decay) {
+        let index = match self.parameters.declare(&path, shape, init, keep) {
             Ok(index) => index,
             Err(error) => {
                 self.rec.fail(error);
@@ -195,7 +201,7 @@ impl<'p> Tape<'p> {
         }
         let tensor = self.rec.tensor(name, shape, Place::Parameter { index, role: Role::Weight });
         self.known.insert(index, tensor);
-        if !matches!(self.mode, Mode::Inspect { .. }) {
+        if keep != Keep::Buffer && !self.inspects() {
             self.wants.insert(tensor.id);
         }
         tensor

@@ -21,6 +21,11 @@ impl Dtype {
             Dtype::F32 => 4,
         }
     }
+
+    /// Bytes of so many elements.
+    pub fn bytes(self, elements: usize) -> u64 {
+        (elements as u64).saturating_mul(self.size())
+    }
 }
 
 /// Up to five dimensions, row-major and contiguous.
@@ -49,7 +54,7 @@ impl Shape {
 
     /// Bytes of that many elements.
     pub fn bytes(&self, dtype: Dtype) -> u64 {
-        (self.len() as u64).saturating_mul(dtype.size())
+        dtype.bytes(self.len())
     }
 
     /// Size of the last dimension (1 for a scalar).
@@ -72,9 +77,9 @@ impl<const N: usize> From<[usize; N]> for Shape {
 impl From<&[usize]> for Shape {
     /// Dimensions beyond the fifth are folded into the fifth; no tensor of this project has more.
     fn from(from: &[usize]) -> Self {
-        let mut dims = [1; 5];
+        let mut dims = [1_usize; 5];
         for (i, &d) in from.iter().enumerate() {
-            dims[i.min(4)] *= d;
+            dims[i.min(4)] = dims[i.min(4)].saturating_mul(d);
         }
         Shape { dims, rank: from.len().min(5) }
     }

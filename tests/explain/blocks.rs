@@ -45,7 +45,7 @@ fn ran() -> (Inspector, Vec<f32>, Vec<f32>) {
     let compiled = Inspector::over(gpu(), &tune, &mut parameters, &config, &Pyramid, false);
     let mut inspector = block_on(compiled).expect("it compiles");
     let (queries, image) = (random(1, 256), random(2, 64));
-    parameters.write(gpu(), Role::Weight, 0, &queries);
+    parameters.write(gpu(), Role::Weight, 0, &queries).unwrap();
     inspector.run(&image, 0).expect("it runs");
     (inspector, queries, image)
 }

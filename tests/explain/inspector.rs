@@ -28,11 +28,11 @@ pub(crate) fn fresh(sets: &[&str]) -> Model {
     let mut parameters = Parameters::new(gpu());
     let tune = tune();
     pollster::block_on(Predictor::new(gpu(), &tune, &config, &mut parameters, 1, false)).expect("a small model");
-    parameters.initialize(gpu(), 3);
+    parameters.initialize(gpu(), 3).unwrap();
     // Weights as they are drawn give nearly uniform attention; larger ones do not.
     for (index, entry) in parameters.entries().iter().enumerate().filter(|(_, e)| e.name.contains("qkv.weight")) {
         let values: Vec<f32> = random(index as u32, entry.shape.len()).iter().map(|x| 0.3 * x).collect();
-        parameters.write(gpu(), Role::Weight, index, &values);
+        parameters.write(gpu(), Role::Weight, index, &values).unwrap();
     }
     let weights = Weights::Live(std::sync::Arc::new(parameters));
     Model { name: "fresh".into(), config, classes: vec![], weights }

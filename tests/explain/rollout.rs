@@ -29,7 +29,7 @@ fn matrices(gpu: &Gpu, subject: &Model, image: &[f32]) -> Vec<Vec<f32>> {
     let lara_models::Weights::Stored(trained) = &subject.weights else { panic!("a file's weights") };
     let wanted = lara_models::train::names_and_shapes(&parameters);
     for (index, values) in trained.get_all(&wanted).expect("all weights").iter().enumerate() {
-        parameters.write(gpu, Role::Weight, index, values);
+        parameters.write(gpu, Role::Weight, index, values).unwrap();
     }
     pollster::block_on(predictor.logits(image)).expect("it runs");
     pollster::block_on(predictor.maps()).expect("maps come back").into_iter().map(|(_, values)| values).collect()

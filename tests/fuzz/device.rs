@@ -130,7 +130,7 @@ fn evaluate(gpu: &Gpu, config: &TrainConfig) -> lara_models::Result<()> {
     let data = config.open_data(Split::Test)?;
     block_on(async {
         let predictor = Predictor::new(gpu, &Tune::fixed(&[]), config, &mut parameters, 4, false).await?;
-        parameters.initialize(gpu, 1);
+        parameters.initialize(gpu, 1).unwrap();
         let sample = data.get(0)?;
         for _ in 0..4 {
             predictor.logits(&sample.pixels).await?;

@@ -139,8 +139,8 @@ pub fn run(case: &Case<'_>, preferred: &[&str], copies: usize) -> Outcome {
             (Kind::Parameter(name), _) => {
                 let index = parameters.entries().iter().position(|e| e.name == *name);
                 let index = index.unwrap_or_else(|| panic!("{}: no parameter {name} was declared", case.name));
-                parameters.write(gpu, Role::Weight, index, &to_f32(&input.values));
-                parameters.write(gpu, Role::Grad, index, &vec![f32::NAN; input.values.len()]);
+                parameters.write(gpu, Role::Weight, index, &to_f32(&input.values)).unwrap();
+                parameters.write(gpu, Role::Grad, index, &vec![f32::NAN; input.values.len()]).unwrap();
             }
             (_, Some(tensor)) => plan.write(*tensor, &to_f32(&input.values)).unwrap(),
             (_, None) => {}
@@ -171,7 +171,8 @@ fn gradients(
     }
     let values = pollster::block_on(parameters.read(adapter(), Role::Grad));
     let values = values.unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let named: HashMap<&str, &Vec<f32>> = parameters.entries().iter().map(|e| e.name.as_str()).zip(&values).collect();
+    let named: HashMap<&str, &Vec<f32>> =
+        parameters.entries_of(Role::Grad).map(|e| e.name.as_str()).zip(&values).collect();
     let missing = |i: usize| panic!("{}: no gradient was recorded for input {i}", case.name);
     let inputs = case.inputs.iter().enumerate().filter(|(_, input)| input.has_gradient());
     inputs

@@ -163,7 +163,7 @@ impl GoldenCase {
                 }
             };
             let values: Vec<f32> = (0..entry.shape.len()).map(|i| value(i) as f32).collect();
-            parameters.write(gpu, Role::Weight, index, &values);
+            parameters.write(gpu, Role::Weight, index, &values).unwrap();
         }
     }
 }

@@ -1,10 +1,16 @@
 use lara_runtime::ops::{AdamW, Clip};
-use lara_runtime::{Header, Init, Parameters, Plan, Recorder, Role, Shape};
+use lara_runtime::{Header, Init, Keep, Parameters, Plan, Recorder, Role, Shape};
 use lara_tests::{adapter, assert_close, random, tune};
 
-/// Shapes of parameters and whether they may decay: only matrices that may do.
-const SHAPES: [(&[usize], bool); 6] =
-    [(&[3, 5], true), (&[7], true), (&[2, 3], false), (&[1], true), (&[70, 65], true), (&[257], true)];
+/// Shapes of parameters and what is done with them: only matrices that may do decay.
+const SHAPES: [(&[usize], Keep); 6] = [
+    (&[3, 5], Keep::Decayed),
+    (&[7], Keep::Decayed),
+    (&[2, 3], Keep::Plain),
+    (&[1], Keep::Decayed),
+    (&[70, 65], Keep::Decayed),
+    (&[257], Keep::Decayed),
+];
 
 const LR: f64 = 0.01;
 
@@ -14,7 +20,7 @@ const LR_SCALES: [f64; 6] = [0.25, 0.25, 0.5, 0.25, 0.25, 1.0];
 const EMA_DECAY: f64 = 0.75;
 
 fn decays(i: usize) -> bool {
-    SHAPES[i].1 && SHAPES[i].0.len() > 1
+    SHAPES[i].1 == Keep::Decayed && SHAPES[i].0.len() > 1
 }
 
 /// Weights, moments and average in f64.
@@ -71,15 +77,17 @@ impl Device {
         let mut parameters = Parameters::new(gpu);
         parameters
             .scale_learning_rates([("p2", 0.5), ("p5", 1.0), ("p", 0.25)].map(|(p, scale)| (p.into(), scale)).into());
-        for (i, (shape, decay)) in SHAPES.iter().enumerate() {
-            parameters.declare(&format!("p{i}"), Shape::from(*shape), Init::Zeros, *decay).expect("new parameters fit");
+        for (i, (shape, keep)) in SHAPES.iter().enumerate() {
+            parameters.declare(&format!("p{i}"), Shape::from(*shape), Init::Zeros, *keep).expect("new parameters fit");
         }
         let roles = [Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment, Role::Ema];
         parameters.allocate_blocking(gpu, if adamw.ema { &roles } else { &roles[..4] }).unwrap();
         for (i, weights) in state.weights.iter().enumerate() {
-            parameters.write(gpu, Role::Weight, i, &to_f32(weights));
+            parameters.write(gpu, Role::Weight, i, &to_f32(weights)).unwrap();
         }
-        parameters.copy(gpu, Role::Weight, Role::Ema);
+        if adamw.ema {
+            parameters.copy(gpu, Role::Weight, Role::Ema).unwrap();
+        }
         let mut rec = Recorder::new(tune(&[]));
         adamw.record(&mut rec, &parameters);
         let plan = Plan::compile_blocking(gpu, rec, &parameters).expect("adamw compiles");
@@ -89,7 +97,7 @@ impl Device {
 
     fn step(&self, step: i32, gradients: &[Vec<f64>]) {
         for (i, gradient) in gradients.iter().enumerate() {
-            self.parameters.write(adapter(), Role::Grad, i, &to_f32(gradient));
+            self.parameters.write(adapter(), Role::Grad, i, &to_f32(gradient)).unwrap();
         }
         let correction = |beta: f32| (1.0 - f64::from(beta).powi(step + 1)) as f32;
         let header = Header {

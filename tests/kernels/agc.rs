@@ -1,5 +1,5 @@
 use lara_runtime::ops::agc;
-use lara_runtime::{Init, Parameters, Plan, Recorder, Role};
+use lara_runtime::{Init, Keep, Parameters, Plan, Recorder, Role};
 use lara_tests::{adapter, assert_close, random, tune};
 
 /// Units wider and narrower than a workgroup, a vector, one number, a table whose first dimension is 1, the classifier.
@@ -32,7 +32,7 @@ fn units_are_clipped_in_proportion_to_their_weights() {
     let gpu = adapter();
     let mut parameters = Parameters::new(gpu);
     for (name, shape) in PARAMETERS {
-        parameters.declare(name, shape.into(), Init::Zeros, true).expect("new parameters fit");
+        parameters.declare(name, shape.into(), Init::Zeros, Keep::Decayed).expect("new parameters fit");
     }
     parameters.allocate_blocking(gpu, &[Role::Weight, Role::Grad]).unwrap();
     let mut rec = Recorder::new(tune(&[]));

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lara_runtime::ops::{Gelu, fill};
-use lara_runtime::{Error, Gpu, GpuOptions, Init, Op, Parameters, Plan, Recorder, Ring, Role, Shape, Speed, Tensor};
+use lara_runtime::{
+    Error, Gpu, GpuOptions, Init, Keep, Op, Parameters, Plan, Recorder, Ring, Role, Shape, Speed, Tensor,
+};
 use lara_tests::tune;
 
 /// An own device on the tests' adapter.
@@ -27,7 +29,7 @@ fn memory_is_counted_and_given_back() {
     let gpu = open(None, None);
     let before = gpu.memory_in_use();
     let mut parameters = Parameters::new(&gpu);
-    parameters.declare("weight", Shape::from([1024]), Init::Zeros, true).unwrap();
+    parameters.declare("weight", Shape::from([1024]), Init::Zeros, Keep::Decayed).unwrap();
     parameters.allocate_blocking(&gpu, &[Role::Weight]).unwrap();
     let with_parameters = gpu.memory_in_use();
     assert_eq!(with_parameters, before + 4096);
@@ -58,7 +60,7 @@ fn a_plan_keeps_the_parameters_it_binds() {
     tape.rec.pin(y);
     let rec = tape.finish().unwrap();
     parameters.allocate_blocking(&gpu, &[Role::Weight]).unwrap();
-    parameters.initialize(&gpu, 1);
+    parameters.initialize(&gpu, 1).unwrap();
     let plan = Plan::compile_blocking(&gpu, rec, &parameters).unwrap();
     drop(parameters);
     plan.run().steps().submit().unwrap();
@@ -79,7 +81,7 @@ fn beyond_the_limit_it_is_out_of_memory_and_the_rest_goes_on() {
         assert!(said.contains(part), "`{part}` is not in: {said}");
     }
     let mut parameters = Parameters::new(&gpu);
-    parameters.declare("weight", Shape::from([300_000]), Init::Zeros, true).unwrap();
+    parameters.declare("weight", Shape::from([300_000]), Init::Zeros, Keep::Decayed).unwrap();
     let error = parameters.allocate_blocking(&gpu, &[Role::Weight]).expect_err("1.1 MiB do not fit, either");
     assert!(error.to_string().contains("the parameters of a model (300000 numbers"), "{error}");
     assert_eq!(parameters.bytes(Role::Weight), 0);
@@ -104,7 +106,7 @@ fn a_lost_device_is_told_at_every_call_and_nothing_hangs() {
     let (rec, ..) = recording(64);
     lost(Plan::compile_blocking(&gpu, rec, &Parameters::new(&gpu)).err().expect("nothing can be compiled"));
     let mut parameters = Parameters::new(&gpu);
-    parameters.declare("weight", Shape::from([64]), Init::Zeros, true).unwrap();
+    parameters.declare("weight", Shape::from([64]), Init::Zeros, Keep::Decayed).unwrap();
     lost(parameters.allocate_blocking(&gpu, &[Role::Weight]).expect_err("nothing can be allocated"));
 }
 

@@ -1,5 +1,5 @@
 use lara_runtime::ops::grad_norm;
-use lara_runtime::{Init, Parameters, Plan, Recorder, Role};
+use lara_runtime::{Init, Keep, Parameters, Plan, Recorder, Role};
 use lara_tests::{adapter, random, tune};
 
 /// Norm and clipping factor of gradients of these shapes; the second shape of a pair says whether weights decay, which
@@ -8,12 +8,12 @@ fn norm_of(gradients: &[(&[usize], Vec<f64>)], max_norm: f32) -> [f64; 2] {
     let gpu = adapter();
     let mut parameters = Parameters::new(gpu);
     for (i, (shape, _)) in gradients.iter().enumerate() {
-        parameters.declare(&format!("p{i}"), (*shape).into(), Init::Zeros, true).expect("new parameters fit");
+        parameters.declare(&format!("p{i}"), (*shape).into(), Init::Zeros, Keep::Decayed).expect("new parameters fit");
     }
     parameters.allocate_blocking(gpu, &[Role::Grad]).unwrap();
     for (i, (_, values)) in gradients.iter().enumerate() {
         let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-        parameters.write(gpu, Role::Grad, i, &values);
+        parameters.write(gpu, Role::Grad, i, &values).unwrap();
     }
     let mut rec = Recorder::new(tune(&[]));
     let norm = grad_norm(&mut rec, &parameters, max_norm);

@@ -17,6 +17,7 @@ mod layernorm;
 mod long_sums;
 mod maps;
 mod matmul;
+mod parameters;
 mod patchify;
 mod peak;
 mod pieces;

@@ -292,7 +292,7 @@ fn probabilities_of_test_images(folder: &Path, count: usize) -> Vec<Vec<f64>> {
     // Not the weights that are trained: their average.
     let model = TensorFile::open(folder.join(MODEL_FILE)).unwrap();
     for (index, values) in model.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     let (digits, augment) = (Digits::new(Split::Test), Augment::eval(&config.data));
     let probabilities = |index: usize| {

@@ -22,7 +22,7 @@ fn evaluated(config: &TrainConfig, weights: impl FnOnce(&[(String, Vec<usize>)])
     let batch = config.train.batch_size;
     let predictor = block_on(Predictor::new(adapter(), &tune(), config, &mut parameters, batch, false)).unwrap();
     for (index, values) in weights(&names_and_shapes(&parameters)).iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     let images = config.open_data(Split::Test).unwrap();
     block_on(evaluate(&predictor, &images, &Augment::eval(&config.data), 1, |_| {})).unwrap()

@@ -40,7 +40,7 @@ fn matrices(folder: &Path, image: &str) -> Vec<f32> {
     // Not the weights that are trained: their average.
     let model = TensorFile::open(folder.join(MODEL_FILE)).unwrap();
     for (index, values) in model.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     let shape = ImageShape { channels: 1, height: 8, width: 8 };
     let (pixels, mut input) = (picture::load(image, shape, 1.0).unwrap(), [0.0; 64]);

@@ -21,7 +21,7 @@ fn predictor(config: &TrainConfig, change: impl Fn(&str, &mut Vec<f32>)) -> Pred
     for (index, entry) in parameters.entries().iter().enumerate() {
         let mut values = entry.initial(1);
         change(&entry.name, &mut values);
-        parameters.write(adapter(), Role::Weight, index, &values);
+        parameters.write(adapter(), Role::Weight, index, &values).unwrap();
     }
     predictor
 }
@@ -91,7 +91,7 @@ fn an_evaluation_of_nan_weights_names_the_first() {
     let mut parameters = Parameters::new(adapter());
     let predictor = block_on(Predictor::new(adapter(), &tune(), &config, &mut parameters, 64, false)).unwrap();
     for (index, values) in model.weights.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     let images = config.open_data(Split::Test).unwrap();
     let failure = error(block_on(evaluate(&predictor, &images, &Augment::eval(&config.data), 1, |_| {})));
@@ -111,7 +111,7 @@ fn weights_that_the_last_step_spoilt_are_not_saved_at_a_stop() {
     let failure = error(block_on(trainer.run(&control, &mut move |_| stop.stop())));
     let text = failure.to_string();
     assert!(
-        matches!(failure, Error::Diverged(_)) && text.contains("the weights after step 1 are not finite"),
+        matches!(failure, Error::Diverged(_)) && text.contains("after step 1 the weights are not finite"),
         "{text}"
     );
     assert!(text.contains("no checkpoint was written before"), "{text}");

@@ -4,6 +4,7 @@ mod attend;
 mod attend_layer;
 mod augment;
 mod bench;
+mod buffers;
 mod checkpoint;
 mod checkpoints;
 mod cli;

@@ -71,7 +71,7 @@ fn a_live_model_computes_with_the_weights_that_are_there_now() {
     assert_ne!(logits(&live), logits(&stored));
     let wanted = names_and_shapes(&parameters);
     for (index, values) in file.get_all(&wanted).unwrap().iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     assert_eq!(logits(&live), logits(&stored));
     assert!(live.file().is_none() && stored.file().is_some());

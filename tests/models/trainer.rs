@@ -231,7 +231,7 @@ fn assert_evaluation_is_the_predictors(summary: &Summary) {
     let predictor = block_on(Predictor::new(adapter(), &tune(), &config, &mut parameters, 7, false)).unwrap();
     let model = TrainedModel::open(&checkpoint.path).unwrap();
     for (index, values) in model.weights.get_all(&names_and_shapes(&parameters)).unwrap().iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     let (digits, augment) = (Digits::new(Split::Test), Augment::eval(&config.data));
     let (mut right, mut loss, mut counts) = (0, 0.0, [0u32; 10]);

@@ -87,7 +87,7 @@ fn logits(config: &TrainConfig, weights: &[Vec<f32>], images: &[f32], batch: usi
     let predictor = predictor.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(parameters.entries().len(), weights.len());
     for (index, values) in weights.iter().enumerate() {
-        parameters.write(adapter(), Role::Weight, index, values);
+        parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     block_on(predictor.logits(images)).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -21,7 +21,7 @@ fn large(side: usize) -> Model {
     let config = TrainConfig::load("digits", &sets).expect("a preset with settings");
     let (mut parameters, tune) = (Parameters::new(gpu()), Tune::fixed(&[]));
     pollster::block_on(Predictor::new(gpu(), &tune, &config, &mut parameters, 1, false)).expect("a small model");
-    parameters.initialize(gpu(), 3);
+    parameters.initialize(gpu(), 3).unwrap();
     let classes = (0..10).map(|class| class.to_string()).collect();
     Model { name: "fresh".into(), config, classes, weights: Weights::Live(Arc::new(parameters)) }
 }

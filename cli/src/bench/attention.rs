@@ -153,7 +153,7 @@ fn measure(bench: &mut Bench<'_>, side: usize, kind: MechanismKind, backward: bo
         Ok::<_, lara_models::Error>([q, k, v, dout])
     });
     let (plan, [q, k, v, dout]) = pollster::block_on(compiled)?;
-    parameters.initialize(bench.gpu, 1);
+    parameters.initialize(bench.gpu, 1)?;
     for (tensor, frequency) in [(q, 0.37), (k, 0.73), (v, 1.19), (dout, 0.91)] {
         let values: Vec<f32> = (0..tensor.len()).map(|i| (frequency * i as f32 + 0.3).sin()).collect();
         plan.write(tensor, &values)?;

@@ -1,7 +1,7 @@
 //! Peaks and matrix products.
 
 use lara_runtime::ops::{Layout, Product, peak};
-use lara_runtime::{Gpu, Parameters, Plan, Recorder, Tune};
+use lara_runtime::{Dtype, Gpu, Parameters, Plan, Recorder, Tune};
 
 use super::measure::time;
 use super::rows::Bench;
@@ -23,13 +23,13 @@ pub(super) fn fma_peak(gpu: &Gpu) -> Outcome<f64> {
 
 /// GB/s of a copy of 64 MiB, bytes read plus bytes written.
 pub(super) fn copy_bandwidth(gpu: &Gpu) -> Outcome<f64> {
-    let len = (64 << 20) / 4;
+    let len = (64 << 20) / Dtype::F32.size() as usize;
     let mut rec = Recorder::new(Tune::default());
     let (x, y) = (rec.pinned("x", [len]), rec.pinned("y", [len]));
     peak::copy(&mut rec, x, y);
     let plan = Plan::compile_blocking(gpu, rec, &Parameters::new(gpu))?;
     plan.write(x, &vec![1.5; len])?;
-    Ok(2.0 * (len * 4) as f64 / time(&plan)?.fastest / 1e9)
+    Ok(2.0 * x.bytes() as f64 / time(&plan)?.fastest / 1e9)
 }
 
 /// Squares, and the products of ViTs: qkv, fc1, fc2 of the reference model at batch 64 and of tiny p16 at batch 8,

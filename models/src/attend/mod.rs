@@ -157,7 +157,7 @@ impl Layer {
     pub fn set_weights(&self, given: &Arrays) -> Result<()> {
         for (index, entry) in self.parameters.entries().iter().enumerate() {
             let values = wanted(given, &entry.name, entry.shape.dims())?;
-            self.parameters.write(self.plan.gpu(), Role::Weight, index, values);
+            self.parameters.write(self.plan.gpu(), Role::Weight, index, values)?;
         }
         Ok(())
     }
@@ -219,7 +219,7 @@ impl Layer {
             all.push((format!("d{name}"), Array { shape, values }));
         }
         let values = self.parameters.read(self.plan.gpu(), Role::Grad).await?;
-        for (entry, values) in self.parameters.entries().iter().zip(values) {
+        for (entry, values) in self.parameters.entries_of(Role::Grad).zip(values) {
             all.push((format!("d{}", entry.name), Array { shape: entry.shape.dims().to_vec(), values }));
         }
         Ok(all)

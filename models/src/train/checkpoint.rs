@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lara_runtime::{Gpu, Parameters, Role};
+use lara_runtime::{Entry, Gpu, Parameters, Role};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_dir::{self, Checksum};
@@ -14,6 +14,7 @@ use super::checkpoints::{BEST, latest, numbered};
 use crate::config::TrainConfig;
 use crate::data::{Fingerprint, Position};
 use crate::error::{Error, Result};
+use crate::finite::first_tensor;
 use crate::hub;
 use crate::import::{self, CONFIG_FILE, Imported, Library, PREPROCESSOR_FILE};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
@@ -100,6 +101,56 @@ pub struct Snapshot<'a> {
     pub exp_avg_sq: Vec<TensorView<'a>>,
     /// Moving average of the weights, where one is kept.
     pub ema: Option<Vec<TensorView<'a>>>,
+}
+
+/// What a run has learnt, on the CPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Learnt {
+    weights: Vec<Vec<f32>>,
+    exp_avg: Vec<Vec<f32>>,
+    exp_avg_sq: Vec<Vec<f32>>,
+    ema: Option<Vec<Vec<f32>>>,
+}
+
+impl Learnt {
+    /// Downloads weights, moments, and the average where one is kept.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] for the first weight or moment that is not finite; a lost device.
+    pub async fn read(gpu: &Gpu, parameters: &Parameters) -> Result<Self> {
+        let read = async |role| -> Result<Vec<Vec<f32>>> {
+            let values = parameters.read(gpu, role).await?;
+            match first_tensor(parameters.entries_of(role), &values) {
+                Some(trouble) if role != Role::Ema => {
+                    Err(Error::Diverged(format!("the {role}s are not finite (first {trouble})")))
+                }
+                _ => Ok(values),
+            }
+        };
+        Ok(Learnt {
+            weights: read(Role::Weight).await?,
+            exp_avg: read(Role::FirstMoment).await?,
+            exp_avg_sq: read(Role::SecondMoment).await?,
+            ema: if parameters.has(Role::Ema) { Some(read(Role::Ema).await?) } else { None },
+        })
+    }
+
+    /// A checkpoint of it, of the parameters that it was read from.
+    pub fn snapshot<'a>(&'a self, parameters: &'a Parameters, state: &'a State) -> Snapshot<'a> {
+        let view = |(entry, data): (&'a Entry, &'a Vec<f32>)| TensorView {
+            name: entry.name.as_str().into(),
+            shape: entry.shape.dims(),
+            data,
+        };
+        let views = |role, values: &'a Vec<Vec<f32>>| parameters.entries_of(role).zip(values).map(view).collect();
+        Snapshot {
+            state,
+            weights: views(Role::Weight, &self.weights),
+            exp_avg: views(Role::FirstMoment, &self.exp_avg),
+            exp_avg_sq: views(Role::SecondMoment, &self.exp_avg_sq),
+            ema: self.ema.as_ref().map(|ema| views(Role::Ema, ema)),
+        }
+    }
 }
 
 /// A checkpoint's files.
@@ -253,45 +304,58 @@ impl Checkpoint {
         TrainConfig::from_toml(&self.state.config, &format!("config in {}", self.path.join(STATE_FILE).display()))
     }
 
-    /// The weights that are trained: those `wanted` (name, shape), in that order; there must be no others.
+    /// The weights as they were trained, and state that is not: those `wanted` (name, shape), in that order; there must be
+    /// no others.
     pub fn weights<N: AsRef<str>, S: AsRef<[usize]>>(&self, wanted: &[(N, S)]) -> Result<Vec<Vec<f32>>> {
-        if self.model_is_average() { self.prefixed(WEIGHT, wanted) } else { self.model.get_all(wanted) }
+        if !self.model_is_average() {
+            return self.model.get_all(wanted);
+        }
+        self.model.refuse_others(wanted.iter().map(|(name, _)| name.as_ref()))?;
+        self.prefixed(WEIGHT, wanted)
     }
 
-    /// The optimizer's state for the weights `wanted` (name, shape), in that order.
+    /// The optimizer's state for the trained weights `wanted` (name, shape), in that order.
     pub fn optimizer<N: AsRef<str>, S: AsRef<[usize]>>(&self, wanted: &[(N, S)]) -> Result<OptimizerState> {
         let ema = if self.model_is_average() {
-            Some(self.model.get_all(wanted)?)
+            Some(
+                wanted
+                    .iter()
+                    .map(|(name, shape)| self.model.get(name.as_ref(), shape.as_ref()))
+                    .collect::<Result<_>>()?,
+            )
         } else if self.has(EMA) {
             Some(self.prefixed(EMA, wanted)?)
         } else {
             None
         };
         let (exp_avg, exp_avg_sq) = (self.prefixed(EXP_AVG, wanted)?, self.prefixed(EXP_AVG_SQ, wanted)?);
-        let known: Vec<String> = [EXP_AVG, EXP_AVG_SQ, WEIGHT, EMA]
-            .iter()
-            .flat_map(|prefix| wanted.iter().map(move |(name, _)| format!("{prefix}{}", name.as_ref())))
-            .collect();
+        let known = [EXP_AVG, EXP_AVG_SQ, EMA].iter();
+        let known = known.flat_map(|prefix| wanted.iter().map(move |(name, _)| format!("{prefix}{}", name.as_ref())));
+        let known: Vec<String> = known.chain(self.model.names().map(|name| format!("{WEIGHT}{name}"))).collect();
         self.optimizer.refuse_others(known.iter().map(String::as_str))?;
         Ok(OptimizerState { exp_avg, exp_avg_sq, ema })
     }
 
     /// Uploads weights, moments and average.
-    pub(super) fn restore(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it is of another model.
+    pub fn restore(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
         let wanted = weights::names_and_shapes(parameters);
-        let OptimizerState { exp_avg, exp_avg_sq, ema } = self.optimizer(&wanted)?;
+        // State that is not trained has neither moments nor an average.
+        let (trained, of_trained): (Vec<usize>, Vec<_>) =
+            wanted.iter().cloned().enumerate().filter(|(index, _)| parameters.entries()[*index].is_trained()).unzip();
+        let OptimizerState { exp_avg, exp_avg_sq, ema } = self.optimizer(&of_trained)?;
         if self.is_of_format_1_with_ema() {
             tracing::info!("from here on evaluations and {BEST} are of the averaged weights; before, they were not");
         }
-        let roles = [
-            (Role::Weight, Some(self.weights(&wanted)?)),
-            (Role::FirstMoment, Some(exp_avg)),
-            (Role::SecondMoment, Some(exp_avg_sq)),
-            (Role::Ema, ema),
-        ];
+        for (index, values) in self.weights(&wanted)?.iter().enumerate() {
+            parameters.write(gpu, Role::Weight, index, values)?;
+        }
+        let roles = [(Role::FirstMoment, Some(exp_avg)), (Role::SecondMoment, Some(exp_avg_sq)), (Role::Ema, ema)];
         for (role, values) in roles {
-            for (index, values) in values.iter().flatten().enumerate() {
-                parameters.write(gpu, role, index, values);
+            for (&index, values) in trained.iter().zip(values.iter().flatten()) {
+                parameters.write(gpu, role, index, values)?;
             }
         }
         Ok(())

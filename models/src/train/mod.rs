@@ -20,7 +20,7 @@ pub use crate::schedule::Schedule;
 pub use crate::settings::{OptimConfig, OutputConfig};
 pub use crate::task::classify::{Evaluation, evaluate, evaluate_while};
 pub use crate::weights::names_and_shapes;
-pub use checkpoint::{Checkpoint, Snapshot, State};
+pub use checkpoint::{Checkpoint, Learnt, Snapshot, State};
 pub use checkpoints::Checkpoints;
 pub use control::{Control, Order};
 pub use lock::RunLock;

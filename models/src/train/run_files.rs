@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use lara_runtime::{Entry, Parameters, Role, Tune};
+use lara_runtime::Tune;
 
-use super::checkpoint::{Checkpoint, DataSets, STATE_FILE, Snapshot, State};
+use super::checkpoint::{Checkpoint, DataSets, Learnt, STATE_FILE, State};
 use super::checkpoints::{Checkpoints, latest, lock_and_recover};
 use super::lock::RunLock;
 use super::progress::{ADVICE, Progress};
 use super::{MetricsLog, Session, TrainConfig};
 use crate::data::Position;
 use crate::error::{Error, Result};
-use crate::finite::first_tensor;
 use crate::task::{Score, Task};
-use crate::weights::TensorView;
 
 pub(super) struct RunFiles {
     checkpoints: Checkpoints,
@@ -142,29 +140,19 @@ impl RunFiles {
         evaluation_due: bool,
     ) -> Result<PathBuf> {
         let (parameters, gpu) = (&session.parameters, session.gpu());
-        let read = |role| parameters.read(gpu, role);
-        let (weights, first, second) =
-            (read(Role::Weight).await?, read(Role::FirstMoment).await?, read(Role::SecondMoment).await?);
-        let ema = if session.has_ema() { Some(read(Role::Ema).await?) } else { None };
-        for (what, values) in [("weights", &weights), ("first moments", &first), ("second moments", &second)] {
-            if let Some(trouble) = first_tensor(parameters.entries(), values) {
+        let learnt = match Learnt::read(gpu, parameters).await {
+            Err(Error::Diverged(what)) => {
+                let kept = self.kept();
                 return Err(Error::Diverged(format!(
-                    "the {what} after step {step} are not finite (first {trouble}); nothing of it was saved: {}. {ADVICE}",
-                    self.kept()
+                    "after step {step} {what}; nothing of it was saved: {kept}. {ADVICE}"
                 )));
             }
-        }
+            learnt => learnt?,
+        };
         (self.state.step, self.state.position, self.state.evaluation_due) = (step, position, evaluation_due);
         // No checkpoint outlives the metrics before it.
         self.metrics.sync()?;
-        let snapshot = Snapshot {
-            state: &self.state,
-            weights: views(parameters, &weights),
-            exp_avg: views(parameters, &first),
-            exp_avg_sq: views(parameters, &second),
-            ema: ema.as_ref().map(|ema| views(parameters, ema)),
-        };
-        let path = self.checkpoints.save(&snapshot)?;
+        let path = self.checkpoints.save(&learnt.snapshot(parameters, &self.state))?;
         self.newest = Some((path.clone(), step));
         Ok(path)
     }
@@ -196,13 +184,4 @@ fn folder_of(checkpoint: &Path) -> Result<PathBuf> {
             Ok(whole.parent().unwrap_or(&whole).to_path_buf())
         }
     }
-}
-
-fn views<'a>(parameters: &'a Parameters, values: &'a [Vec<f32>]) -> Vec<TensorView<'a>> {
-    let view = |(entry, values): (&'a Entry, &'a Vec<f32>)| TensorView {
-        name: entry.name.as_str().into(),
-        shape: entry.shape.dims(),
-        data: values,
-    };
-    parameters.entries().iter().zip(values).map(view).collect()
 }

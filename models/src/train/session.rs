@@ -76,9 +76,9 @@ impl<T: Task> Session<T> {
         let mut recording = lara_runtime::Recorder::new(tune.clone());
         let norm = adamw(&config.train).record(&mut recording, &parameters);
         let optimizer = Plan::compile(gpu, recording, &parameters).await?;
-        parameters.initialize(gpu, seed);
+        parameters.initialize(gpu, seed)?;
         if model_ema {
-            parameters.copy(gpu, Role::Weight, Role::Ema);
+            parameters.copy(gpu, Role::Weight, Role::Ema)?;
         }
         let ring = Ring::new(gpu, IN_FLIGHT, objective.report.len() + norm.len());
         let (gpu, tune, config) = (gpu.clone(), tune.clone(), config.clone());

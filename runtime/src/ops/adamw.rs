@@ -3,7 +3,7 @@
 use lara_shaders::ADAMW;
 
 use super::{agc, grad_norm, quads};
-use crate::{Parameters, Place, Recorder, Role, StepBuilder, Tensor};
+use crate::{Keep, Parameters, Place, Recorder, Role, StepBuilder, Tensor};
 
 /// How gradients are clipped before the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,16 +46,15 @@ impl AdamW {
         if let Clip::Adaptive { factor, except } = self.clip {
             agc(rec, parameters, factor, except);
         }
-        let chunks: Vec<(usize, bool)> = parameters.chunk_lens().zip(parameters.chunk_decays()).collect();
-        for (index, (len, decays)) in chunks.into_iter().enumerate() {
+        for (index, chunk) in parameters.trained_chunks() {
+            let (len, lr_scale) = (chunk.len, chunk.lr_scale);
             let mut of = |label: &str, role| rec.tensor(label, [len].into(), Place::Chunk { index, role });
             let weights = of("weights", Role::Weight);
             let grads = of("gradients", Role::Grad);
             let first = of("first moment", Role::FirstMoment);
             let second = of("second moment", Role::SecondMoment);
             let average = self.ema.then(|| of("average", Role::Ema));
-            let decay = if decays { self.weight_decay } else { 0.0 };
-            let lr_scale = parameters.chunk_lr_scale(index);
+            let decay = if chunk.keep == Keep::Decayed { self.weight_decay } else { 0.0 };
             let step = rec
                 .step(&ADAMW, "update")
                 .bind("grads", grads)

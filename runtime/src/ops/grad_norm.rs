@@ -10,13 +10,13 @@ const PART: usize = 4096;
 /// Records norm `[2]`: the Euclidean norm of all parameter gradients and the factor that clips it to `max_norm`
 /// (infinite for no clipping). If a gradient is not finite, or 2^47 or more in size, the norm is NaN and the factor 0.
 pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> Tensor {
-    let counts: Vec<usize> = parameters.chunk_lens().map(|len| len.div_ceil(PART)).collect();
-    let total = counts.iter().sum();
+    let total: usize = parameters.trained_chunks().map(|(_, chunk)| chunk.len.div_ceil(PART)).sum();
     let partial = rec.scratch("squared gradients", [total]);
     let norm = rec.pinned("gradient norm", [2]);
     let max_norm = max_norm.min(f32::MAX);
     let mut offset = 0;
-    for (index, len) in parameters.chunk_lens().enumerate() {
+    for (index, chunk) in parameters.trained_chunks() {
+        let (len, count) = (chunk.len, chunk.len.div_ceil(PART));
         let grads = rec.tensor("gradients", [len].into(), Place::Chunk { index, role: Role::Grad });
         rec.step(&GRAD_NORM, "squares")
             .bind("grads", grads)
@@ -26,8 +26,8 @@ pub fn grad_norm(rec: &mut Recorder, parameters: &Parameters, max_norm: f32) -> 
             .uint("partials", total)
             .float("max_norm", max_norm)
             .float("not_finite", f32::NAN)
-            .dispatch_groups(counts[index]);
-        offset += counts[index];
+            .dispatch_groups(count);
+        offset += count;
     }
     rec.step(&GRAD_NORM, "finish")
         .bind("partial", partial)

@@ -156,7 +156,7 @@ impl Setting {
         results.iter().flatten().for_each(|&t| tape.rec.pin(t));
         let rec = tape.finish().unwrap_or_else(|e| panic!("{self:?}: {e}"));
         parameters.allocate_blocking(gpu, &[Role::Weight, Role::Grad]).expect("a few numbers");
-        parameters.initialize(gpu, 7);
+        parameters.initialize(gpu, 7).unwrap();
         let plan = Plan::compile_blocking(gpu, rec, &parameters).unwrap_or_else(|e| panic!("{self:?}: {e}"));
         plan.poison();
         let sides = [(q, queries), (k, keys), (v, keys), (dout, queries)];

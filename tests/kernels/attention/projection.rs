@@ -201,7 +201,7 @@ fn learned_ones_start_orthogonal_and_reproducibly() {
         let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
         tape.parameter("projection", [heads, rows, dim], Init::OrthogonalRows);
         parameters.allocate_blocking(adapter(), &[Role::Weight]).unwrap();
-        parameters.initialize(adapter(), seed);
+        parameters.initialize(adapter(), seed).unwrap();
         let values = pollster::block_on(parameters.read(adapter(), Role::Weight)).expect("weights can be read");
         values[0].iter().copied().map(f64::from).collect::<Vec<f64>>()
     };

@@ -100,7 +100,7 @@ impl Shown {
         tape.rec.pin(weights);
         let rec = tape.finish().unwrap_or_else(|e| panic!("{}: {e}", self.name()));
         parameters.allocate_blocking(gpu, &[Role::Weight, Role::Grad]).unwrap();
-        parameters.initialize(gpu, 7);
+        parameters.initialize(gpu, 7).unwrap();
         let plan = Plan::compile_blocking(gpu, rec, &parameters).unwrap_or_else(|e| panic!("{}: {e}", self.name()));
         plan.poison();
         for (tensor, values) in &given {

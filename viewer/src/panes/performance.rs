@@ -1,10 +1,10 @@
 //! The adapter, memory by purpose, and the time of every dispatch.
 
 use egui::{Grid, ScrollArea, Ui};
-use lara_runtime::human_bytes;
 use lara_runtime::profile::{Timing, profile};
 #[cfg(not(target_arch = "wasm32"))]
 use lara_runtime::{AdapterReport, Gpu};
+use lara_runtime::{Dtype, Shape, human_bytes};
 
 use crate::context::Context;
 #[cfg(not(target_arch = "wasm32"))]
@@ -119,7 +119,7 @@ fn memory(cx: &Context, ui: &mut Ui) {
         }
     });
     let sizes = inspector.sizes();
-    let matrix = (sizes.tokens() * sizes.tokens() * 4) as u64;
+    let matrix = Shape::from([sizes.tokens(); 2]).bytes(Dtype::F32);
     let largest = inspector.plan().largest_buffer();
     ui.weak(format!(
         "largest buffer {}; one N × N matrix of this image would take {} a head",
