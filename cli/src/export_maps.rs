@@ -42,7 +42,7 @@ Every image has a folder of its own below DIR. Pictures are named by mechanism, 
 pub(crate) struct Options {
     /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
     checkpoint: PathBuf,
-    /// PNG or JPEG files.
+    /// Pictures: PNG, JPEG, WebP, GIF or BMP files.
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Folder for the files; created if need be, files of the same names are replaced.
@@ -260,8 +260,8 @@ fn lacks_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
 
 /// Every image is read before the first is looked at: a bad one is told at once.
 fn open_images(options: &Options, subject: &Model, gpu: &Gpu) -> Outcome<Vec<Seen>> {
-    let reader = subject.config.image_reader()?;
-    let shape = reader.shape();
+    let reader = subject.config.preprocess()?;
+    let shape = reader.shape;
     let style = Style {
         colormap: options.colormap,
         opacity: options.opacity,

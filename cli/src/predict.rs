@@ -22,7 +22,7 @@ What the model looks at: lara export-maps runs/digits seven.png --overview --out
 pub(crate) struct Options {
     /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
     checkpoint: PathBuf,
-    /// PNG or JPEG files.
+    /// Pictures: PNG, JPEG, WebP, GIF or BMP files.
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let model = model::open(&options.checkpoint, options.preset.as_deref(), &options.set)?;
     let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), 1))?;
-    let reader = model.config.image_reader()?;
+    let reader = model.config.preprocess()?;
     // Every image is read before the first is classified: a bad one is told at once.
     let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Result<_, _>>()?;
     let mut predictions = Vec::new();

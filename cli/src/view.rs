@@ -31,7 +31,7 @@ the window, too. To watch a run: lara train … --view.")]
 pub(crate) struct Options {
     /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
     checkpoint: Option<PathBuf>,
-    /// A PNG or JPEG file, or a folder of them.
+    /// A picture (PNG, JPEG, WebP, GIF, BMP), or a folder of them.
     images: Option<PathBuf>,
     /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
     #[arg(long, value_name = "NAME|FILE", requires = "checkpoint")]
@@ -60,7 +60,7 @@ fn subject(options: &Options) -> Outcome<Model> {
 fn gallery(options: &Options, subject: &Model) -> Outcome<Gallery> {
     let shape = subject.image_shape();
     if let Some(path) = &options.images {
-        return Ok(Gallery::open(path, shape, subject.crop_pct())?);
+        return Ok(Gallery::open(path, &subject.preprocess()?)?);
     }
     let digits = Gallery::digits(DIGITS)?;
     Ok(if digits.shape == shape { digits } else { Gallery::empty(shape) })

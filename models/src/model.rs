@@ -7,7 +7,7 @@ use lara_runtime::{Gpu, Mode, Parameters, Plan, Role, Tape, Tune};
 
 use crate::compile::compile;
 use crate::config::TrainConfig;
-use crate::data::ImageShape;
+use crate::data::{ImageShape, Preprocess};
 use crate::error::{Error, Result};
 use crate::predictor::Predictor;
 use crate::train::checkpoint::TrainedModel;
@@ -112,9 +112,12 @@ impl Model {
         self.config.model.image_shape()
     }
 
-    /// How much of a picture is kept: as the images that were trained on, those of digits and MNIST fill their frames.
-    pub fn crop_pct(&self) -> f64 {
-        self.config.data.crop()
+    /// How pictures are made what it takes.
+    ///
+    /// # Errors
+    /// Means or deviations that do not fit its images.
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        self.config.preprocess()
     }
 
     /// Pixels in 0..1 as the model wants them: normalised.
@@ -122,7 +125,7 @@ impl Model {
     /// # Errors
     /// Pixels of another size.
     pub fn normalise(&self, pixels: &[f32]) -> Result<Vec<f32>> {
-        self.config.image_reader()?.normalise(pixels)
+        self.config.preprocess()?.normalise(pixels)
     }
 
     /// The file that its weights come from.

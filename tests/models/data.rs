@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use lara_models::data::{Augment, Dataset, Digits, ImageDataset, ImageFolder, ImageShape, Mnist, Split, picture};
+use lara_models::data::picture::{self, CropMode, Interpolation, Preprocess};
+use lara_models::data::{Augment, Dataset, Digits, ImageDataset, ImageFolder, ImageShape, Mnist, Split};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::TrainConfig;
 use lara_models::train::tensorboard::crc32c;
@@ -141,6 +142,11 @@ fn mnist_says_what_is_wrong_with_which_file() {
     );
 }
 
+/// As timm fits pictures, with nothing subtracted.
+fn fitting(shape: ImageShape, crop_pct: f64) -> Preprocess {
+    Preprocess::timm(shape, crop_pct, CropMode::Center, Interpolation::Bicubic)
+}
+
 /// A picture whose pixels all have the value given.
 fn plain(path: &Path, value: f32, shape: ImageShape) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -161,7 +167,7 @@ fn write_folder(root: &Path) {
 fn image_folder_lists_classes_and_files_in_order() {
     let root = tempfile::tempdir().unwrap();
     write_folder(root.path());
-    let train = ImageFolder::open(root.path(), Split::Train, RGB_4, 1.0).unwrap();
+    let train = ImageFolder::open(root.path(), Split::Train, &fitting(RGB_4, 1.0)).unwrap();
     assert_eq!(train.classes(), ["ant", "cat"]);
     assert_eq!(train.len(), 4);
     assert!(train.path(1).unwrap().ends_with("train/ant/a2.PNG"));
@@ -169,11 +175,19 @@ fn image_folder_lists_classes_and_files_in_order() {
     let sample = train.get(2).unwrap();
     assert_eq!((sample.label, sample.pixels), (1, vec![51.0 / 255.0; 48]));
     assert!(
-        ImageFolder::open(root.path(), Split::Test, RGB_4, 1.0).unwrap().path(0).unwrap().ends_with("val/ant/v1.png")
+        ImageFolder::open(root.path(), Split::Test, &fitting(RGB_4, 1.0))
+            .unwrap()
+            .path(0)
+            .unwrap()
+            .ends_with("val/ant/v1.png")
     );
     fs::rename(root.path().join("val"), root.path().join("test")).unwrap();
     assert!(
-        ImageFolder::open(root.path(), Split::Test, GREY_4, 1.0).unwrap().path(3).unwrap().ends_with("test/cat/v2.png")
+        ImageFolder::open(root.path(), Split::Test, &fitting(GREY_4, 1.0))
+            .unwrap()
+            .path(3)
+            .unwrap()
+            .ends_with("test/cat/v2.png")
     );
 }
 
@@ -182,10 +196,10 @@ fn a_fingerprint_tells_a_data_set_from_one_with_other_samples() {
     let [root, moved] = [0, 1].map(|_| tempfile::tempdir().unwrap());
     write_folder(root.path());
     write_folder(moved.path());
-    let of = |root: &Path| ImageFolder::open(root, Split::Train, RGB_4, 1.0).unwrap().fingerprint();
+    let of = |root: &Path| ImageFolder::open(root, Split::Train, &fitting(RGB_4, 1.0)).unwrap().fingerprint();
     let first = of(root.path());
     assert_eq!((first.samples, of(moved.path())), (4, first), "the folder may move");
-    assert_ne!(ImageFolder::open(root.path(), Split::Test, RGB_4, 1.0).unwrap().fingerprint(), first);
+    assert_ne!(ImageFolder::open(root.path(), Split::Test, &fitting(RGB_4, 1.0)).unwrap().fingerprint(), first);
     let added = root.path().join("train/ant/a3.png");
     plain(&added, 0.4, RGB_4);
     let second = of(root.path());
@@ -204,7 +218,7 @@ fn a_fingerprint_tells_a_data_set_from_one_with_other_samples() {
 fn image_folder_says_what_is_wrong() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path();
-    let refuse = |split| sentence(ImageFolder::open(path, split, RGB_4, 1.0), path);
+    let refuse = |split| sentence(ImageFolder::open(path, split, &fitting(RGB_4, 1.0)), path);
     assert_eq!(
         refuse(Split::Train),
         "ROOT: has no folder train; an image folder has train/CLASS/*.png and val/CLASS/*.png"
@@ -219,7 +233,7 @@ fn image_folder_says_what_is_wrong() {
     fs::create_dir(path.join("train/bee")).unwrap();
     assert_eq!(
         refuse(Split::Train),
-        "ROOT/train/bee: holds no PNG or JPEG file; give the class images or remove its folder"
+        "ROOT/train/bee: holds no picture (PNG, JPEG, WebP, GIF or BMP); give the class images or remove its folder"
     );
     fs::create_dir(path.join("val/eel")).unwrap();
     assert_eq!(
@@ -230,13 +244,13 @@ fn image_folder_says_what_is_wrong() {
     let broken = path.join("train/ant/a1.png");
     let bytes = fs::read(&broken).unwrap();
     fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
-    let train = ImageFolder::open(path, Split::Train, RGB_4, 1.0).unwrap();
+    let train = ImageFolder::open(path, Split::Train, &fitting(RGB_4, 1.0)).unwrap();
     let message = sentence(train.get(0), path);
     assert!(message.starts_with("ROOT/train/ant/a1.png: cannot be read as an image: "), "{message}");
     fs::write(&broken, "plain text").unwrap();
     assert_eq!(
         sentence(train.get(0), path),
-        "ROOT/train/ant/a1.png: is not an image of a known format; PNG and JPEG are read"
+        "ROOT/train/ant/a1.png: is not an image of a known format; PNG, JPEG, WebP, GIF and BMP are read"
     );
     fs::remove_file(&broken).unwrap();
     assert!(sentence(train.get(0), path).starts_with("cannot read ROOT/train/ant/a1.png: "));
@@ -250,22 +264,22 @@ fn pictures_keep_their_values_and_are_fitted_as_timm_does() {
     let shape = ImageShape { channels: 1, height: 16, width: 16 };
     let values: Vec<f32> = (0..=255u8).map(|value| f32::from(value) / 255.0).collect();
     picture::save_png(&path, &values, shape).unwrap();
-    assert_eq!(picture::load(&path, shape, 1.0).unwrap(), values);
+    assert_eq!(fitting(shape, 1.0).read(&path).unwrap(), values);
     // Colour planes are not mixed up.
     let colors: Vec<f32> = (0..48).map(|i| (i / 16) as f32 * 0.4).collect();
     picture::save_png(&path, &colors, RGB_4).unwrap();
-    assert_eq!(picture::load(&path, RGB_4, 1.0).unwrap(), colors);
+    assert_eq!(fitting(RGB_4, 1.0).read(&path).unwrap(), colors);
     // 8 rows of 24 columns, left third black, middle grey, right white: the centre crop is the middle third.
     let wide = ImageShape { channels: 1, height: 8, width: 24 };
     let thirds: Vec<f32> = (0..8 * 24).map(|i| (i % 24 / 8) as f32 * 102.0 / 255.0).collect();
     picture::save_png(&path, &thirds, wide).unwrap();
     let eight = ImageShape { channels: 1, height: 8, width: 8 };
-    assert_eq!(picture::load(&path, eight, 1.0).unwrap(), vec![102.0 / 255.0; 64]);
+    assert_eq!(fitting(eight, 1.0).read(&path).unwrap(), vec![102.0 / 255.0; 64]);
     // Half the size: columns away from the edges between thirds keep their value.
-    let four = picture::load(&path, GREY_4, 1.0).unwrap();
+    let four = fitting(GREY_4, 1.0).read(&path).unwrap();
     assert!((four[5] - 0.4).abs() < 0.005 && (four[6] - 0.4).abs() < 0.005, "{four:?}");
     // crop_pct 0.5 of 8x24 resized to 8x24 leaves the centre 4x4: all of it grey.
-    assert_eq!(picture::load(&path, GREY_4, 0.5).unwrap(), vec![102.0 / 255.0; 16]);
+    assert_eq!(fitting(GREY_4, 0.5).read(&path).unwrap(), vec![102.0 / 255.0; 16]);
 }
 
 #[test]
@@ -274,15 +288,15 @@ fn jpeg_files_are_read_whatever_their_name() {
     let path = root.path().join("photo.png");
     // 16x16 pixels of one colour, written by Pillow, from (200, 60, 20) and read back by it as (199, 60, 19).
     fs::write(&path, include_bytes!("fixtures/orange.jpg")).unwrap();
-    let rgb = picture::load(&path, RGB_4, 1.0).unwrap();
+    let rgb = fitting(RGB_4, 1.0).read(&path).unwrap();
     for (value, expected) in rgb.iter().zip([200.0f32, 60.0, 20.0].iter().flat_map(|level| [level / 255.0; 16])) {
         assert!((value - expected).abs() <= 1.01 / 255.0, "{value} {expected}");
     }
-    let grey = picture::load(&path, GREY_4, 1.0).unwrap()[0];
+    let grey = fitting(GREY_4, 1.0).read(&path).unwrap()[0];
     assert!((grey * 255.0 - (0.299 * 200.0 + 0.587 * 60.0 + 0.114 * 20.0)).abs() < 1.6, "{grey}");
     let two = ImageShape { channels: 2, height: 4, width: 4 };
     assert_eq!(
-        sentence(picture::load(&path, two, 1.0), root.path()),
+        sentence(fitting(two, 1.0).read(&path), root.path()),
         "pictures are read as grey or RGB: model.in_chans must be 1 or 3, not 2"
     );
 }

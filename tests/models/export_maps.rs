@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use lara_models::Predictor;
-use lara_models::data::{Augment, ImageShape, picture};
+use lara_models::data::picture::{CropMode, Interpolation, Preprocess};
+use lara_models::data::{Augment, ImageShape};
 use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::{Checkpoint, MODEL_FILE};
 use lara_models::train::checkpoints::BEST;
@@ -43,7 +44,8 @@ fn matrices(folder: &Path, image: &str) -> Vec<f32> {
         parameters.write(adapter(), Role::Weight, index, values).unwrap();
     }
     let shape = ImageShape { channels: 1, height: 8, width: 8 };
-    let (pixels, mut input) = (picture::load(image, shape, 1.0).unwrap(), [0.0; 64]);
+    let fitting = Preprocess::timm(shape, 1.0, CropMode::Center, Interpolation::Bicubic);
+    let (pixels, mut input) = (fitting.read(image).unwrap(), [0.0; 64]);
     Augment::eval(&config.data).apply(&pixels, shape, &mut Draws::new(0, Purpose::Augment, 0, 0), &mut input);
     block_on(predictor.logits(&input)).unwrap();
     let (sizes, values) = block_on(predictor.maps()).unwrap().remove(0);

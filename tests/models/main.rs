@@ -24,6 +24,8 @@ mod metrics;
 mod mixup;
 mod model;
 mod picture;
+mod pillow;
+mod published;
 mod random;
 mod readers;
 mod resume;

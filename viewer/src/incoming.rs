@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use egui::Ui;
 use lara_models::Model;
+use lara_models::data::picture::EXTENSIONS;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -41,7 +42,7 @@ impl Incoming {
     pub(crate) fn pick(&mut self, cx: &Context) {
         let pick = || async {
             let dialog = rfd::AsyncFileDialog::new()
-                .add_filter("checkpoints and images", &["safetensors", "png", "jpg", "jpeg"])
+                .add_filter("checkpoints and images", &[&["safetensors"], &EXTENSIONS[..]].concat())
                 .set_title("Open a checkpoint or an image");
             Ok::<_, Error>(dialog.pick_file().await.map(|file| file.path().to_path_buf()))
         };
@@ -82,7 +83,7 @@ pub(crate) fn open_bytes(cx: &mut Context, name: &str, bytes: Vec<u8>) {
     if name.to_lowercase().ends_with(".safetensors") {
         return cx.open(Model::from_bytes(name, bytes));
     }
-    let added = cx.gallery.add(name, &bytes, cx.subject.crop_pct());
+    let added = cx.subject.preprocess().map_err(Into::into).and_then(|how| cx.gallery.add(name, &bytes, &how));
     if let Some(index) = cx.messages.keep(added) {
         cx.choose(index);
     }
@@ -96,7 +97,7 @@ pub(crate) fn open_path(cx: &mut Context, path: &Path) {
     if let Some(subject) = subject.filter(|subject| is_model || subject.is_ok()) {
         return cx.open(subject);
     }
-    match Gallery::open(path, cx.gallery.shape, cx.subject.crop_pct()) {
+    match cx.subject.preprocess().map_err(Into::into).and_then(|how| Gallery::open(path, &how)) {
         Ok(mut gallery) if gallery.entries.len() == 1 => {
             cx.gallery.entries.append(&mut gallery.entries);
             cx.choose(cx.gallery.entries.len() - 1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lara_models::data::{Digits, ImageDataset, ImageShape, Split};
+use lara_models::data::{Digits, ImageDataset, ImageShape, Preprocess, Split};
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::error::Error;
@@ -59,31 +59,31 @@ impl Gallery {
         Gallery { name: "dropped images".into(), shape, entries: Vec::new() }
     }
 
-    /// Adds a PNG or JPEG file's bytes; returns its place.
+    /// Adds the bytes of a picture's file; returns its place.
     ///
     /// # Errors
     /// Bytes that are no image.
-    pub fn add(&mut self, name: &str, bytes: &[u8], crop_pct: f64) -> Result<usize> {
-        let pixels = lara_models::data::picture::from_bytes(name, bytes, self.shape, crop_pct)?;
+    pub fn add(&mut self, name: &str, bytes: &[u8], preprocess: &Preprocess) -> Result<usize> {
+        let pixels = preprocess.read_bytes(name, bytes)?;
         self.entries.push(Entry { name: name.to_owned(), pixels: Arc::new(pixels), label: None });
         Ok(self.entries.len() - 1)
     }
 
-    /// The images in a folder (PNG and JPEG, by name), or a single file.
+    /// The images in a folder (told by their names), or a single file.
     ///
     /// # Errors
     /// A folder that cannot be read or has no image, or a file that is none.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn open(path: &std::path::Path, shape: ImageShape, crop_pct: f64) -> Result<Self> {
-        let mut gallery = Gallery { name: path.display().to_string(), shape, entries: Vec::new() };
+    pub fn open(path: &std::path::Path, preprocess: &Preprocess) -> Result<Self> {
+        let mut gallery = Gallery { name: path.display().to_string(), shape: preprocess.shape, entries: Vec::new() };
         let files = if path.is_dir() { pictures_in(path)? } else { vec![path.to_path_buf()] };
         for file in files.iter().take(MOST) {
             let bytes = std::fs::read(file).map_err(|source| unreadable(file, source))?;
             let name = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-            gallery.add(&name, &bytes, crop_pct)?;
+            gallery.add(&name, &bytes, preprocess)?;
         }
         if gallery.entries.is_empty() {
-            return Err(Error::bad_input(format!("{} holds no PNG or JPEG file", path.display())));
+            return Err(Error::bad_input(format!("{} holds no picture (PNG, JPEG, WebP, GIF or BMP)", path.display())));
         }
         Ok(gallery)
     }
@@ -106,15 +106,11 @@ const MOST: usize = 500;
 #[cfg(not(target_arch = "wasm32"))]
 fn pictures_in(folder: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
     let failed = |source| unreadable(folder, source);
-    let is_picture = |path: &std::path::PathBuf| {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        extension.is_some_and(|e| matches!(e.as_str(), "png" | "jpg" | "jpeg"))
-    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         files.push(entry.map_err(failed)?.path());
     }
-    files.retain(is_picture);
+    files.retain(|path| lara_models::data::picture::is_called_picture(path));
     files.sort();
     Ok(files)
 }

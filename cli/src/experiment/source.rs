@@ -211,7 +211,7 @@ fn record(gpu: &Gpu, tune: &Tune, model: &Model, batch: usize) -> Outcome<Record
 
 /// Other held-out images for every seed, spread over the set.
 fn held_out(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
-    let (images, reader) = (config.open_data(Split::Test)?, config.image_reader()?);
+    let (images, reader) = (config.open_data(Split::Test)?, config.preprocess()?);
     let (count, seeds) = (options.count, options.seeds as usize);
     let wanted = count.saturating_mul(seeds);
     if wanted > images.len() {
@@ -234,7 +234,7 @@ fn held_out(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
 
 /// The user's pictures, for every seed.
 fn given(config: &TrainConfig, options: &Inputs) -> Outcome<Vec<Vec<f32>>> {
-    let reader = config.image_reader()?;
+    let reader = config.preprocess()?;
     let mut batch = Vec::new();
     for path in &options.images {
         batch.extend(reader.normalise(&reader.read(path)?)?);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::LayerAttention;
 use crate::check::ensure;
-use crate::data::{DataConfig, ImageDataset, ImageReader, Split};
+use crate::data::{DataConfig, ImageDataset, Preprocess, Split};
 use crate::error::Result;
 use crate::family::Network;
 use crate::registry::ModelConfig;
@@ -77,12 +77,12 @@ impl TrainConfig {
         Ok(dataset)
     }
 
-    /// Reads pictures as the model wants them.
+    /// How pictures are made what the model wants.
     ///
     /// # Errors
     /// Means or deviations that do not fit the channels.
-    pub fn image_reader(&self) -> Result<ImageReader> {
-        ImageReader::new(&self.data, self.model.image_shape())
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        self.data.preprocess(self.model.image_shape())
     }
 
     /// What the learning rate is multiplied by for parameters whose names begin so, the first that fits; all by 1 if there

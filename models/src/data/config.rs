@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::picture::{CropMode, Interpolation, Preprocess};
 use super::registry::DatasetKind;
 use super::{ImageDataset, ImageShape, Place, Split};
 use crate::check::{divisors, ensure, shifts};
@@ -24,8 +25,12 @@ pub struct DataConfig {
     pub mean: Vec<f64>,
     /// Divides them then: one number, or one a channel.
     pub std: Vec<f64>,
-    /// Pictures are resized to `image_size / crop_pct`, then cropped to `image_size` (folder only).
+    /// Pictures are resized to `image_size / crop_pct`, then cropped to `image_size` (where they have any size).
     pub crop_pct: f64,
+    /// What becomes of pictures with other proportions than the model's images.
+    pub crop_mode: CropMode,
+    /// How pictures are resized.
+    pub interpolation: Interpolation,
     /// Pixels added around a training image before a random crop.
     pub crop_padding: usize,
     /// Probability that a training image is flipped left to right.
@@ -42,6 +47,8 @@ impl Default for DataConfig {
             mean: vec![0.5],
             std: vec![0.5],
             crop_pct: 0.875,
+            crop_mode: CropMode::default(),
+            interpolation: Interpolation::default(),
             crop_padding: 0,
             hflip: 0.0,
             workers: 1,
@@ -50,9 +57,14 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
-    /// The share of a picture's shorter side that is cropped; 1 where images come in the model's size.
-    pub fn crop(&self) -> f64 {
-        if self.dataset.has_any_size() { self.crop_pct } else { 1.0 }
+    /// How pictures are made images of `shape`. Where those of the data set come in the model's size, other pictures are
+    /// cropped no further.
+    ///
+    /// # Errors
+    /// Means or deviations that do not fit the channels.
+    pub fn preprocess(&self, shape: ImageShape) -> Result<Preprocess> {
+        let crop_pct = if self.dataset.has_any_size() { self.crop_pct } else { 1.0 };
+        Preprocess::timm(shape, crop_pct, self.crop_mode, self.interpolation).normalised(&self.mean, &self.std)
     }
 
     /// Opens a split of the data set, for a model that takes images of `shape`.
@@ -66,7 +78,8 @@ impl DataConfig {
                 self.dataset.name()
             )));
         }
-        let dataset = self.dataset.open(&Place { path: &self.path, crop_pct: self.crop_pct, shape }, split)?;
+        let preprocess = self.preprocess(shape)?;
+        let dataset = self.dataset.open(&Place { path: &self.path, preprocess: &preprocess }, split)?;
         let given = dataset.image_shape();
         ensure(given == shape, || {
             format!(

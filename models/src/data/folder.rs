@@ -1,12 +1,10 @@
-//! A folder of pictures: `train/` and `val/` (or `test/`), in each one sub-folder a class, in it PNG and JPEG files.
+//! A folder of pictures: `train/` and `val/` (or `test/`), in each one sub-folder a class, in it the pictures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Sample, Split, picture};
+use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Preprocess, Sample, Split, picture};
 use crate::error::{Error, Result};
-
-const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// One split of a folder of pictures. Opening lists the files; each is decoded when its sample is asked for.
 #[derive(Debug)]
@@ -15,15 +13,14 @@ pub struct ImageFolder {
     /// Sorted by class, then by name, so that a sample's number is the same on every system.
     files: Vec<(PathBuf, u32)>,
     classes: Vec<String>,
-    shape: ImageShape,
-    crop_pct: f64,
+    preprocess: Preprocess,
 }
 
 impl ImageFolder {
     /// Lists `root/train` for training, or `root/val` (else `root/test`) for testing. Classes are the names of the
     /// sub-folders of `train`, sorted by their bytes; those of the test split must be the same. Names that begin with a
-    /// dot are passed over. Pictures are fitted to `shape` as [`picture::load`] says.
-    pub fn open(root: impl AsRef<Path>, split: Split, shape: ImageShape, crop_pct: f64) -> Result<Self> {
+    /// dot are passed over. Pictures are fitted as `preprocess` says.
+    pub fn open(root: impl AsRef<Path>, split: Split, preprocess: &Preprocess) -> Result<Self> {
         let root = root.as_ref();
         let train = root.join("train");
         if !train.is_dir() {
@@ -49,13 +46,14 @@ impl ImageFolder {
             let class_folder = folder.join(class);
             let pictures = pictures(&class_folder)?;
             if pictures.is_empty() {
-                let problem = "holds no PNG or JPEG file; give the class images or remove its folder";
+                let problem =
+                    "holds no picture (PNG, JPEG, WebP, GIF or BMP); give the class images or remove its folder";
                 return Err(Error::input(class_folder, problem));
             }
             files.extend(pictures.into_iter().map(|path| (path, label as u32)));
         }
         let name = root.file_name().map_or_else(|| "folder".into(), |name| name.to_string_lossy().into_owned());
-        Ok(Self { name, files, classes, shape, crop_pct })
+        Ok(Self { name, files, classes, preprocess: preprocess.clone() })
     }
 
     /// The file of sample number `index`.
@@ -68,7 +66,7 @@ impl Open for ImageFolder {
     const ANY_SIZE: bool = true;
 
     fn open_split(place: &Place<'_>, split: Split) -> Result<Self> {
-        Self::open(place.path, split, place.shape, place.crop_pct)
+        Self::open(place.path, split, place.preprocess)
     }
 }
 
@@ -78,7 +76,7 @@ impl ImageDataset for ImageFolder {
     }
 
     fn image_shape(&self) -> ImageShape {
-        self.shape
+        self.preprocess.shape
     }
 }
 
@@ -110,7 +108,7 @@ impl Dataset for ImageFolder {
                 self.len()
             ))
         })?;
-        Ok(Sample { pixels: picture::load(path, self.shape, self.crop_pct)?, label: *label })
+        Ok(Sample { pixels: self.preprocess.read(path)?, label: *label })
     }
 }
 
@@ -141,12 +139,15 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (pictures, others): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().map(|(_, path)| path).partition(|path| {
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-        extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
-    });
+    let paths = entries(folder)?.into_iter().map(|(_, path)| path);
+    let (pictures, others): (Vec<_>, Vec<_>) = paths.partition(|path| picture::is_called_picture(path));
     if !others.is_empty() {
-        tracing::warn!("{}: {} entries are not PNG or JPEG files and are passed over", folder.display(), others.len());
+        tracing::warn!(
+            "{}: {} entries are not called pictures ({}) and are passed over",
+            folder.display(),
+            others.len(),
+            picture::EXTENSIONS.join(", ")
+        );
     }
     Ok(pictures)
 }

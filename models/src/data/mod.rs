@@ -9,9 +9,7 @@ pub mod images;
 pub mod loader;
 pub mod mnist;
 pub mod picture;
-pub mod reader;
 pub mod registry;
-mod resample;
 
 use std::path::Path;
 
@@ -26,7 +24,7 @@ pub use folder::ImageFolder;
 pub use images::{Batch, ImageDataset, ImageShape, Mixed, Sample};
 pub use loader::{Collate, Loader, LoaderOptions, Picks, Position};
 pub use mnist::Mnist;
-pub use reader::ImageReader;
+pub use picture::{Picture, Preprocess};
 pub use registry::DatasetKind;
 
 /// Which part of a data set.
@@ -90,10 +88,8 @@ pub trait Dataset: Send + Sync {
 pub(crate) struct Place<'a> {
     /// `data.path`.
     pub(crate) path: &'a Path,
-    /// `data.crop_pct`.
-    pub(crate) crop_pct: f64,
-    /// The shape of the images that the model takes.
-    pub(crate) shape: ImageShape,
+    /// What becomes of pictures that have any size.
+    pub(crate) preprocess: &'a Preprocess,
 }
 
 /// How a data set is opened from a configuration; what [`registry`] wants of each.
@@ -101,7 +97,7 @@ pub(crate) trait Open: ImageDataset + Sized + 'static {
     /// Whether it is read from the folder `data.path`.
     const IN_FOLDER: bool = true;
 
-    /// Whether its pictures have any size and are brought to the model's, by `data.crop_pct`.
+    /// Whether its pictures have any size and are brought to the model's, by [`Preprocess`].
     const ANY_SIZE: bool = false;
 
     /// Opens a split.

@@ -32,7 +32,7 @@ macro_rules! datasets {
                 }
             }
 
-            /// Whether its pictures have any size and are brought to the model's, by `data.crop_pct`.
+            /// Whether its pictures have any size and are brought to the model's, by [`Preprocess`](super::Preprocess).
             pub fn has_any_size(self) -> bool {
                 match self {
                     Self::$first_kind => <$first_set>::ANY_SIZE,

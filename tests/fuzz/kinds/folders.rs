@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lara_models::data::picture::{CropMode, Interpolation, Preprocess};
 use lara_models::data::{Dataset, ImageFolder, ImageShape, Split};
 
 use super::{Rooms, runs, worst};
@@ -42,7 +43,8 @@ fn pictures(case: &mut Case<'_>, rooms: &mut Rooms) -> Answer {
     }
     case.keep("folders.txt", log.as_bytes());
     let shape = ImageShape { channels: case.source.pick(&[1, 3]), height: 8, width: 8 };
-    let open = |split| ImageFolder::open(&root, split, shape, 0.875);
+    let fitting = Preprocess::timm(shape, 0.875, CropMode::Center, Interpolation::Bicubic);
+    let open = |split| ImageFolder::open(&root, split, &fitting);
     worst([Split::Train, Split::Test].into_iter().flat_map(|split| match open(split) {
         Ok(folder) => (0..folder.len()).map(|index| answer(folder.get(index))).collect(),
         Err(error) => vec![answer::<()>(Err(error))],

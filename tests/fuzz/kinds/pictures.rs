@@ -5,7 +5,8 @@ use std::io::{Cursor, Write};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use image::{DynamicImage, ImageFormat};
-use lara_models::data::{ImageShape, picture};
+use lara_models::data::ImageShape;
+use lara_models::data::picture::{CropMode, Interpolation, Preprocess};
 
 use super::Rooms;
 use crate::case::{Answer, Case, answer};
@@ -73,8 +74,10 @@ fn read(case: &mut Case<'_>, name: &str, bytes: &[u8]) -> Answer {
     let channels = if case.source.chance(1, 20) { 2 } else { case.source.pick(&[1, 3]) };
     let shape = ImageShape { channels, height: size, width: size };
     let crop_pct = case.source.pick(&[0.875, 1.0, 0.5, 1e-3, 1e-9, 1e-300]);
+    let mode = case.source.pick(&[CropMode::Center, CropMode::Squash, CropMode::Border]);
+    let interpolation = case.source.pick(&Interpolation::ALL);
     case.keep(name, bytes);
-    let read = picture::from_bytes(name, bytes, shape, crop_pct);
+    let read = Preprocess::timm(shape, crop_pct, mode, interpolation).read_bytes(name, bytes);
     if let Ok(pixels) = &read {
         assert!(pixels.iter().all(|value| (0.0..=1.0).contains(value)), "pixels beyond 0..1");
     }
