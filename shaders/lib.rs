@@ -45,6 +45,7 @@ const COMMON: &[(&str, &str)] = &[
     ("matmul", include_str!("common/matmul.wgsl")),
     ("reduce", include_str!("common/reduce.wgsl")),
     ("sums", include_str!("common/sums.wgsl")),
+    ("depthwise_conv", include_str!("common/depthwise_conv.wgsl")),
     ("attend", include_str!("common/attend.wgsl")),
     ("attend_backward", include_str!("common/attend_backward.wgsl")),
 ];
@@ -69,9 +70,13 @@ modules! {
     GELU = "gelu";
     SWIGLU = "swiglu";
     LAYER_SCALE = "layer_scale";
+    RELU = "relu";
     DROPOUT = "dropout";
     LAYERNORM = "layernorm";
     PATCHIFY = "patchify";
+    UNFOLD = "unfold";
+    DEPTHWISE_CONV_VECTOR = "depthwise_conv_vector";
+    DEPTHWISE_CONV_SCALAR = "depthwise_conv_scalar";
     POSITION_EMBEDDING = "position_embedding";
     POOLING = "pooling";
     COLUMN_SUM = "column_sum";

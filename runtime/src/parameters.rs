@@ -68,6 +68,8 @@ pub enum Init {
     Ones,
     /// All the same.
     Constant(f32),
+    /// Normal with this standard deviation (timm's `trunc_normal_(std=0.02)` cuts at 2, which is never reached).
+    Normal(f32),
     /// Normal with this standard deviation, redrawn beyond two of them (timm's `trunc_normal_`).
     TruncNormal(f32),
     /// Uniform in +-1 / sqrt(fan in), PyTorch's default for convolutions, which timm keeps for the patch embedding.
@@ -395,6 +397,10 @@ impl Entry {
                 let (mut stream, dim) = (Stream::new(seed, &self.name), self.shape.last());
                 let heads = self.shape.dims()[0];
                 (0..heads).flat_map(|_| stream.orthogonal_rows(self.shape.rows() / heads, dim)).collect()
+            }
+            Init::Normal(std) => {
+                let mut stream = Stream::new(seed, &self.name);
+                (0..len).map(|_| stream.normal() * std).collect()
             }
             Init::TruncNormal(std) => {
                 let mut stream = Stream::new(seed, &self.name);

@@ -1,7 +1,7 @@
 //! Sums over very many terms stay exact to 1e-5: equal terms, whose roundings all go the same way, are the worst case.
 
 use lara_runtime::attention::{Attend, AttentionConfig, Context, MechanismKind, ProposalGen, Qkv, mechanism};
-use lara_runtime::ops::{Layout, Product, TokenPooling, column_sum};
+use lara_runtime::ops::{DepthwiseConv, Layout, Product, TokenPooling, column_sum};
 use lara_runtime::{Header, Mode, Parameters, Plan, Recorder, Shape, Tape, Tensor};
 use lara_tests::{adapter, random, tune};
 
@@ -163,5 +163,25 @@ fn of_columns() {
         let [y, _] = outcome(&[], vec![(Shape::from([1, rows, 4]), x)], build, None);
         assert_all_close(&format!("sum of {rows} rows"), &y[0], |i| rows as f64 * f64::from(CHANNELS[i]));
         assert_all_close(&format!("mean of {rows} rows"), &y[1], |i| f64::from(CHANNELS[i]));
+    }
+}
+
+/// Gradients of a depthwise convolution's weight and bias: over squares, and over a column of lines of one pixel.
+#[test]
+fn of_depthwise_gradients() {
+    for [height, width] in [[112, 112], [1000, 1000], [300_000, 1]] {
+        let x = (Shape::from([1, height * width, 4]), (0..height * width * 4).map(|i| CHANNELS[i % 4]).collect());
+        let weight = (Shape::from([4, 1, 3, 3]), vec![0.0; 36]);
+        let bias = (Shape::from([4]), vec![0.0; 4]);
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(DepthwiseConv { grid: [height, width] }, x)];
+        let [_, dx] = outcome(&[], vec![x, weight, bias], build, Some(&|_| 0.7));
+        let name = format!("{height} x {width}");
+        // As many pixels as there are whose neighbour on that side is within the grid.
+        let pixels = |side: usize, place: usize| (side - usize::from(place != 1)) as f64;
+        let of_weight = |i: usize| pixels(height, i % 9 / 3) * pixels(width, i % 3) * 0.7 * f64::from(CHANNELS[i / 9]);
+        let there: Vec<usize> = (0..36).filter(|&i| of_weight(i) != 0.0).collect();
+        let got: Vec<f32> = there.iter().map(|&i| dx[1][i]).collect();
+        assert_all_close(&format!("{name}: dweight"), &got, |i| of_weight(there[i]));
+        assert_all_close(&format!("{name}: dbias"), &dx[2], |_| (height * width) as f64 * 0.7);
     }
 }

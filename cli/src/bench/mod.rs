@@ -17,7 +17,7 @@ use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
 use rows::{Bench, Row};
 
-/// Measure this adapter: FMA peak, copy bandwidth, matmul, attention forward and backward, a training step.
+/// Measure this adapter: FMA peak, copy bandwidth, matmul, convolution, attention forward and backward, a training step.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -46,6 +46,7 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     Matmul,
+    Convolution,
     Attention,
     Step,
 }
@@ -77,6 +78,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut crossovers = Vec::new();
     if wants(What::Matmul) {
         primitives::matmuls(&mut bench)?;
+    }
+    if wants(What::Convolution) {
+        primitives::convolutions(&mut bench)?;
     }
     if wants(What::Attention) {
         crossovers = attention::run(&mut bench, options.max_tokens, &options.mechanism)?;

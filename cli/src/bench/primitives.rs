@@ -1,7 +1,7 @@
-//! Peaks and matrix products.
+//! Peaks, matrix products, and what convolutions are made of.
 
-use lara_runtime::ops::{Layout, Product, peak};
-use lara_runtime::{Dtype, Gpu, Parameters, Plan, Recorder, Tune};
+use lara_runtime::ops::{Channels, DepthwiseConv, Layout, Product, Unfold, Windows, peak};
+use lara_runtime::{Dtype, Gpu, Mode, Parameters, Plan, Recorder, Tape, Tune};
 
 use super::measure::time;
 use super::rows::Bench;
@@ -63,6 +63,54 @@ pub(super) fn matmuls(bench: &mut Bench<'_>) -> Outcome {
         }
         let times = time(&plan)?;
         bench.push(name, &times, Some(2.0 * (batch * m * n * k) as f64), None);
+    }
+    Ok(())
+}
+
+/// What slides over a grid: the channels, the grid, and the windows that are unfolded (none: a depthwise 3x3 convolution).
+type Sliding = (usize, [usize; 2], Option<Windows>);
+
+/// PVTv2's: both kinds of patch embedding (the first of images), a spatial reduction, and the MLPs of stages 1 and 3.
+const SLIDING: [Sliding; 5] = [
+    (3, [224, 224], Some(Windows::square(7, 4, 3))),
+    (64, [56, 56], Some(Windows::square(3, 2, 1))),
+    (64, [56, 56], Some(Windows::square(8, 8, 0))),
+    (512, [56, 56], None),
+    (1280, [14, 14], None),
+];
+
+/// Windows and depthwise convolutions of one image, forward and with gradients.
+pub(super) fn convolutions(bench: &mut Bench<'_>) -> Outcome {
+    for (channels, grid @ [height, width], windows) in SLIDING {
+        for (direction, mode) in [("forward", Mode::Eval), ("forward+backward", Mode::Differentiate)] {
+            let what = windows
+                .map_or("depthwise_conv 3".into(), |w| format!("unfold {}, stride {}", w.kernel[1], w.stride[1]));
+            let name = format!("{what}, {channels} x {height} x {width} {direction}");
+            bench.bar.set_message(name.clone());
+            let mut parameters = Parameters::new(bench.gpu);
+            let mut tape = Tape::new(&mut parameters, &bench.tune, mode);
+            let x = tape.variable("x", [1, height * width, channels]);
+            let y = match windows {
+                Some(windows) => {
+                    let channels = Channels::Last([1, height, width]);
+                    tape.apply(Unfold { windows, channels }, &[x])
+                }
+                None => {
+                    let weight = tape.variable("weight", [channels, 1, 3, 3]);
+                    let bias = tape.variable("bias", [channels]);
+                    tape.apply(DepthwiseConv { grid }, &[x, weight, bias])
+                }
+            };
+            if mode == Mode::Differentiate {
+                let dy = tape.input("dy", y.shape());
+                tape.backward(&[(y, dy)]);
+            }
+            let recording = tape.finish()?;
+            let plan = Plan::compile_blocking(bench.gpu, recording, &parameters)?;
+            plan.write(x, &vec![0.5; x.len()])?;
+            let times = time(&plan)?;
+            bench.push(name, &times, None, None);
+        }
     }
     Ok(())
 }

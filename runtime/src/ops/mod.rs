@@ -4,6 +4,7 @@ mod adamw;
 mod agc;
 mod column_sum;
 mod cross_entropy;
+mod depthwise_conv;
 mod difference;
 mod dropout;
 mod fill;
@@ -16,14 +17,17 @@ mod patchify;
 pub mod peak;
 mod pooling;
 mod position_embedding;
+mod relu;
 mod residual;
 mod swiglu;
+mod unfold;
 
 pub use adamw::{AdamW, Clip};
 pub use agc::agc;
 pub use column_sum::column_sum;
 pub(crate) use column_sum::{blocks, column_sum_at};
 pub use cross_entropy::CrossEntropy;
+pub use depthwise_conv::DepthwiseConv;
 pub use difference::Difference;
 pub use dropout::Dropout;
 pub use fill::fill;
@@ -36,9 +40,11 @@ pub use matmul::{Layout, Linear, MatMul, Operand, Product};
 pub use patchify::Patchify;
 pub use pooling::TokenPooling;
 pub use position_embedding::PositionEmbedding;
+pub use relu::Relu;
 pub use residual::Residual;
 pub(crate) use residual::pass_on;
 pub use swiglu::SwiGlu;
+pub use unfold::{Channels, Unfold, Windows};
 
 /// Number of vec4s that hold `len` elements; buffers are padded to whole ones.
 pub(crate) fn quads(len: usize) -> usize {
