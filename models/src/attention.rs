@@ -37,20 +37,20 @@ impl LayerAttention {
             format!("model.attention_layers has {given} entries for model.depth = {depth} blocks; give one for each")
         })?;
         // Without a list one block speaks for all.
-        for layer in 0..given.max(1) {
-            let settings = Self::resolve(layers, base, layer)?;
-            settings.check().map_err(|error| match given {
-                0 => Error::Config(format!("attention.{error}")),
-                _ => Error::Config(format!("model.attention_layers[{layer}]: {error}")),
-            })?;
-            let landmarks = settings.num_landmarks;
-            ensure(settings.mechanism != MechanismKind::Lara || (1..=places).contains(&landmarks), || {
-                format!(
-                    "attention.num_landmarks is {landmarks}; with {places} patches it must be between 1 and {places}"
-                )
-            })?;
-        }
-        Ok(())
+        (0..given.max(1)).try_for_each(|entry| Self::check_entry(layers, base, entry, places))
+    }
+
+    /// Checks the attention that an entry (of those that there are) asks for, of blocks of `places` tokens.
+    pub(crate) fn check_entry(layers: &[Self], base: &AttentionConfig, entry: usize, places: usize) -> Result<()> {
+        let settings = Self::resolve(layers, base, entry)?;
+        settings.check().map_err(|error| match layers.len() {
+            0 => Error::Config(format!("attention.{error}")),
+            _ => Error::Config(format!("model.attention_layers[{entry}]: {error}")),
+        })?;
+        let landmarks = settings.num_landmarks;
+        ensure(settings.mechanism != MechanismKind::Lara || (1..=places).contains(&landmarks), || {
+            format!("attention.num_landmarks is {landmarks}; with {places} patches it must be between 1 and {places}")
+        })
     }
 
     /// These settings over those of `[attention]`.

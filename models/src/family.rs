@@ -38,8 +38,16 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// What attention in block `layer` works on.
     fn layer(&self, layer: usize) -> LayerShape;
 
-    /// Attention of single blocks over what `[attention]` says of all: empty, or one for each block.
+    /// Attention of single blocks over what `[attention]` says of all: empty, or one for each block or each stage of blocks.
     fn attention_layers(&self) -> &[LayerAttention];
+
+    /// The attention of block `layer`: `base`, with what [`Family::attention_layers`] says of this block.
+    ///
+    /// # Errors
+    /// If the list names a key that attention does not have, or gives one a value of the wrong type.
+    fn attention_of(&self, base: &AttentionConfig, layer: usize) -> Result<AttentionConfig> {
+        LayerAttention::resolve(self.attention_layers(), base, layer)
+    }
 
     /// The same attention in every block.
     fn clear_attention_layers(&mut self);

@@ -1,7 +1,9 @@
 //! Building blocks of models. What they record takes its parameters' names from the scope around it and from timm.
 
 use lara_runtime::attention::{Attention, Broadcast, Context, JoinHeads, JoinTokens, Qkv, SplitHeads};
-use lara_runtime::ops::{Dropout, Gelu, LayerNorm, LayerScale, Linear, Residual, SwiGlu};
+use lara_runtime::ops::{
+    Channels, DepthwiseConv, Dropout, Gelu, LayerNorm, LayerScale, Linear, Relu, Residual, SwiGlu, Unfold, Windows,
+};
 use lara_runtime::{Init, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -187,5 +189,98 @@ impl Block<'_> {
         let branch = layer_scale(tape, "ls2", branch, self.layer_scale);
         let branch = drop_path(tape, branch, self.drop_path);
         tape.apply(Residual, &[x, branch])
+    }
+}
+
+/// A convolution: parameters `weight` [outputs, channels, rows, columns] of the windows (with frames in front of the rows
+/// where there is more than one) and `bias`.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv {
+    /// Channels of the output.
+    pub outputs: usize,
+    /// What slides over the input.
+    pub windows: Windows,
+    /// Initial weights; the bias begins with zeros.
+    pub init: Init,
+}
+
+impl Conv {
+    /// Records it for x, which looks as `channels` says; the output is [batch, windows, outputs].
+    pub fn record(&self, tape: &mut Tape<'_>, x: Tensor, channels: Channels) -> Tensor {
+        let &Self { outputs, windows, init } = self;
+        let [frames, rows, columns] = windows.kernel;
+        let (inputs, last) = match channels {
+            Channels::First => (x.dims().get(1).copied().unwrap_or(1), false),
+            Channels::Last(_) => (x.last(), true),
+        };
+        // One token after the other, as they are.
+        let is_linear = last && windows == Windows::square(1, 1, 0);
+        let unfolded = if is_linear { x } else { tape.apply(Unfold { windows, channels }, &[x]) };
+        let weight = if frames == 1 {
+            tape.parameter("weight", [outputs, inputs, rows, columns], init)
+        } else {
+            tape.parameter("weight", [outputs, inputs, frames, rows, columns], init)
+        };
+        let bias = tape.parameter("bias", [outputs], Init::Zeros);
+        tape.apply(Linear, &[unfolded, weight.reshape([outputs, inputs * frames * rows * columns]), bias])
+    }
+}
+
+/// A depthwise convolution of tokens [batch, tokens, channels] on a grid, of the same size: parameters `weight` [channels, 1,
+/// side, side] and `bias`.
+pub fn depthwise_conv(tape: &mut Tape<'_>, x: Tensor, grid: [usize; 2], side: usize, init: Init) -> Tensor {
+    let weight = tape.parameter("weight", [x.last(), 1, side, side], init);
+    let bias = tape.parameter("bias", [x.last()], Init::Zeros);
+    tape.apply(DepthwiseConv { grid }, &[x, weight, bias])
+}
+
+/// Overlapping patches to normalised tokens (PVTv2, section 3.2): parameters `proj` and `norm`.
+#[derive(Clone, Copy, Debug)]
+pub struct OverlapPatchEmbed {
+    /// The convolution.
+    pub proj: Conv,
+    /// Epsilon of the norm.
+    pub eps: f32,
+}
+
+impl OverlapPatchEmbed {
+    /// Records it for x, which looks as `channels` says; the output is [batch, windows, width].
+    pub fn record(&self, tape: &mut Tape<'_>, x: Tensor, channels: Channels) -> Tensor {
+        let tokens = tape.scope("proj", |tape| self.proj.record(tape, x, channels));
+        layer_norm(tape, "norm", tokens, self.eps)
+    }
+}
+
+/// An [`Mlp`] whose tokens see their neighbours: a 3x3 depthwise convolution before the GELU (PVTv2, section 3.3). Parameters
+/// `fc1`, `dwconv` and `fc2`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvMlp {
+    /// Width between the linear layers.
+    pub hidden: usize,
+    /// Rows and columns of the tokens.
+    pub grid: [usize; 2],
+    /// A rectifier before the convolution ("li").
+    pub relu: bool,
+    /// Dropout after the GELU and after `fc2`.
+    pub drop_rate: f64,
+    /// Initial weights of the linear layers.
+    pub init: Init,
+    /// Those of the convolution.
+    pub conv_init: Init,
+}
+
+impl ConvMlp {
+    /// Records it for x [batch, tokens, width]; the output has the same shape.
+    pub fn record(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
+        let &Self { hidden, drop_rate, init, .. } = self;
+        let mut inner = tape.scope("fc1", |tape| linear(tape, x, hidden, true, init));
+        if self.relu {
+            inner = tape.apply(Relu, &[inner]);
+        }
+        inner = tape.scope("dwconv", |tape| depthwise_conv(tape, inner, self.grid, 3, self.conv_init));
+        let active = tape.apply(Gelu, &[inner]);
+        let active = dropout(tape, active, drop_rate);
+        let output = tape.scope("fc2", |tape| linear(tape, active, x.last(), true, init));
+        dropout(tape, output, drop_rate)
     }
 }

@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 
 /// An architecture by its name, with the settings that it stands for.
 fn architecture(name: &str) -> Option<ModelConfig> {
-    zoo::vit(name).map(ModelConfig::Vit)
+    zoo::vit(name).map(ModelConfig::Vit).or_else(|| zoo::pvt(name).map(ModelConfig::Pvt))
 }
 
 fn unknown(name: &str, names: &[&str]) -> Error {
@@ -135,4 +135,5 @@ fn unknown(name: &str, names: &[&str]) -> Error {
 
 models! {
     "vit" => Vit(crate::vit::VitConfig),
+    "pvt" => Pvt(crate::pvt::PvtConfig),
 }

@@ -2,6 +2,7 @@
 
 use crate::image_size::ImageSize;
 use crate::layers::MlpLayer;
+use crate::pvt::PvtConfig;
 use crate::vit::{GlobalPool, VitConfig};
 
 /// Width, depth and heads by a word in the name.
@@ -26,9 +27,38 @@ pub(crate) fn vit(name: &str) -> Option<VitConfig> {
     vits().into_iter().find(|(known, _)| known == name).map(|(_, config)| config)
 }
 
+/// A Pyramid Vision Transformer by name, if there is one of it: `pvt_v2_b0` to `pvt_v2_b5`, `pvt_v2_b2_li`, and the paper's
+/// `pvt_medium2`, with exact attention in its last stage.
+pub(crate) fn pvt(name: &str) -> Option<PvtConfig> {
+    let name = name.split('.').next().unwrap_or(name);
+    pvts().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
+}
+
 /// The names of all architectures that are in here, in families.
 pub fn names() -> Vec<String> {
-    vits().into_iter().map(|(name, _)| name).collect()
+    let vits = vits().into_iter().map(|(name, _)| name);
+    vits.chain(pvts().into_iter().map(|(name, _)| name.to_owned())).collect()
+}
+
+fn pvts() -> Vec<(&'static str, PvtConfig)> {
+    let paper = PvtConfig::default();
+    let reduced = PvtConfig {
+        num_heads: [1, 2, 5, 8],
+        sr_ratios: [8, 4, 2, 1],
+        attention_layers: Vec::new(),
+        ..PvtConfig::default()
+    };
+    let of = |depths| PvtConfig { depths, ..reduced.clone() };
+    vec![
+        ("pvt_v2_b0", PvtConfig { embed_dims: [32, 64, 160, 256], ..of([2, 2, 2, 2]) }),
+        ("pvt_v2_b1", of([2, 2, 2, 2])),
+        ("pvt_v2_b2", of([3, 4, 6, 3])),
+        ("pvt_v2_b2_li", PvtConfig { linear: true, ..of([3, 4, 6, 3]) }),
+        ("pvt_v2_b3", of([3, 4, 18, 3])),
+        ("pvt_v2_b4", of([3, 8, 27, 3])),
+        ("pvt_v2_b5", PvtConfig { mlp_ratios: [4.0; 4], ..of([3, 6, 40, 3]) }),
+        ("pvt_medium2", paper),
+    ]
 }
 
 /// All of them with their settings.

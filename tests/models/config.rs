@@ -37,7 +37,7 @@ fn presets_are_valid_and_survive_being_written_out() {
     assert_eq!((digits.attention.mechanism, digits.attention.num_landmarks), (MechanismKind::Lara, 4));
     assert_eq!(digits.attention.alpha_coeff, 2.0);
     let mnist = TrainConfig::load("mnist", NONE).unwrap();
-    let ModelConfig::Vit(m) = &mnist.model;
+    let ModelConfig::Vit(m) = &mnist.model else { panic!("it is a ViT") };
     assert_eq!((m.num_patches(), m.embed_dim, m.depth, m.num_heads, m.mlp_hidden()), (49, 64, 4, 2, 256));
     // The reference ViT's parameters, counted by hand: patch embedding, positions, blocks, norm, head.
     let (d, hidden, patch) = (m.embed_dim, m.mlp_hidden(), m.patch_size * m.patch_size * m.in_chans);
@@ -56,7 +56,7 @@ fn a_file_lays_its_values_over_the_defaults() {
                 [attention]\nmechanism = \"softmax\"\n";
     fs::write(&path, text).unwrap();
     let config = TrainConfig::load(path.to_str().unwrap(), &["train.epochs=7", "mechanism=lara"]).unwrap();
-    let ModelConfig::Vit(model) = &config.model;
+    let ModelConfig::Vit(model) = &config.model else { panic!("it is a ViT") };
     assert_eq!((model.global_pool, model.depth), (GlobalPool::Token, 12));
     assert_eq!((config.train.lr, config.train.betas, config.train.epochs), (1.0, [0.8, 0.95], 7));
     assert_eq!((config.data.dataset, config.data.path.to_str()), (DatasetKind::Folder, Some("pictures")));

@@ -135,7 +135,7 @@ fn products_of_two_sizes_are_taken_or_refused() {
 fn sizes_that_32_bits_cannot_count_are_refused_there() {
     let config = |sets: &[&str]| TrainConfig::load("digits", sets).expect("a 64-bit program takes it");
     let check = |config: &TrainConfig, bits: u32| {
-        let ModelConfig::Vit(vit) = &config.model;
+        let ModelConfig::Vit(vit) = &config.model else { panic!("it is a ViT") };
         vit.check_sizes(1 << bits).map_err(|error| error.to_string())
     };
     let small = config(NONE);

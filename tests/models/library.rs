@@ -78,6 +78,15 @@ fn transformers_of_hugging_face_compute_what_they_computed_there() {
 }
 
 #[test]
+fn pyramids_compute_what_timm_and_the_authors_computed() {
+    for name in
+        ["timm_pvt_v2", "timm_pvt_v2_linear", "hkunlp_pvt_softmax", "hkunlp_pvt_lara_dense", "hkunlp_pvt_lara_light"]
+    {
+        agrees(name, &[]);
+    }
+}
+
+#[test]
 fn the_authors_vits_compute_what_they_computed_there() {
     for name in ["softmax", "lara", "lara_mixed", "ra_mean", "ra_softmax_mean", "performer"] {
         agrees(&format!("hkunlp_evit_{name}"), &[]);

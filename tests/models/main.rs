@@ -26,6 +26,7 @@ mod model;
 mod picture;
 mod pillow;
 mod published;
+mod pvt;
 mod random;
 mod readers;
 mod resume;

@@ -111,7 +111,7 @@ fn models_have_the_published_numbers_of_parameters() {
         ("lara", 384, 6, 22_152_808),
     ] {
         let config = paper(mechanism, dim, heads);
-        let ModelConfig::Vit(model) = &config.model;
+        let ModelConfig::Vit(model) = &config.model else { panic!("it is a ViT") };
         let sizes = (model.image_size, model.patch_size, model.depth, model.num_classes);
         assert_eq!(sizes, (ImageSize::square(224), 16, 12, 1000));
         assert_eq!(declared(&config).count(), count, "{mechanism}, dim {dim}");

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use lara_runtime::attention::AttentionConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::LayerAttention;
 use crate::check::ensure;
 use crate::data::{DataConfig, ImageDataset, Preprocess, Split};
 use crate::error::Result;
@@ -50,7 +49,7 @@ impl TrainConfig {
     /// # Errors
     /// If the list names a key that attention does not have, or gives one a value of the wrong type.
     pub fn attention_of(&self, layer: usize) -> Result<AttentionConfig> {
-        LayerAttention::resolve(self.model.attention_layers(), &self.attention, layer)
+        self.model.attention_of(&self.attention, layer)
     }
 
     /// The model, ready to be recorded.

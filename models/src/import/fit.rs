@@ -12,9 +12,10 @@ use crate::weights::{Stored, TensorFile};
 /// # Errors
 /// A tensor whose numbers cannot be read.
 pub(crate) fn fit(weights: &TensorFile, from: &ModelConfig, to: &ModelConfig, how: Resampling) -> Result<TensorFile> {
-    let (ModelConfig::Vit(from), ModelConfig::Vit(to)) = (from, to);
     let mut tensors = weights.clone().into_tensors();
-    if let Some(table) = positions(weights, from, to, how)? {
+    if let (ModelConfig::Vit(from), ModelConfig::Vit(to)) = (from, to)
+        && let Some(table) = positions(weights, from, to, how)?
+    {
         tensors.insert("pos_embed".to_owned(), table);
     }
     if let Some(embedding) = grey(weights, from, to)? {
@@ -37,18 +38,20 @@ fn positions(weights: &TensorFile, from: &VitConfig, to: &VitConfig, how: Resamp
     Ok(Some(Stored::of(vec![1, to.num_positions(), dim], &values)))
 }
 
-fn grey(weights: &TensorFile, from: &VitConfig, to: &VitConfig) -> Result<Option<Stored>> {
-    let (dim, patch) = (from.embed_dim, from.patch_size);
-    let shape = [dim, 3, patch, patch];
-    if (from.in_chans, to.in_chans) != (3, 1) || weights.shape("patch_embed.proj.weight") != Some(&shape[..]) {
+fn grey(weights: &TensorFile, from: &ModelConfig, to: &ModelConfig) -> Result<Option<Stored>> {
+    let channels = [from, to].map(|model| model.image_shape().channels);
+    let &[dim, 3, rows, columns] = weights.shape("patch_embed.proj.weight").unwrap_or_default() else {
+        return Ok(None);
+    };
+    if channels != [3, 1] {
         return Ok(None);
     }
-    let colours = weights.get("patch_embed.proj.weight", &shape)?;
+    let colours = weights.get("patch_embed.proj.weight", &[dim, 3, rows, columns])?;
     let sum = |kernel: &[f32]| -> Vec<f32> {
-        let (red, rest) = kernel.split_at(patch * patch);
-        let (green, blue) = rest.split_at(patch * patch);
+        let (red, rest) = kernel.split_at(rows * columns);
+        let (green, blue) = rest.split_at(rows * columns);
         red.iter().zip(green).zip(blue).map(|((r, g), b)| r + g + b).collect()
     };
-    let values: Vec<f32> = colours.chunks(3 * patch * patch).flat_map(sum).collect();
-    Ok(Some(Stored::of(vec![dim, 1, patch, patch], &values)))
+    let values: Vec<f32> = colours.chunks(3 * rows * columns).flat_map(sum).collect();
+    Ok(Some(Stored::of(vec![dim, 1, rows, columns], &values)))
 }

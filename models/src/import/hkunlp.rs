@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Model;
 use super::json::Object;
 use super::names::{Names, Pair};
+use super::pyramids;
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::image_size::ImageSize;
@@ -53,10 +54,8 @@ pub(super) fn names(config: &TrainConfig) -> Names {
     Names { prefixes: &["module."], prefix: "", bare: &[], pairs }
 }
 
-/// What the arguments of their constructor say.
-pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
-    let classes = file.shape("head.weight").and_then(|shape| shape.first().copied()).unwrap_or(0);
-    let vit = VitConfig {
+fn vit(json: &Object<'_>, classes: usize) -> Result<VitConfig> {
+    Ok(VitConfig {
         image_size: ImageSize::square(json.count("img_size")?.unwrap_or(224)),
         in_chans: json.count("in_chans")?.unwrap_or(3),
         patch_size: json.count("patch_size")?.unwrap_or(16),
@@ -67,8 +66,18 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         qkv_bias: json.flag("qkv_bias")?.unwrap_or(true),
         num_classes: classes,
         ..VitConfig::default()
+    })
+}
+
+/// What the arguments of their constructor say.
+pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
+    let classes = file.shape("head.weight").and_then(|shape| shape.first().copied()).unwrap_or(0);
+    let model = if json.has("embed_dims") {
+        ModelConfig::Pvt(pyramids::model(json, classes)?)
+    } else {
+        ModelConfig::Vit(vit(json, classes)?)
     };
-    let mut config = TrainConfig { model: ModelConfig::Vit(vit), ..TrainConfig::default() };
+    let mut config = TrainConfig { model, ..TrainConfig::default() };
     let mut set = |key: &str, value: &Value, place: &str| -> Result<()> {
         let value = toml::Value::try_from(value)
             .map_err(|_| Error::Config(format!("{place} is {value}, which is no setting of attention")))?;
@@ -97,7 +106,9 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
 /// # Errors
 /// A setting that their models do not have.
 pub(super) fn write(config: &TrainConfig) -> Result<Value> {
-    let ModelConfig::Vit(vit) = &config.model;
+    let ModelConfig::Vit(vit) = &config.model else {
+        return with_attention(pyramids::write(config)?, config);
+    };
     let theirs = VitConfig {
         image_size: vit.image_size,
         in_chans: vit.in_chans,
@@ -120,7 +131,7 @@ pub(super) fn write(config: &TrainConfig) -> Result<Value> {
              square, or other forms of norms and MLPs",
         ));
     }
-    let mut json = json!({
+    let json = json!({
         "img_size": vit.image_size.height,
         "in_chans": vit.in_chans,
         "patch_size": vit.patch_size,
@@ -129,10 +140,15 @@ pub(super) fn write(config: &TrainConfig) -> Result<Value> {
         "num_heads": vit.num_heads,
         "mlp_ratio": vit.mlp_ratio,
         "qkv_bias": vit.qkv_bias,
-        "attention": config.attention.mechanism,
-        "proj_method": config.attention.kernel,
-        "approx_attn_dim": config.attention.features,
     });
+    with_attention(json, config)
+}
+
+/// The arguments of attention over those of a model.
+fn with_attention(mut json: Value, config: &TrainConfig) -> Result<Value> {
+    json["attention"] = json!(config.attention.mechanism);
+    json["proj_method"] = json!(config.attention.kernel);
+    json["approx_attn_dim"] = json!(config.attention.features);
     let attention = serde_json::to_value(&config.attention)
         .map_err(|error| Error::Config(format!("[attention] cannot be written as JSON: {error}")))?;
     for key in ATTENTION.iter().filter(|key| attention.get(**key).is_some()) {

@@ -197,7 +197,9 @@ fn labels(json: &Object<'_>, classes: usize) -> Result<Vec<String>> {
 /// # Errors
 /// A setting that its models do not have.
 pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
-    let ModelConfig::Vit(vit) = &config.model;
+    let ModelConfig::Vit(vit) = &config.model else {
+        return Err(super::has_no("what is written for transformers", "model.name = \"pvt\""));
+    };
     super::only_softmax(config, "transformers")?;
     let scaled = vit.init_values > 0.0;
     let pool = if scaled && vit.num_classes > 0 { GlobalPool::TokenAvg } else { GlobalPool::Token };

@@ -6,6 +6,7 @@ mod huggingface;
 mod json;
 mod names;
 pub mod positions;
+mod pyramids;
 mod timm;
 
 use std::path::Path;
@@ -120,7 +121,7 @@ fn library(json: &Object<'_>) -> Result<Library> {
 
 /// A file of another library under our names.
 fn renamed(file: &TensorFile, library: Library, config: &TrainConfig) -> Result<TensorFile> {
-    let ModelConfig::Vit(vit) = &config.model;
+    let ModelConfig::Vit(vit) = &config.model else { return pyramids::import(file, config) };
     let file = match library {
         Library::Hf => huggingface::names(vit).import(file)?,
         Library::Hkunlp => hkunlp::names(config).import(file)?,
@@ -148,7 +149,9 @@ fn renamed(file: &TensorFile, library: Library, config: &TrainConfig) -> Result<
 /// # Errors
 /// A tensor that cannot be cut as the library has it.
 pub fn export(file: &TensorFile, library: Library, config: &TrainConfig) -> Result<TensorFile> {
-    let ModelConfig::Vit(vit) = &config.model;
+    let ModelConfig::Vit(vit) = &config.model else {
+        return if library == Library::Hkunlp { pyramids::export(file, config) } else { Ok(file.clone()) };
+    };
     match library {
         Library::Hf => huggingface::names(vit).export(file),
         Library::Hkunlp => {

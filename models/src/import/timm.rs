@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Model;
 use super::json::Object;
+use super::pyramids;
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::image_size::ImageSize;
@@ -46,7 +47,9 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         set("in_chans", &channels.into(), &place)?;
         set("image_size", &if height == width { height.into() } else { vec![height, width].into() }, &place)?;
     }
-    if let Some(pool) = json.get("global_pool").filter(|_| !arguments.has("global_pool")) {
+    // Pyramids have one pooling, the mean.
+    let pools = architecture.starts_with("pvt");
+    if let Some(pool) = json.get("global_pool").filter(|_| !arguments.has("global_pool") && !pools) {
         set("global_pool", pool, &json.place("global_pool"))?;
     }
     for (key, value) in arguments.members().filter(|(key, _)| !PASSED_OVER.contains(key)) {
@@ -55,10 +58,11 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
     }
     let head = file.shape("head.weight").and_then(|shape| shape.first().copied());
     set("num_classes", &head.unwrap_or(0).into(), &json.place("num_classes"))?;
-    let ModelConfig::Vit(vit) = &mut config.model;
-    // The mean over patches is normalised after it, unless it is said otherwise.
-    vit.fc_norm = arguments.flag("fc_norm")?.unwrap_or(vit.global_pool == GlobalPool::Avg);
-    vit.head_dist &= head.is_some();
+    if let ModelConfig::Vit(vit) = &mut config.model {
+        // The mean over patches is normalised after it, unless it is said otherwise.
+        vit.fc_norm = arguments.flag("fc_norm")?.unwrap_or(vit.global_pool == GlobalPool::Avg);
+        vit.head_dist &= head.is_some();
+    }
     if let Some(mean) = pretrained.numbers("mean")? {
         config.data.mean = mean;
     }
@@ -86,7 +90,7 @@ fn descriptions(json: &Object<'_>, names: Vec<String>) -> Result<Vec<String>> {
 /// # Errors
 /// A setting that no model of timm has.
 pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
-    let ModelConfig::Vit(vit) = &config.model;
+    let ModelConfig::Vit(vit) = &config.model else { return pyramids::write_timm(config, classes) };
     super::only_softmax(config, "timm")?;
     let (ImageSize { height, width }, channels) = (vit.image_size, vit.in_chans);
     let pool = match vit.global_pool {
