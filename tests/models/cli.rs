@@ -60,7 +60,9 @@ fn binary() -> &'static Path {
         if built < sources.into_iter().max() {
             let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let build = Process::new(cargo).args(["build", "-p", "lara"]).args(release).current_dir(root).status();
+            // The whole workspace's features, as the tests are built with: others would build every dependency once more.
+            let whole = ["build", "--workspace", "--all-features", "--bin", "lara"];
+            let build = Process::new(cargo).args(whole).args(release).current_dir(root).status();
             assert!(build.unwrap().success(), "the lara binary does not build");
         }
         binary
