@@ -16,13 +16,13 @@ struct Params { quads: u32, beta1: f32, beta2: f32, eps: f32, decay: f32, lr_sca
 @group(0) @binding(6) var<storage, read_write> second_moment: array<vec4<f32>>; // [len]
 @group(0) @binding(7) var<storage, read_write> average: array<vec4<f32>>;       // [len]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn update(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.quads || norm[1] == 0.0 {
         return;
     }
@@ -36,13 +36,13 @@ fn update(
     weights[i] = w - header.lr * params.lr_scale * (direction + params.decay * w);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn average_weights(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
         average[i] = header.ema_decay * average[i] + (1.0 - header.ema_decay) * weights[i];
     }

@@ -3,6 +3,7 @@
 // One workgroup of 64 per unit, spread over x and y. Bounded by max(|g|, 1e-6) as timm does it.
 // Write policy: updates grads in place.
 
+#import index
 #import reduce
 
 struct Params { units: u32, width: u32, factor: f32, eps: f32 }
@@ -10,7 +11,7 @@ struct Params { units: u32, width: u32, factor: f32, eps: f32 }
 @group(0) @binding(2) var<storage, read> weights: array<f32>;      // [units, width]
 @group(0) @binding(3) var<storage, read_write> grads: array<f32>;  // [units, width]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn clip(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -24,7 +25,7 @@ fn clip(
     let end = begin + params.width;
     var of_weights = 0.0;
     var of_grads = 0.0;
-    for (var i = begin + local; i < end; i += 64u) {
+    for (var i = begin + local; i < end; i += WORKGROUP) {
         of_weights += weights[i] * weights[i];
         of_grads += grads[i] * grads[i];
     }
@@ -35,7 +36,7 @@ fn clip(
         return;
     }
     let scale = largest / max(of_grads, 1e-6);
-    for (var i = begin + local; i < end; i += 64u) {
+    for (var i = begin + local; i < end; i += WORKGROUP) {
         grads[i] *= scale;
     }
 }

@@ -12,9 +12,9 @@ struct Params { batch: u32, rows: u32, cols: u32, block: u32, blocks: u32, scale
 @group(0) @binding(3) var<storage, read_write> parts: array<f32>; // [batch, blocks, cols]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;     // [offset + batch cols]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn partial(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let c = workgroup.x * 64u + local;
+    let c = workgroup.x * WORKGROUP + local;
     if c >= params.cols {
         return;
     }
@@ -32,13 +32,13 @@ fn partial(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     parts[(workgroup.z * params.blocks + workgroup.y) * params.cols + c] = sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn combine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.batch * params.cols {
         return;
     }

@@ -41,13 +41,13 @@ fn smoothed(wanted: Mixture, k: u32) -> f32 {
     return (1.0 - params.smoothing) * t + params.smoothing / f32(params.classes);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }
@@ -109,13 +109,13 @@ fn summarize() {
     statistics[2] = all;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }

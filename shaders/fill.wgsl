@@ -7,13 +7,13 @@ struct Params { quads: u32, value: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // [len]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
         y[i] = vec4(params.value);
     }

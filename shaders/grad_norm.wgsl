@@ -7,7 +7,10 @@
 // spoilt before the host stops.
 
 #import finite
+#import index
 #import reduce
+
+const PART = 4096u; // numbers of a partial sum
 
 struct Params { len: u32, offset: u32, partials: u32, max_norm: f32, not_finite: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -15,20 +18,20 @@ struct Params { len: u32, offset: u32, partials: u32, max_norm: f32, not_finite:
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;  // [partials]
 @group(0) @binding(4) var<storage, read_write> norm: array<f32>;     // [2] norm, factor
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn squares(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let at = workgroup.x + workgroup.y * workgroups.x;
-    let begin = at * 4096u;
+    let begin = at * PART;
     if begin >= params.len {
         return;
     }
     var sum = 0.0;
     var spoilt = 0.0;
-    for (var i = begin + local; i < min(begin + 4096u, params.len); i += 64u) {
+    for (var i = begin + local; i < min(begin + PART, params.len); i += WORKGROUP) {
         let g = grads[i];
         sum += g * g;
         spoilt = select(1.0, spoilt, is_finite_below(g, 47u));
@@ -40,11 +43,11 @@ fn squares(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn finish(@builtin(local_invocation_index) local: u32) {
     var sum = 0.0;
     var spoilt = 0.0;
-    for (var i = local; i < params.partials; i += 64u) {
+    for (var i = local; i < params.partials; i += WORKGROUP) {
         let part = partial[i];
         sum += part;
         spoilt = select(spoilt, 1.0, part < 0.0);

@@ -22,8 +22,8 @@ struct Params { rows: u32, cols: u32, block: u32, eps: f32, accumulate: u32 }
 @group(0) @binding(10) var<storage, read_write> dgain: array<f32>;     // [blocks, cols]
 @group(0) @binding(11) var<storage, read_write> dbias: array<f32>;     // [blocks, cols]
 
-var<workgroup> first: array<f32, 64>;
-var<workgroup> second: array<f32, 64>;
+var<workgroup> first: array<f32, WORKGROUP>;
+var<workgroup> second: array<f32, WORKGROUP>;
 
 // Sums `a` and `b` over the workgroup.
 fn reduce(a: f32, b: f32, local: u32) -> vec2<f32> {
@@ -31,7 +31,7 @@ fn reduce(a: f32, b: f32, local: u32) -> vec2<f32> {
     first[local] = a;
     second[local] = b;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         if local < half {
             first[local] += first[local + half];
             second[local] += second[local + half];
@@ -41,7 +41,7 @@ fn reduce(a: f32, b: f32, local: u32) -> vec2<f32> {
     return vec2(first[0], second[0]);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -53,17 +53,17 @@ fn forward(
     }
     let at = row * params.cols;
     var sum = 0.0;
-    for (var i = local; i < params.cols; i += 64u) {
+    for (var i = local; i < params.cols; i += WORKGROUP) {
         sum += x[at + i];
     }
     let mean = reduce(sum, 0.0, local).x / f32(params.cols);
     var square = 0.0;
-    for (var i = local; i < params.cols; i += 64u) {
+    for (var i = local; i < params.cols; i += WORKGROUP) {
         let d = x[at + i] - mean;
         square += d * d;
     }
     let rstd = inverseSqrt(reduce(square, 0.0, local).x / f32(params.cols) + params.eps);
-    for (var i = local; i < params.cols; i += 64u) {
+    for (var i = local; i < params.cols; i += WORKGROUP) {
         y[at + i] = (x[at + i] - mean) * rstd * gain[i] + bias[i];
     }
     if local == 0u {
@@ -72,7 +72,7 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -87,13 +87,13 @@ fn backward(
     let rstd = saved[row * 2u + 1u];
     var sum = 0.0;
     var product = 0.0;
-    for (var i = local; i < params.cols; i += 64u) {
+    for (var i = local; i < params.cols; i += WORKGROUP) {
         let g = dy[at + i] * gain[i];
         sum += g;
         product += g * (x[at + i] - mean) * rstd;
     }
     let means = reduce(sum, product, local) / f32(params.cols);
-    for (var i = local; i < params.cols; i += 64u) {
+    for (var i = local; i < params.cols; i += WORKGROUP) {
         let h = (x[at + i] - mean) * rstd;
         var d = rstd * (dy[at + i] * gain[i] - means.x - h * means.y);
         if params.accumulate == 1u {
@@ -103,13 +103,13 @@ fn backward(
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row >= params.rows {
         return;
     }
@@ -132,13 +132,13 @@ fn forward_rows(
     statistics[row * 2u + 1u] = rstd;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn backward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row >= params.rows {
         return;
     }
@@ -164,9 +164,9 @@ fn backward_rows(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_params(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup.x * 64u + local;
+    let i = workgroup.x * WORKGROUP + local;
     if i >= params.cols {
         return;
     }

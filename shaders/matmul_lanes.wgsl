@@ -13,6 +13,7 @@
 // in memory then cost half as much; with four, or with more rows or columns, the loop outgrows the instruction cache and takes twice as
 // long.
 
+#import index
 #import matmul
 #import sums
 
@@ -23,6 +24,8 @@
 
 @group(0) @binding(7) var<storage, read> a_floats: array<f32>;      // [batch, M, K], nn_odd's A
 @group(0) @binding(6) var<storage, read_write> c_floats: array<f32>; // [batch, M, N], nn_ragged's C
+
+const ROWS: u32 = 4u * VECTOR; // of a tile of C
 
 // Sums are [32 rows][2 quads of columns]. Two quads of columns of B for k and for k + 1.
 struct Weights { u0: vec4<f32>, u1: vec4<f32>, v0: vec4<f32>, v1: vec4<f32> }
@@ -53,12 +56,12 @@ fn block_nn(part: Part, i0: u32, q0: u32, lane: u32) {
     let quads = (params.n + 3u) / 4u;
     let a_base = (params.a_offset + part.z * params.a_stride) / 4u;
     let a0 = a_base + min(i0 + lane, last) * inner;
-    let a1 = a_base + min(i0 + 8u + lane, last) * inner;
-    let a2 = a_base + min(i0 + 16u + lane, last) * inner;
-    let a3 = a_base + min(i0 + 24u + lane, last) * inner;
+    let a1 = a_base + min(i0 + VECTOR + lane, last) * inner;
+    let a2 = a_base + min(i0 + 2u * VECTOR + lane, last) * inner;
+    let a3 = a_base + min(i0 + 3u * VECTOR + lane, last) * inner;
     let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(q0, quads - 1u);
-    let b1 = b_base + min(q0 + 8u, quads - 1u);
+    let b1 = b_base + min(q0 + VECTOR, quads - 1u);
     for (var four = part.begin / 4u; four < part.end / 4u; four++) {
         var x0 = a[a0 + four];
         var x1 = a[a1 + four];
@@ -69,9 +72,9 @@ fn block_nn(part: Part, i0: u32, q0: u32, lane: u32) {
             let v = (four * 4u + k) * quads;
             let w = Weights(b[b0 + v], b[b1 + v], b[b0 + v + quads], b[b1 + v + quads]);
             add_rows(0u, 1u, x0.xy, w);
-            add_rows(8u, 1u, x1.xy, w);
-            add_rows(16u, 1u, x2.xy, w);
-            add_rows(24u, 1u, x3.xy, w);
+            add_rows(VECTOR, 1u, x1.xy, w);
+            add_rows(2u * VECTOR, 1u, x2.xy, w);
+            add_rows(3u * VECTOR, 1u, x3.xy, w);
             x0 = x0.zwxy;
             x1 = x1.zwxy;
             x2 = x2.zwxy;
@@ -90,19 +93,19 @@ fn block_odd(part: Part, i0: u32, q0: u32, lane: u32) {
     let quads = params.n / 4u;
     let a_base = params.a_offset + part.z * params.a_stride;
     let a0 = a_base + min(i0 + lane, last) * params.k;
-    let a1 = a_base + min(i0 + 8u + lane, last) * params.k;
-    let a2 = a_base + min(i0 + 16u + lane, last) * params.k;
-    let a3 = a_base + min(i0 + 24u + lane, last) * params.k;
+    let a1 = a_base + min(i0 + VECTOR + lane, last) * params.k;
+    let a2 = a_base + min(i0 + 2u * VECTOR + lane, last) * params.k;
+    let a3 = a_base + min(i0 + 3u * VECTOR + lane, last) * params.k;
     let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(q0, quads - 1u);
-    let b1 = b_base + min(q0 + 8u, quads - 1u);
+    let b1 = b_base + min(q0 + VECTOR, quads - 1u);
     for (var k = part.begin; k < part.end; k += 2u) {
         let next = min(k + 1u, part.end - 1u);
         let w = Weights(b[b0 + k * quads], b[b1 + k * quads], b[b0 + next * quads], b[b1 + next * quads]);
         add_rows(0u, 1u, pair(a0, k, next), w);
-        add_rows(8u, 1u, pair(a1, k, next), w);
-        add_rows(16u, 1u, pair(a2, k, next), w);
-        add_rows(24u, 1u, pair(a3, k, next), w);
+        add_rows(VECTOR, 1u, pair(a1, k, next), w);
+        add_rows(2u * VECTOR, 1u, pair(a2, k, next), w);
+        add_rows(3u * VECTOR, 1u, pair(a3, k, next), w);
     }
 }
 
@@ -112,7 +115,7 @@ fn block_tn(part: Part, i0: u32, q0: u32, lane: u32) {
     let a0 = (params.a_offset + part.z * params.a_stride) / 4u + min(i0 / 4u + lane, rows - 1u);
     let b_base = (params.b_offset + part.z * params.b_stride) / 4u;
     let b0 = b_base + min(q0, quads - 1u);
-    let b1 = b_base + min(q0 + 8u, quads - 1u);
+    let b1 = b_base + min(q0 + VECTOR, quads - 1u);
     for (var k = part.begin; k < part.end; k += 2u) {
         // Where the number of k is odd, the last one is taken twice, the second time as 0 times itself.
         let next = min(k + 1u, part.end - 1u);
@@ -136,55 +139,55 @@ fn finished(sum: vec4<f32>, at: u32, j: u32) -> vec4<f32> {
 
 fn finish(slice: u32, i0: u32, q0: u32) {
     let quads = params.n / 4u;
-    let rows = min(params.m, i0 + 32u);
+    let rows = min(params.m, i0 + ROWS);
     let c_base = (params.c_offset + slice * params.c_stride) / 4u + q0;
     let near = q0 < quads;
-    let far = q0 + 8u < quads;
+    let far = q0 + VECTOR < quads;
     // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
     let plain = params.has_bias + params.accumulate == 0u;
     for (var i = i0; i < select(i0, rows, plain); i++) {
         let at = c_base + i * quads;
         if near { c[at] = params.scale * sums[(i - i0) * 2u]; }
-        if far { c[at + 8u] = params.scale * sums[(i - i0) * 2u + 1u]; }
+        if far { c[at + VECTOR] = params.scale * sums[(i - i0) * 2u + 1u]; }
     }
     for (var i = select(i0, rows, plain); i < rows; i++) {
         let at = c_base + i * quads;
         if near { c[at] = finished(sums[(i - i0) * 2u], at, q0); }
-        if far { c[at + 8u] = finished(sums[(i - i0) * 2u + 1u], at + 8u, q0 + 8u); }
+        if far { c[at + VECTOR] = finished(sums[(i - i0) * 2u + 1u], at + VECTOR, q0 + VECTOR); }
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let part = part_of(group);
-    let row = (group.y + params.first_y) * 32u;
+    let row = (group.y + params.first_y) * ROWS;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_nn(stretch(part, begin), row, group.x * 16u + lane, lane);
+        block_nn(stretch(part, begin), row, group.x * 2u * VECTOR + lane, lane);
     }
     take_back(part);
-    finish(part.slice, row, group.x * 16u + lane);
+    finish(part.slice, row, group.x * 2u * VECTOR + lane);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn nn_odd(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let part = part_of(group);
-    let row = (group.y + params.first_y) * 32u;
+    let row = (group.y + params.first_y) * ROWS;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_odd(stretch(part, begin), row, group.x * 16u + lane, lane);
+        block_odd(stretch(part, begin), row, group.x * 2u * VECTOR + lane, lane);
     }
     take_back(part);
-    finish(part.slice, row, group.x * 16u + lane);
+    finish(part.slice, row, group.x * 2u * VECTOR + lane);
 }
 
 fn finish_ragged(slice: u32, i0: u32, q0: u32) {
-    let rows = min(params.m, i0 + 32u);
+    let rows = min(params.m, i0 + ROWS);
     let c_base = params.c_offset + slice * params.c_stride;
     for (var i = i0; i < rows; i++) {
         for (var half = 0u; half < 2u; half++) {
             let sum = params.scale * sums[(i - i0) * 2u + half];
-            let j = (q0 + half * 8u) * 4u;
+            let j = (q0 + half * VECTOR) * 4u;
             let at = c_base + i * params.n + j;
             if j < params.n { c_floats[at] = sum.x; }
             if j + 1u < params.n { c_floats[at + 1u] = sum.y; }
@@ -194,26 +197,26 @@ fn finish_ragged(slice: u32, i0: u32, q0: u32) {
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn nn_ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let part = part_of(group);
-    let row = (group.y + params.first_y) * 32u;
+    let row = (group.y + params.first_y) * ROWS;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_nn(stretch(part, begin), row, group.x * 16u + lane, lane);
+        block_nn(stretch(part, begin), row, group.x * 2u * VECTOR + lane, lane);
     }
     take_back(part);
-    finish_ragged(part.slice, row, group.x * 16u + lane);
+    finish_ragged(part.slice, row, group.x * 2u * VECTOR + lane);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let part = part_of(group);
-    let row = (group.y + params.first_y) * 32u;
+    let row = (group.y + params.first_y) * ROWS;
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
-        block_tn(stretch(part, begin), row, group.x * 16u + lane, lane);
+        block_tn(stretch(part, begin), row, group.x * 2u * VECTOR + lane, lane);
     }
     take_back(part);
-    finish(part.slice, row, group.x * 16u + lane);
+    finish(part.slice, row, group.x * 2u * VECTOR + lane);
 }

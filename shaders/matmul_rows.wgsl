@@ -7,6 +7,7 @@
 // does 8 multiply-adds per load. The sums stay in memory (`sums` is indexed dynamically at the end) because 256 live values
 // across the branches of the loads would be spilled and reloaded around every one of them.
 
+#import index
 #import matmul
 #import sums
 
@@ -14,6 +15,10 @@
 @group(0) @binding(3) var<storage, read> b: array<f32>;          // [batch, K, N], nt: [batch, N, K]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;       // [N]
 @group(0) @binding(5) var<storage, read_write> c: array<f32>;    // [batch, M, N]
+
+const SIDE: u32 = 16u; // rows and columns of a lane
+const ROWS: u32 = VECTOR / 2u * SIDE; // of a tile of C
+const COLUMNS: u32 = 2u * SIDE;
 
 // Sums are [16 rows][4 quads of columns].
 
@@ -90,8 +95,8 @@ fn block(part: Part, i0: u32, j0: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k
 }
 
 fn finish(slice: u32, i0: u32, j0: u32) {
-    let rows = min(params.m, i0 + 16u);
-    let columns = min(params.n, j0 + 16u);
+    let rows = min(params.m, i0 + SIDE);
+    let columns = min(params.n, j0 + SIDE);
     // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
     let c_base = params.c_offset + slice * params.c_stride;
     let plain = params.has_bias + params.accumulate == 0u;
@@ -112,8 +117,8 @@ fn finish(slice: u32, i0: u32, j0: u32) {
 }
 
 fn product(group: vec3<u32>, lane: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k: u32) {
-    let i0 = (group.y + params.first_y) * 64u + (lane / 2u) * 16u;
-    let j0 = group.x * 32u + (lane % 2u) * 16u;
+    let i0 = (group.y + params.first_y) * ROWS + lane / 2u * SIDE;
+    let j0 = group.x * COLUMNS + lane % 2u * SIDE;
     let part = part_of(group);
     for (var begin = part.begin; begin < part.end; begin += STRETCH) {
         if begin > part.begin { settle(); }
@@ -123,17 +128,17 @@ fn product(group: vec3<u32>, lane: u32, a_outer: u32, a_k: u32, b_outer: u32, b_
     finish(part.slice, i0, j0);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn nt(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     product(group, lane, params.k, 1u, params.k, 1u);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     product(group, lane, params.k, 1u, 1u, params.n);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     product(group, lane, 1u, params.m, 1u, params.n);
 }

@@ -11,6 +11,7 @@
 // Time goes with the size of the code (it has to fit the instruction cache), so a lane owns 16 x 16 results (8 multiply-adds per
 // float loaded) and one k is one trip of the loop. The sums stay in memory: 256 live values would be spilled around every load.
 
+#import index
 #import matmul
 #import sums
 
@@ -19,6 +20,10 @@
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
 @group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>; // [batch, K, N/4], the transposed B
+
+const SIDE: u32 = 16u; // rows and columns of a lane
+const ROWS: u32 = VECTOR / 2u * SIDE; // of a tile of C
+const COLUMNS: u32 = 2u * SIDE;
 
 // Sums are [16 rows][4 quads of columns].
 
@@ -126,7 +131,7 @@ fn block_tn(part: Part, i0: u32, j0: u32) {
 
 fn finish(slice: u32, i0: u32, j0: u32) {
     let quads = params.n / 4u;
-    let rows = min(params.m, i0 + 16u);
+    let rows = min(params.m, i0 + SIDE);
     let end = min(quads, j0 / 4u + 4u);
     // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
     let c_base = (params.c_offset + slice * params.c_stride) / 4u;
@@ -149,10 +154,10 @@ fn finish(slice: u32, i0: u32, j0: u32) {
 
 // Row and column where the 16 x 16 results of a lane begin.
 fn corner(group: vec3<u32>, lane: u32) -> vec2<u32> {
-    return vec2((group.y + params.first_y) * 64u + (lane / 2u) * 16u, group.x * 32u + (lane % 2u) * 16u);
+    return vec2((group.y + params.first_y) * ROWS + lane / 2u * SIDE, group.x * COLUMNS + lane % 2u * SIDE);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = corner(group, lane);
     let part = part_of(group);
@@ -164,7 +169,7 @@ fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) 
     finish(part.slice, at.x, at.y);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = corner(group, lane);
     let part = part_of(group);
@@ -177,13 +182,13 @@ fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) 
 }
 
 // A lane turns 4 x 4 floats.
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn transpose_b(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let quads = params.k / 4u;
     let first = (group.y + params.first_y) * 4u;
     let z = group.z + params.first_z;
     let columns = (params.n + 3u) / 4u;
-    let j = group.x * 32u + lane * 4u;
+    let j = (group.x * VECTOR + lane) * 4u;
     let end = min(quads, first + 4u);
     if j >= params.n { return; }
     let last = params.n - 1u;

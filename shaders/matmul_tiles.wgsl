@@ -8,6 +8,7 @@
 // Writes: C is stored, or added to when params.accumulate == 1. Without a bias bind any read-only tensor to it.
 // Why this shape: 8 x 4 results a thread read 3 vec4 of workgroup memory for 32 multiply-adds, in 72 registers (RADV, Navi 31: 16 waves, no spills).
 
+#import index
 #import matmul
 
 @group(0) @binding(2) var<storage, read> a: array<f32>;          // [batch, M, K], tn: [batch, K, M]
@@ -16,12 +17,14 @@
 @group(0) @binding(5) var<storage, read_write> c: array<f32>;    // [batch, M, N]
 @group(0) @binding(6) var<storage, read> partial: array<f32>; // [batch, splits, M, N]
 
+const THREADS: u32 = 128u; // of a workgroup, 8 x 4 results each
 const TILE: u32 = 64u;  // rows and columns of C a workgroup owns
+const QUADS: u32 = TILE / 4u;
 const DEPTH: u32 = 16u; // values of k staged at a time
-const PITCH: u32 = 17u; // vec4s from one staged k to the next: 16 and one more, so that neighbours meet different banks
+const PITCH: u32 = QUADS + 1u; // vec4s from one staged k to the next: one more, so that neighbours meet different banks
 
-var<workgroup> a_tile: array<vec4<f32>, 272>; // [DEPTH][PITCH], 4 rows a vec4
-var<workgroup> b_tile: array<vec4<f32>, 272>; // [DEPTH][PITCH], 4 columns a vec4
+var<workgroup> a_tile: array<vec4<f32>, DEPTH * PITCH>; // [DEPTH][PITCH], 4 rows a vec4
+var<workgroup> b_tile: array<vec4<f32>, DEPTH * PITCH>; // [DEPTH][PITCH], 4 columns a vec4
 
 struct Block { // the 8 x 4 results of one thread
     r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32>,
@@ -55,8 +58,8 @@ fn four_b(base: u32, j: u32, k: u32, end: u32, outer_step: u32, k_step: u32) -> 
 
 // Which (k, quad) a thread stages on its `turn` (0, 1): neighbours run along the dimension that is contiguous in memory.
 fn spot(thread: u32, turn: u32, k_contiguous: bool) -> vec2<u32> {
-    let t = thread + turn * 128u;
-    return select(vec2(t / 16u, t % 16u), vec2(t % 16u, t / 16u), k_contiguous);
+    let t = thread + turn * THREADS;
+    return select(vec2(t / QUADS, t % QUADS), vec2(t % DEPTH, t / DEPTH), k_contiguous);
 }
 
 fn block(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool, part: Part) -> Block {
@@ -65,8 +68,8 @@ fn block(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool, 
     let end = part.end;
     let a_step = select(vec2(params.k, 1u), vec2(1u, params.m), a_transposed);
     let b_step = select(vec2(1u, params.n), vec2(params.k, 1u), b_transposed);
-    let rows = (thread / 16u) * 2u;
-    let columns = thread % 16u;
+    let rows = (thread / QUADS) * 2u;
+    let columns = thread % QUADS;
     var s: Block;
     for (var k0 = part.begin; k0 < end; k0 += DEPTH) {
         for (var turn = 0u; turn < 2u; turn++) {
@@ -113,8 +116,8 @@ fn finish_row(slice: u32, i: u32, j: u32, s: vec4<f32>, first: bool) {
 fn product(workgroup: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
     let part = part_of(workgroup);
     let group = workgroup + vec3(0u, params.first_y, 0u);
-    let i = group.y * TILE + (thread / 16u) * 8u;
-    let j = group.x * TILE + (thread % 16u) * 4u;
+    let i = group.y * TILE + (thread / QUADS) * 8u;
+    let j = group.x * TILE + (thread % QUADS) * 4u;
     // Once even where there is no k, so that zeros are stored. Sums go through C: its traffic is little, registers are few.
     for (var begin = part.begin; begin < max(part.end, part.begin + 1u); begin += STRETCH) {
         let s = block(group, thread, a_transposed, b_transposed, stretch(part, begin));
@@ -130,25 +133,25 @@ fn product(workgroup: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: 
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn nt(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     product(group, thread, false, true);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn nn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     product(group, thread, false, false);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn tn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     product(group, thread, true, false);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn sum_splits(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let size = params.m * params.n;
-    let at = ((group.y + params.first_y) * groups.x + group.x) * 64u + thread;
+    let at = ((group.y + params.first_y) * groups.x + group.x) * WORKGROUP + thread;
     let z = group.z + params.first_z;
     if at >= size { return; }
     var s = 0.0;

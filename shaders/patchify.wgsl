@@ -26,25 +26,25 @@ fn source(i: u32) -> u32 {
     return ((batch * params.channels + inner / (p * p)) * params.height + row) * params.width + column;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.len {
         y[i] = x[source(i)];
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.len {
         let at = source(i);
         var d = dy[i];

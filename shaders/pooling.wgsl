@@ -12,13 +12,13 @@ struct Params { batch: u32, tokens: u32, dim: u32, first: u32, count: u32, accum
 @group(0) @binding(4) var<storage, read> dy: array<f32>;       // [batch, dim]
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>; // [batch, tokens, dim]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.batch * params.dim {
         return;
     }
@@ -41,13 +41,13 @@ fn forward(
     y[i] = sum / f32(params.count);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.batch * params.tokens * params.dim {
         return;
     }

@@ -17,13 +17,13 @@ struct Params { batch: u32, tokens: u32, dim: u32, prefix: u32, accumulate: u32 
 @group(0) @binding(8) var<storage, read_write> dposition: array<f32>; // [tokens, dim]
 @group(0) @binding(9) var<storage, read_write> dshared: array<f32>;   // [prefix, dim]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     let size = params.tokens * params.dim;
     if i >= params.batch * size {
         return;
@@ -37,13 +37,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     let skipped = params.prefix * params.dim;
     let size = params.tokens * params.dim - skipped;
     if i >= params.batch * size {
@@ -64,13 +64,13 @@ fn over_batch(i: u32) -> f32 {
     return sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_position(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.tokens * params.dim {
         return;
     }
@@ -81,13 +81,13 @@ fn backward_position(
     dposition[i] = d;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_shared(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.prefix * params.dim {
         return;
     }

@@ -12,25 +12,25 @@ struct Params { quads: u32, accumulate: u32 }
 @group(0) @binding(5) var<storage, read> dy: array<vec4<f32>>;       // [len]
 @group(0) @binding(6) var<storage, read_write> dx: array<vec4<f32>>; // [len]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
         y[i] = a[i] + b[i];
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
         if params.accumulate == 1u {
             dx[i] += dy[i];

@@ -11,13 +11,13 @@ struct Params { len: u32, tokens: u32, dim: u32 }
 @group(0) @binding(3) var<storage, read> token: array<f32>;   // [batch heads, dim]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>; // [batch heads, tokens, dim]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.len {
         return;
     }

@@ -10,6 +10,8 @@
 // A query whose splits are all masked (lse <= -1e29) has out = 0, lse = -1e30.
 // Write policy: stores; backward_reduce adds when params.accumulate == 1.
 
+#import index
+
 struct Params {
     rows: u32,        // batch x queries; for backward_reduce the number of elements of `total`
     channels: u32,    // for backward_reduce 1
@@ -32,13 +34,11 @@ struct Params {
 @group(0) @binding(11) var<storage, read> parts: array<f32>;       // [splits, rows]
 @group(0) @binding(12) var<storage, read_write> total: array<f32>; // [rows]
 
-const THREADS: u32 = 64u;
+const SHARERS: u32 = 8u; // threads of a query in backward_prepare
 const MASKED: f32 = -1e30;
 const MASK_LIMIT: f32 = -1e29;
 
-var<workgroup> shares: array<f32, 64>;
-
-#import index
+var<workgroup> shares: array<f32, WORKGROUP>;
 
 fn peak_of(row: u32) -> f32 {
     var peak = MASKED;
@@ -48,13 +48,13 @@ fn peak_of(row: u32) -> f32 {
     return peak;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward_combine(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let at = flat_index(group, groups, THREADS, lid);
+    let at = flat_index(group, groups, WORKGROUP, lid);
     let count = params.rows * params.channels;
     if at >= count {
         return;
@@ -77,25 +77,25 @@ fn forward_combine(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_prepare(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let row = flat_index(group, groups, 8u, lid / 8u);
+    let row = flat_index(group, groups, WORKGROUP / SHARERS, lid / SHARERS);
     let inside = row < params.rows;
     var sum = 0.0;
     if inside && params.has_dout == 1u {
-        for (var channel = lid % 8u; channel < params.channels; channel += 8u) {
+        for (var channel = lid % SHARERS; channel < params.channels; channel += SHARERS) {
             sum += dout[row * params.channels + channel] * out[row * params.channels + channel];
         }
     }
     shares[lid] = sum;
     workgroupBarrier();
-    if inside && lid % 8u == 0u {
+    if inside && lid % SHARERS == 0u {
         var delta = 0.0;
-        for (var i = 0u; i < 8u; i++) {
+        for (var i = 0u; i < SHARERS; i++) {
             delta += shares[lid + i];
         }
         if params.has_dlse == 1u {
@@ -106,13 +106,13 @@ fn backward_prepare(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_reduce(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let at = flat_index(group, groups, THREADS, lid);
+    let at = flat_index(group, groups, WORKGROUP, lid);
     if at >= params.rows {
         return;
     }

@@ -11,26 +11,26 @@ struct Params { batch: u32, len: u32, factor: f32, accumulate: u32 }
 @group(0) @binding(4) var<storage, read> dy: array<f32>;       // [batch, heads, rows, dim]
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>; // [heads, rows, dim]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.batch * params.len {
         return;
     }
     y[i] = params.factor * x[i % params.len];
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.len {
         return;
     }

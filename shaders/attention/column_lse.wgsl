@@ -17,9 +17,9 @@ struct Params { batch: u32, rows: u32, cols: u32, block: u32, blocks: u32, accum
 @group(0) @binding(6) var<storage, read> dy: array<f32>;              // [batch, cols]
 @group(0) @binding(7) var<storage, read_write> dx: array<f32>;        // [batch, rows, cols]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn partial(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let c = workgroup.x * 64u + local;
+    let c = workgroup.x * WORKGROUP + local;
     if c >= params.cols {
         return;
     }
@@ -43,13 +43,13 @@ fn partial(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     parts[to + params.cols] = sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn combine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.batch * params.cols {
         return;
     }
@@ -66,13 +66,13 @@ fn combine(
     y[i] = largest + log(sum);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.batch * params.rows * params.cols {
         return;
     }

@@ -30,11 +30,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> index: array<f32>; // [all rows, samples]
 @group(0) @binding(4) var<storage, read> ranks: array<f32>;       // [batch, queries + 1] real queries before each
 
-const BLOCKS = 64u;
+const BLOCKS = WORKGROUP; // one an invocation in forward
 const LONGEST = 256u;
 
 // Sums of the blocks of the last stretch, and of all stretches.
-var<workgroup> blocks: array<f32, 64>;
+var<workgroup> blocks: array<f32, WORKGROUP>;
 var<workgroup> stretches: array<f32, 1024>;
 
 // What is drawn on one level, and its sum.
@@ -155,7 +155,7 @@ fn find_known_stretch(u: f32) -> Found {
     return found;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -179,7 +179,7 @@ fn forward(
         }
         workgroupBarrier();
     }
-    for (var sample = local; sample < params.samples; sample += 64u) {
+    for (var sample = local; sample < params.samples; sample += WORKGROUP) {
         let all = params.first + row;
         let u = uniforms_of(all, sample);
         var block: Found;
@@ -192,13 +192,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.samples {
         return;
     }

@@ -37,13 +37,13 @@ fn dmu_at(at: u32, count: u32) -> vec4<f32> {
     return select(vec4(0.0), values, vec4(0u, 1u, 2u, 3u) < vec4(count));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let here = place(flat_index(workgroup, workgroups, 64u, local));
+    let here = place(flat_index(workgroup, workgroups, WORKGROUP, local));
     let row = here.x;
     if row >= params.batch * params.queries * params.samples {
         return;
@@ -55,13 +55,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_q(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let here = place(flat_index(workgroup, workgroups, 64u, local));
+    let here = place(flat_index(workgroup, workgroups, WORKGROUP, local));
     if here.x >= params.batch * params.queries {
         return;
     }
@@ -80,13 +80,13 @@ fn backward_q(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward_k(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let here = place(flat_index(workgroup, workgroups, 64u, local));
+    let here = place(flat_index(workgroup, workgroups, WORKGROUP, local));
     if here.x >= params.batch * params.keys {
         return;
     }

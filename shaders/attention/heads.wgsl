@@ -4,6 +4,8 @@
 // tokens of one head, heads in y, batch in z (so that indices need one division).
 // Write policy: stores, or adds when params.accumulate == 1; params.zero == 1 joins zeros (a part without gradient).
 
+#import index
+
 struct Params { batch: u32, tokens: u32, heads: u32, dim: u32, parts: u32, part: u32, zero: u32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> packed: array<f32>;           // [batch, tokens, parts, heads, dim]
@@ -14,7 +16,7 @@ struct Params { batch: u32, tokens: u32, heads: u32, dim: u32, parts: u32, part:
 // First element in packed form, first in heads form, and how many channels follow from there (0 beyond the end).
 fn place(workgroup: vec3<u32>, local: u32) -> vec3<u32> {
     let chunks = (params.dim + 3u) / 4u;
-    let i = workgroup.x * 64u + local;
+    let i = workgroup.x * WORKGROUP + local;
     let n = i / chunks;
     if n >= params.tokens {
         return vec3(0u);
@@ -25,7 +27,7 @@ fn place(workgroup: vec3<u32>, local: u32) -> vec3<u32> {
     return vec3(in_packed * params.dim + d, in_heads * params.dim + d, min(params.dim - d, 4u));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn split(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = place(workgroup, local);
     for (var c = 0u; c < at.z; c++) {
@@ -37,7 +39,7 @@ fn split(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn join(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = place(workgroup, local);
     for (var c = 0u; c < at.z; c++) {

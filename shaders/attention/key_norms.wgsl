@@ -11,13 +11,13 @@ struct Params { rows: u32, dim: u32, scale: f32, accumulate: u32 }
 @group(0) @binding(4) var<storage, read> dy: array<f32>;       // [rows]
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>; // [rows, dim]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }
@@ -29,13 +29,13 @@ fn forward(
     y[row] = -0.5 * params.scale * sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.dim {
         return;
     }

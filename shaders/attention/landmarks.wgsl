@@ -13,6 +13,8 @@
 
 // Variant: HAS_PADDING=1
 
+#import index
+
 override HAS_PADDING: bool = false;
 
 struct Params {
@@ -194,9 +196,9 @@ fn sum_of(z: u32, box: Box, e: u32) -> f32 {
     return sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn missing(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let c = workgroup.x * 64u + local;
+    let c = workgroup.x * WORKGROUP + local;
     let landmarks = params.depth * params.rows * params.columns;
     if c >= landmarks {
         return;
@@ -209,10 +211,10 @@ fn missing(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let chunks = (params.dim + 3u) / 4u;
-    let i = workgroup.x * 64u + local;
+    let i = workgroup.x * WORKGROUP + local;
     let c = i / chunks;
     let landmarks = params.depth * params.rows * params.columns;
     if c >= landmarks {
@@ -235,10 +237,10 @@ fn gradient(at: u32, d: u32) -> vec4<f32> {
     return g;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let chunks = (params.dim + 3u) / 4u;
-    let i = workgroup.x * 64u + local;
+    let i = workgroup.x * WORKGROUP + local;
     let n = i / chunks;
     if n >= tokens() {
         return;

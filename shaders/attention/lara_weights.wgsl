@@ -33,13 +33,13 @@ fn row_lse(row: u32) -> f32 {
     return largest + log(sum);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }
@@ -53,13 +53,13 @@ fn forward(
     log_q[row] = diagonal;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }

@@ -21,13 +21,13 @@ struct Params {
 @group(0) @binding(7) var<storage, read> ranks: array<f32>;          // [batch, rows / samples + 1] real ones before each
 @group(0) @binding(8) var<storage, read_write> w: array<f32>;        // [batch, heads, rows, dim] y, one by one
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.quads {
         return;
     }
@@ -36,13 +36,13 @@ fn forward(
     y[i] = x[i] + params.deviation * vec4(normal_pair(bits.xy), normal_pair(bits.zw));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward_ranked(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= arrayLength(&w) || i >= 4u * params.quads {
         return;
     }
@@ -60,13 +60,13 @@ fn forward_ranked(
     w[i] = mu[i] + params.deviation * select(pair.x, pair.y, number % 2u == 1u);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
         if params.accumulate == 1u {
             dx[i] += dy[i];

@@ -35,15 +35,15 @@ struct Params {
 @group(0) @binding(9) var<storage, read_write> dnorm: array<f32>; // [rows]
 @group(0) @binding(10) var<storage, read> ranks: array<f32>;      // [batch, tokens + 1] real tokens before each
 
-var<workgroup> largest: array<f32, 64>;
+var<workgroup> largest: array<f32, WORKGROUP>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn row_peak(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }
@@ -54,7 +54,7 @@ fn row_peak(
     peaks[row] = found;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn matrix_peak(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -66,12 +66,12 @@ fn matrix_peak(
     }
     let at = matrix * params.tokens;
     var found = params.sign * x[at];
-    for (var n = local; n < params.tokens; n += 64u) {
+    for (var n = local; n < params.tokens; n += WORKGROUP) {
         found = max(found, params.sign * x[at + n]);
     }
     largest[local] = found;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         if local < half {
             largest[local] = max(largest[local], largest[local + half]);
         }
@@ -110,37 +110,37 @@ fn exponential(i: u32) -> f32 {
     return params.factor * exp(bounded(x[i] + norm[row] - peak[row / params.per_peak]));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn favorp(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.rows * params.width {
         y[i] = exponential(i) + params.eps;
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn favorp_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.rows * params.width {
         store(i, dy[i] * exponential(i));
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn favorp_norm(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }
@@ -178,13 +178,13 @@ fn amplitude(row: u32) -> f32 {
     return params.factor * exp(bounded(-norm[row] - peak[row / params.per_peak]));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn waves(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.width {
         return;
     }
@@ -194,13 +194,13 @@ fn waves(
     y[places.y] = wave.y;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn waves_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.width {
         return;
     }
@@ -209,13 +209,13 @@ fn waves_backward(
     store(i, dy[places.x] * wave.y - dy[places.y] * wave.x);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn waves_norm(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row >= params.rows {
         return;
     }
@@ -228,25 +228,25 @@ fn waves_norm(
     store_norm(row, amplitude(row) * d);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn relu(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.rows * params.width {
         y[i] = max(params.factor * x[i], 0.0) + params.eps;
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn relu_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.rows * params.width {
         store(i, select(0.0, params.factor * dy[i], x[i] > 0.0));
     }
@@ -257,25 +257,25 @@ fn logistic(value: f32) -> f32 {
     return 1.0 / (1.0 + exp(-max(value, -80.0)));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn sigmoid(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.rows * params.width {
         y[i] = logistic(x[i]) + params.eps;
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn sigmoid_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.rows * params.width {
         store(i, dy[i] * logistic(x[i]) * logistic(-x[i]));
     }
@@ -289,13 +289,13 @@ fn rectified(row: u32, i: u32) -> f32 {
     return max(-x[row * params.width + i - params.width], 0.0);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn dpfp(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let at = flat_index(workgroup, workgroups, 64u, local);
+    let at = flat_index(workgroup, workgroups, WORKGROUP, local);
     let twice = 2u * params.width;
     if at >= params.rows * params.shifts * twice {
         return;
@@ -319,13 +319,13 @@ fn dpfp_slope(row: u32, i: u32) -> f32 {
     return d;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn dpfp_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.width {
         return;
     }
@@ -352,13 +352,13 @@ fn place(row: u32) -> vec2<f32> {
     return sine_and_cosine(1.5707964 * number / count);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn positions(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let at = flat_index(workgroup, workgroups, 64u, local);
+    let at = flat_index(workgroup, workgroups, WORKGROUP, local);
     let twice = 2u * params.width;
     if at >= params.rows * twice {
         return;
@@ -368,13 +368,13 @@ fn positions(
     y[at] = x[row * params.width + at % params.width] * select(wave.x, wave.y, at % twice < params.width);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn positions_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.width {
         return;
     }

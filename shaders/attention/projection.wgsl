@@ -22,7 +22,7 @@ struct Params { heads: u32, rows: u32, dim: u32, stream: u32, interval: u32, see
 const PORTION = 256u;
 
 var<workgroup> products: array<f32, 256>;
-var<workgroup> sums: array<vec2<f32>, 64>;
+var<workgroup> sums: array<vec2<f32>, WORKGROUP>;
 
 // Four standard normal numbers; part 0 holds the directions, part 1 the lengths.
 fn four_normals(i: u32, part: u32) -> vec4<f32> {
@@ -36,13 +36,13 @@ fn four_normals(i: u32, part: u32) -> vec4<f32> {
     return vec4(normal_pair(bits.xy), normal_pair(bits.zw));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn gaussian(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     let len = params.heads * params.rows * params.dim;
     if 4u * i >= len {
         return;
@@ -57,7 +57,7 @@ fn gaussian(
 fn remove(at: u32, first: u32, count: u32, local: u32) {
     for (var begin = 0u; begin < count; begin += PORTION) {
         let end = min(begin + PORTION, count);
-        for (var r = begin + local; r < end; r += 64u) {
+        for (var r = begin + local; r < end; r += WORKGROUP) {
             var product = 0.0;
             for (var c = 0u; c < params.dim; c++) {
                 product += w[first + r * params.dim + c] * w[at + c];
@@ -65,7 +65,7 @@ fn remove(at: u32, first: u32, count: u32, local: u32) {
             products[r - begin] = product;
         }
         workgroupBarrier();
-        for (var c = local; c < params.dim; c += 64u) {
+        for (var c = local; c < params.dim; c += WORKGROUP) {
             var value = w[at + c];
             for (var r = begin; r < end; r++) {
                 value -= products[r - begin] * w[first + r * params.dim + c];
@@ -81,7 +81,7 @@ fn sum_of(value: vec2<f32>, local: u32) -> vec2<f32> {
     workgroupBarrier();
     sums[local] = value;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         if local < half {
             sums[local] += sums[local + half];
         }
@@ -93,11 +93,11 @@ fn sum_of(value: vec2<f32>, local: u32) -> vec2<f32> {
 // The row at `at` becomes as long as 1, or as a Gaussian vector that belongs to it.
 fn set_length(at: u32, row: u32, drawn: bool, local: u32) {
     var squares = vec2(0.0);
-    for (var c = local; c < params.dim; c += 64u) {
+    for (var c = local; c < params.dim; c += WORKGROUP) {
         squares.x += w[at + c] * w[at + c];
     }
     let quads = (params.dim + 3u) / 4u;
-    for (var i = local; i < quads; i += 64u) {
+    for (var i = local; i < quads; i += WORKGROUP) {
         // Rows start at whole fours of the counter, whatever dim is.
         var four = four_normals(row * quads + i, 1u);
         let count = vec4<u32>(params.dim - 4u * i);
@@ -109,14 +109,14 @@ fn set_length(at: u32, row: u32, drawn: bool, local: u32) {
     if drawn {
         factor *= sqrt(sum.y);
     }
-    for (var c = local; c < params.dim; c += 64u) {
+    for (var c = local; c < params.dim; c += WORKGROUP) {
         w[at + c] *= factor;
     }
     storageBarrier();
     workgroupBarrier();
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn orthogonalise(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -168,14 +168,14 @@ fn stretch(at: u32, factor: f32) {
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn orthogonalise_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let blocks = (params.rows + params.dim - 1u) / params.dim;
-    let block = flat_index(workgroup, workgroups, 8u, local);
+    let block = flat_index(workgroup, workgroups, VECTOR, local);
     if block >= params.heads * blocks {
         return;
     }

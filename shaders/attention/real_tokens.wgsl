@@ -23,12 +23,12 @@ struct Params {
 @group(0) @binding(7) var<storage, read> of_keys: array<f32>;           // [batch, 8]
 @group(0) @binding(8) var<storage, read_write> kept: array<f32>;        // [batch]
 
-var<workgroup> counts: array<u32, 64>;
+var<workgroup> counts: array<u32, WORKGROUP>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn ranks_of(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let b = workgroup.x;
-    let stretch = (params.tokens + 63u) / 64u;
+    let stretch = (params.tokens + WORKGROUP - 1u) / WORKGROUP;
     let begin = min(local * stretch, params.tokens);
     let end = min(begin + stretch, params.tokens);
     var count = 0u;
@@ -46,7 +46,7 @@ fn ranks_of(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocati
         ranks[at + n] = f32(rank);
         rank += select(0u, 1u, padding[b * params.tokens + n] == 0.0);
     }
-    if local == 63u {
+    if local == WORKGROUP - 1u {
         ranks[at + params.tokens] = f32(rank);
     }
 }
@@ -58,7 +58,7 @@ fn store_side(at: u32, first: f32, last: f32) {
     extent[at + 1u] = select(1.0, last + first + 1.0, found);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn extent_of(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = workgroup.x * (params.tokens + 1u);
     let to = workgroup.x * 8u;
@@ -66,7 +66,7 @@ fn extent_of(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
     var first = vec3(-1e9);
     var last = vec3(-1.0);
     if params.segments == 0u {
-        for (var n = params.prefix + local; n < params.tokens; n += 64u) {
+        for (var n = params.prefix + local; n < params.tokens; n += WORKGROUP) {
             if known[at + n + 1u] > known[at + n] {
                 let cell = n - params.prefix;
                 let row = cell / params.grid_width;
@@ -93,13 +93,13 @@ fn extent_of(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
     extent[to + 7u] = 0.0;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn kept_of(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let b = flat_index(workgroup, workgroups, 64u, local);
+    let b = flat_index(workgroup, workgroups, WORKGROUP, local);
     if b >= params.batch {
         return;
     }

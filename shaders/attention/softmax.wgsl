@@ -65,7 +65,7 @@ fn logit(at: u32, bias_at: u32, m: u32, seen: u32) -> f32 {
     return l;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -79,22 +79,22 @@ fn forward(
     let bias_at = bias_row(row);
     let seen = visible(row);
     var largest = MASKED;
-    for (var m = local; m < params.keys; m += 64u) {
+    for (var m = local; m < params.keys; m += WORKGROUP) {
         largest = max(largest, logit(at, bias_at, m, seen));
     }
     largest = largest_of(largest, local);
     let live = largest > -1e29;
     var sum = 0.0;
-    for (var first = 0u; first < params.keys; first += STRETCH * 64u) {
+    for (var first = 0u; first < params.keys; first += STRETCH * WORKGROUP) {
         var stretch = 0.0;
-        for (var m = first + local; m < min(first + STRETCH * 64u, params.keys); m += 64u) {
+        for (var m = first + local; m < min(first + STRETCH * WORKGROUP, params.keys); m += WORKGROUP) {
             stretch += exp(logit(at, bias_at, m, seen) - largest);
         }
         sum += stretch;
     }
     sum = sum_of(sum, local);
     let scale = select(0.0, 1.0 / sum, live);
-    for (var m = local; m < params.keys; m += 64u) {
+    for (var m = local; m < params.keys; m += WORKGROUP) {
         logits[at + m] = scale * exp(logit(at, bias_at, m, seen) - largest);
     }
     if local == 0u {
@@ -102,13 +102,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row >= params.rows {
         return;
     }
@@ -158,13 +158,13 @@ fn four_logits(at: u32, bias_at: u32, quad: u32, seen: u32) -> vec4<f32> {
     return l;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn forward_rows4(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row >= params.rows {
         return;
     }
@@ -193,13 +193,13 @@ fn forward_rows4(
     lse[params.first + row] = select(MASKED, largest + log(sum), live);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn divide_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     let quads = params.keys / 4u;
     if i >= params.rows * quads {
         return;
@@ -207,14 +207,14 @@ fn divide_rows(
     out_quads[params.first * quads + i] *= scales[i / quads];
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let row = workgroup.y + workgroup.z * workgroups.y;
-    let begin = (workgroup.x * 64u + local) * 4u;
+    let begin = (workgroup.x * WORKGROUP + local) * 4u;
     if row >= params.rows || begin >= params.keys {
         return;
     }

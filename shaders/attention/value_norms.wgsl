@@ -22,25 +22,25 @@ fn length_of(row: u32) -> f32 {
     return sqrt(sum);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 64u, local);
+    let row = flat_index(workgroup, workgroups, WORKGROUP, local);
     if row < params.rows {
         y[row] = log(length_of(row) + SMALLEST);
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.dim {
         return;
     }

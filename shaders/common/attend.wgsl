@@ -58,10 +58,13 @@ override LANES: u32 = CHANNELS / 4u;     // threads that share an output row, on
 override STAGED: u32 = 1024u / CHANNELS; // column vectors staged at a time
 override WIDE: bool = CHANNELS == 64u;   // 8 output rows a thread, otherwise 4
 
-const THREADS: u32 = 128u;
 const ROWS: u32 = 64u;
 const COLUMNS: u32 = 32u;
 const CHUNK: u32 = 16u;
+const ROW_GROUPS: u32 = ROWS / 4u; // of 4 rows or columns, one vec4
+const COLUMN_GROUPS: u32 = COLUMNS / 4u;
+const THREADS: u32 = ROW_GROUPS * COLUMN_GROUPS; // a 4x4 block of dot products each
+const COLUMNS_FROM: u32 = CHUNK * ROW_GROUPS; // where the columns' operand begins in stage
 const STRETCH: u32 = 4096u;
 const MASKED: f32 = -1e30;
 const MASK_LIMIT: f32 = -1e29;
@@ -70,9 +73,9 @@ alias Accumulator = array<vec4<f32>, 8>;
 
 // Three uses in turn: [16 channels][16 row groups] then [16 channels][8 column groups] of transposed operands;
 // [STAGED][LANES] column vectors; [8 column groups][16 row groups] partial row reductions.
-var<workgroup> stage: array<vec4<f32>, 384>;
-var<workgroup> weights: array<vec4<f32>, 512>; // [32 columns][16 row groups]
-var<workgroup> factor: array<vec4<f32>, 16>;   // [64 rows]
+var<workgroup> stage: array<vec4<f32>, CHUNK * (ROW_GROUPS + COLUMN_GROUPS)>;
+var<workgroup> weights: array<vec4<f32>, COLUMNS * ROW_GROUPS>; // [32 columns][16 row groups]
+var<workgroup> factor: array<vec4<f32>, ROW_GROUPS>;   // [64 rows]
 
 // What a workgroup works on. Uniform: nothing in it may come from the invocation's index, or loops over it lose their
 // right to barriers.
@@ -142,14 +145,14 @@ struct Item {
 }
 
 fn item(row: u32, column: u32, lid: u32) -> Item {
-    let of_rows = lid < 64u;
-    let i = select(lid - 64u, lid, of_rows);
+    let of_rows = lid < ROWS;
+    let i = select(lid - ROWS, lid, of_rows);
     let group = i / 4u;
     let channel = i % 4u * 4u;
     if of_rows {
-        return Item(true, row + group * 4u, channel, channel * 16u + group, 16u);
+        return Item(true, row + group * 4u, channel, channel * ROW_GROUPS + group, ROW_GROUPS);
     }
-    return Item(false, column + group * 4u, channel, 256u + channel * 8u + group, 8u);
+    return Item(false, column + group * 4u, channel, COLUMNS_FROM + channel * COLUMN_GROUPS + group, COLUMN_GROUPS);
 }
 
 fn place(to: Item, block: mat4x4<f32>) {
@@ -165,12 +168,12 @@ fn place(to: Item, block: mat4x4<f32>) {
 fn multiply_chunk(dots: mat4x4<f32>, channels: u32, lid: u32) -> mat4x4<f32> {
     var sum = dots;
     for (var channel = 0u; channel < min(channels, CHUNK); channel += 4u) {
-        let at = channel * 16u + lid / 8u;
-        let to = 256u + channel * 8u + lid % 8u;
+        let at = channel * ROW_GROUPS + lid / COLUMN_GROUPS;
+        let to = COLUMNS_FROM + channel * COLUMN_GROUPS + lid % COLUMN_GROUPS;
         sum = multiply(sum, stage[at], stage[to]);
-        sum = multiply(sum, stage[at + 16u], stage[to + 8u]);
-        sum = multiply(sum, stage[at + 32u], stage[to + 16u]);
-        sum = multiply(sum, stage[at + 48u], stage[to + 24u]);
+        sum = multiply(sum, stage[at + ROW_GROUPS], stage[to + COLUMN_GROUPS]);
+        sum = multiply(sum, stage[at + 2u * ROW_GROUPS], stage[to + 2u * COLUMN_GROUPS]);
+        sum = multiply(sum, stage[at + 3u * ROW_GROUPS], stage[to + 3u * COLUMN_GROUPS]);
     }
     return sum;
 }
@@ -228,30 +231,30 @@ fn four(first: u32) -> vec4<u32> {
 }
 
 fn store_weights(block: mat4x4<f32>, lid: u32) {
-    let at = lid % 8u * 64u + lid / 8u;
+    let at = lid % COLUMN_GROUPS * 4u * ROW_GROUPS + lid / COLUMN_GROUPS;
     weights[at] = block[0];
-    weights[at + 16u] = block[1];
-    weights[at + 32u] = block[2];
-    weights[at + 48u] = block[3];
+    weights[at + ROW_GROUPS] = block[1];
+    weights[at + 2u * ROW_GROUPS] = block[2];
+    weights[at + 3u * ROW_GROUPS] = block[3];
 }
 
 // Over the 8 threads that hold the same 4 rows. Ends without a barrier: the caller puts one before stage's next use.
 fn row_total(part: vec4<f32>, lid: u32) -> vec4<f32> {
-    stage[lid % 8u * 16u + lid / 8u] = part;
+    stage[lid % COLUMN_GROUPS * ROW_GROUPS + lid / COLUMN_GROUPS] = part;
     workgroupBarrier();
     var total = vec4(0.0);
-    for (var i = 0u; i < 8u; i++) {
-        total += stage[i * 16u + lid / 8u];
+    for (var i = 0u; i < COLUMN_GROUPS; i++) {
+        total += stage[i * ROW_GROUPS + lid / COLUMN_GROUPS];
     }
     return total;
 }
 
 fn row_max(part: vec4<f32>, lid: u32) -> vec4<f32> {
-    stage[lid % 8u * 16u + lid / 8u] = part;
+    stage[lid % COLUMN_GROUPS * ROW_GROUPS + lid / COLUMN_GROUPS] = part;
     workgroupBarrier();
     var best = vec4(MASKED);
-    for (var i = 0u; i < 8u; i++) {
-        best = max(best, stage[i * 16u + lid / 8u]);
+    for (var i = 0u; i < COLUMN_GROUPS; i++) {
+        best = max(best, stage[i * ROW_GROUPS + lid / COLUMN_GROUPS]);
     }
     return best;
 }
@@ -271,13 +274,13 @@ fn add_staged(sum: ptr<function, Accumulator>, first: u32, columns: u32, lid: u3
 fn add_vector(sum: ptr<function, Accumulator>, column: u32, staged: u32, lid: u32) {
     let group = lid / LANES;
     let x = stage[staged * LANES + lid % LANES];
-    let w = weights[column * 16u + select(group, group * 2u, WIDE)];
+    let w = weights[column * ROW_GROUPS + select(group, group * 2u, WIDE)];
     (*sum)[0] += w.x * x;
     (*sum)[1] += w.y * x;
     (*sum)[2] += w.z * x;
     (*sum)[3] += w.w * x;
     if WIDE {
-        let u = weights[column * 16u + group * 2u + 1u];
+        let u = weights[column * ROW_GROUPS + group * 2u + 1u];
         (*sum)[4] += u.x * x;
         (*sum)[5] += u.y * x;
         (*sum)[6] += u.z * x;
@@ -302,7 +305,7 @@ fn add_v(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
     var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
-        for (var at = lid; at < 256u; at += THREADS) {
+        for (var at = lid; at < STAGED * LANES; at += THREADS) {
             stage[at] = v_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
@@ -361,8 +364,8 @@ fn last_stretch(begin: u32, end: u32) -> u32 {
 // Ends without a barrier.
 fn softmax_tile(state: Softmax, to: Job, key: u32, lid: u32) -> Softmax {
     var s = multiply_qk(to.z, false, to.row, key, lid);
-    let query = four(to.row + lid / 8u * 4u);
-    let first = key + lid % 8u * 4u;
+    let query = four(to.row + lid / COLUMN_GROUPS * 4u);
+    let first = key + lid % COLUMN_GROUPS * 4u;
     s[0] = logits(s[0], vec4(bias_at(to.z, first)), query, vec4(first));
     s[1] = logits(s[1], vec4(bias_at(to.z, first + 1u)), query, vec4(first + 1u));
     s[2] = logits(s[2], vec4(bias_at(to.z, first + 2u)), query, vec4(first + 2u));
@@ -371,16 +374,16 @@ fn softmax_tile(state: Softmax, to: Job, key: u32, lid: u32) -> Softmax {
     let p = mat4x4<f32>(weight(s[0], peak), weight(s[1], peak), weight(s[2], peak), weight(s[3], peak));
     let correction = exp(state.peak - peak);
     store_weights(p, lid);
-    if lid % 8u == 0u {
-        factor[lid / 8u] = correction;
+    if lid % COLUMN_GROUPS == 0u {
+        factor[lid / COLUMN_GROUPS] = correction;
     }
     return Softmax(peak, state.sum * correction + (p[0] + p[1] + p[2] + p[3]), state.total);
 }
 
 fn store_lse(state: Softmax, total: vec4<f32>, to: Job, lid: u32) {
-    if to.leader && lid % 8u == 0u {
+    if to.leader && lid % COLUMN_GROUPS == 0u {
         let values = select(vec4(MASKED), state.peak + log(max(total, vec4(1e-30))), total > vec4(0.0));
-        let query = to.row + lid / 8u * 4u;
+        let query = to.row + lid / COLUMN_GROUPS * 4u;
         let at = to.slice * params.queries + query;
         if query < params.queries { lse[at] = values.x; }
         if query + 1u < params.queries { lse[at + 1u] = values.y; }
@@ -408,7 +411,7 @@ fn store_rows(sum: ptr<function, Accumulator>, to: Job, first: bool, lid: u32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, false);
     var state = Softmax(vec4(MASKED), vec4(0.0), vec4(0.0));
@@ -428,14 +431,14 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
             store_lse(state, total, to, lid);
             scale = select(vec4(0.0), 1.0 / max(total, vec4(1e-30)), total > vec4(0.0));
         }
-        if lid % 8u == 0u {
-            factor[lid / 8u] = scale;
+        if lid % COLUMN_GROUPS == 0u {
+            factor[lid / COLUMN_GROUPS] = scale;
         }
         workgroupBarrier();
         rescale(&sum, lid);
         workgroupBarrier();
-        if lid % 8u == 0u {
-            factor[lid / 8u] = scale * exp(peak - state.peak);
+        if lid % COLUMN_GROUPS == 0u {
+            factor[lid / COLUMN_GROUPS] = scale * exp(peak - state.peak);
         }
         workgroupBarrier();
         store_rows(&sum, to, begin == to.begin, lid);

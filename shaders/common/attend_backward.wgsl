@@ -49,7 +49,7 @@ fn add_q(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
     var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
-        for (var at = lid; at < 256u; at += THREADS) {
+        for (var at = lid; at < STAGED * LANES; at += THREADS) {
             stage[at] = q_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
@@ -63,7 +63,7 @@ fn add_k(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
     var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
-        for (var at = lid; at < 256u; at += THREADS) {
+        for (var at = lid; at < STAGED * LANES; at += THREADS) {
             stage[at] = k_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
@@ -77,7 +77,7 @@ fn add_dout(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     let columns = min(COLUMNS, to.end - column);
     var tile = Accumulator();
     for (var first = 0u; first < columns; first += STAGED) {
-        for (var at = lid; at < 256u; at += THREADS) {
+        for (var at = lid; at < STAGED * LANES; at += THREADS) {
             stage[at] = dout_at(to.z, column + first + at / LANES, to.channel + at % LANES * 4u);
         }
         workgroupBarrier();
@@ -99,8 +99,8 @@ fn stats_at(z: u32, query: u32) -> vec2<f32> {
 // p of one tile, rows as components and columns as matrix columns, in either orientation.
 fn probabilities(qk: mat4x4<f32>, to: Job, rows_are_keys: bool, column: u32, lid: u32) -> mat4x4<f32> {
     var s = qk;
-    let rows = four(to.row + lid / 8u * 4u);
-    let first = column + lid % 8u * 4u;
+    let rows = four(to.row + lid / COLUMN_GROUPS * 4u);
+    let first = column + lid % COLUMN_GROUPS * 4u;
     if rows_are_keys {
         let bias = vec4(bias_at(to.z, rows.x), bias_at(to.z, rows.y), bias_at(to.z, rows.z), bias_at(to.z, rows.w));
         s[0] = weight(logits(s[0], bias, vec4(first), rows), vec4(stats_at(to.z, first).x));
@@ -157,7 +157,7 @@ fn times_gradients(
     lid: u32,
 ) -> mat4x4<f32> {
     if rows_are_keys {
-        let first = column + lid % 8u * 4u;
+        let first = column + lid % COLUMN_GROUPS * 4u;
         return mat4x4<f32>(
             p[0] * (g[0] - stats_at(to.z, first).y),
             p[1] * (g[1] - stats_at(to.z, first + 1u).y),
@@ -165,7 +165,7 @@ fn times_gradients(
             p[3] * (g[3] - stats_at(to.z, first + 3u).y),
         );
     }
-    let row = to.row + lid / 8u * 4u;
+    let row = to.row + lid / COLUMN_GROUPS * 4u;
     let delta = vec4(
         stats_at(to.z, row).y,
         stats_at(to.z, row + 1u).y,
@@ -175,7 +175,7 @@ fn times_gradients(
     return mat4x4<f32>(p[0] * (g[0] - delta), p[1] * (g[1] - delta), p[2] * (g[2] - delta), p[3] * (g[3] - delta));
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, false);
     for (var begin = to.begin; begin < last_stretch(to.begin, to.end); begin += STRETCH) {
@@ -232,7 +232,7 @@ fn key_gradients(to: Job, lid: u32) -> vec4<f32> {
     return bias;
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     key_gradients(job(group, true), lid);
 }
@@ -248,12 +248,12 @@ fn store_dkey_bias(slice: u32, key: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn backward_keys_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, true);
     let total = row_total(key_gradients(to, lid), lid);
-    if to.leader && lid % 8u == 0u {
-        let key = to.row + lid / 8u * 4u;
+    if to.leader && lid % COLUMN_GROUPS == 0u {
+        let key = to.row + lid / COLUMN_GROUPS * 4u;
         store_dkey_bias(to.slice, key, total.x);
         store_dkey_bias(to.slice, key + 1u, total.y);
         store_dkey_bias(to.slice, key + 2u, total.z);
@@ -261,7 +261,7 @@ fn backward_keys_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn backward_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let to = job(group, true);
     let end = select(to.begin, to.end, params.has_dout == 1u);

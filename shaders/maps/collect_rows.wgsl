@@ -10,13 +10,13 @@ struct Params { rows: u32, heads: u32, keys: u32, channels: u32 }
 @group(0) @binding(2) var<storage, read> dv: array<f32>;         // [heads, keys, channels]
 @group(0) @binding(3) var<storage, read_write> rows: array<f32>; // [rows, heads + 1, keys]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.keys {
         return;
     }

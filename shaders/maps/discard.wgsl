@@ -19,7 +19,9 @@ struct Params { maps: u32, entries: u32, cols: u32, kept: u32 }
 @group(0) @binding(5) var<storage, read> limits: array<u32>;       // [maps] the same, read
 @group(0) @binding(6) var<storage, read_write> y: array<u32>;      // [maps, entries] bits of f32
 
-var<workgroup> histogram: array<atomic<u32>, 256>;
+const DIGITS = 256u; // values of 8 bits, and the invocations of threshold: one counts each
+
+var<workgroup> histogram: array<atomic<u32>, DIGITS>;
 var<workgroup> digit: u32;
 var<workgroup> below: u32;
 
@@ -28,7 +30,7 @@ fn ordered(bits: u32) -> u32 {
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(DIGITS)
 fn threshold(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = workgroup.x * params.entries;
     let count = min(u32(clamp(ratio[0], 0.0, 1.0) * f32(params.entries)), params.entries);
@@ -39,7 +41,7 @@ fn threshold(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
         let shift = 24u - 8u * round;
         atomicStore(&histogram[local], 0u);
         workgroupBarrier();
-        for (var i = local; i < params.entries; i += 256u) {
+        for (var i = local; i < params.entries; i += DIGITS) {
             let own = ordered(x[at + i]);
             if (own & known) == key {
                 atomicAdd(&histogram[(own >> shift) & 255u], 1u);
@@ -70,13 +72,13 @@ fn threshold(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.maps * params.entries {
         return;
     }

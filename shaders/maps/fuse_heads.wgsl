@@ -9,13 +9,13 @@ struct Params { heads: u32, entries: u32, mode: u32, offset: u32 }
 @group(0) @binding(2) var<storage, read> x: array<f32>;       // [heads, entries]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>; // [offset + entries]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.entries {
         return;
     }

@@ -20,8 +20,8 @@ struct Params { rows: u32, cols: u32 }
 @group(0) @binding(4) var<storage, read_write> distances: array<f32>; // [rows, 4]
 
 // Of each part of a row: sum of (a - b)^2, sum of b^2, KL(b || a), sum of |a - b|; and the largest |a - b|.
-var<workgroup> sums: array<vec4<f32>, 64>;
-var<workgroup> largest: array<f32, 64>;
+var<workgroup> sums: array<vec4<f32>, WORKGROUP>;
+var<workgroup> largest: array<f32, WORKGROUP>;
 
 // log(p / q) for positive numbers. Where the two are close, log would lose what is not rounding of 1:
 // log(p / q) = 2 artanh(s) with s = (p - q) / (p + q).
@@ -68,7 +68,7 @@ fn store(row: u32, all: Gathered) {
     distances[row * 4u + 3u] = all.largest;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -78,11 +78,11 @@ fn forward(
     if row >= params.rows {
         return;
     }
-    let own = gather(row * params.cols + local, (row + 1u) * params.cols, 64u);
+    let own = gather(row * params.cols + local, (row + 1u) * params.cols, WORKGROUP);
     sums[local] = own.sums;
     largest[local] = own.largest;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         if local < half {
             sums[local] += sums[local + half];
             largest[local] = max(largest[local], largest[local + half]);
@@ -94,13 +94,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row < params.rows {
         store(row, gather(row * params.cols, (row + 1u) * params.cols, 1u));
     }

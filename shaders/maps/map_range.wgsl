@@ -11,8 +11,8 @@ struct Params { rows: u32, cols: u32, skip: u32 }
 @group(0) @binding(2) var<storage, read> x: array<u32>;           // [rows, cols] bits of f32
 @group(0) @binding(3) var<storage, read_write> range: array<u32>; // [rows, 2] smallest and largest, bits of f32
 
-var<workgroup> smallest: array<u32, 64>;
-var<workgroup> largest: array<u32, 64>;
+var<workgroup> smallest: array<u32, WORKGROUP>;
+var<workgroup> largest: array<u32, WORKGROUP>;
 
 // Bits of floats as integers that are ordered like the floats, and back.
 fn ordered(bits: u32) -> u32 {
@@ -23,7 +23,7 @@ fn restored(key: u32) -> u32 {
     return select(~key, key & 0x7fffffffu, key >= 0x80000000u);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -36,7 +36,7 @@ fn forward(
     let at = row * params.cols;
     var low = ordered(x[at + params.skip]);
     var high = low;
-    for (var i = params.skip + local; i < params.cols; i += 64u) {
+    for (var i = params.skip + local; i < params.cols; i += WORKGROUP) {
         let key = ordered(x[at + i]);
         low = min(low, key);
         high = max(high, key);
@@ -44,7 +44,7 @@ fn forward(
     smallest[local] = low;
     largest[local] = high;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         if local < half {
             smallest[local] = min(smallest[local], smallest[local + half]);
             largest[local] = max(largest[local], largest[local + half]);
@@ -57,13 +57,13 @@ fn forward(
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row >= params.rows {
         return;
     }

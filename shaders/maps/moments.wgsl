@@ -14,13 +14,13 @@ struct Params { quads: u32 }
 @group(0) @binding(4) var<storage, read_write> m2: array<vec4<f32>>;        // [len]
 @group(0) @binding(5) var<storage, read_write> deviation: array<vec4<f32>>; // [len]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.quads {
         return;
     }

@@ -19,13 +19,13 @@ struct Params { heads: u32, keys: u32, channels: u32 }
 @group(0) @binding(5) var<storage, read> s: array<f32>;              // [heads, keys] the same, read
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;        // [heads + 1, keys]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn products(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.heads * params.keys {
         return;
     }
@@ -37,13 +37,13 @@ fn products(
     product[i] = sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let key = flat_index(workgroup, workgroups, 64u, local);
+    let key = flat_index(workgroup, workgroups, WORKGROUP, local);
     if key >= params.keys {
         return;
     }

@@ -11,13 +11,13 @@ struct Params { rows: u32, heads: u32, tokens: u32 }
 @group(0) @binding(2) var<storage, read> rows: array<f32>;         // [rows, heads + 1, tokens]
 @group(0) @binding(3) var<storage, read_write> chosen: array<f32>; // [rows, tokens]
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = flat_index(workgroup, workgroups, 64u, local);
+    let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i >= params.rows * params.tokens {
         return;
     }

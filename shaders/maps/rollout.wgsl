@@ -23,7 +23,7 @@ fn mixed(row: u32, m: u32, sum: f32) -> f32 {
     return own;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -34,22 +34,22 @@ fn forward(
         return;
     }
     var own = 0.0;
-    for (var m = local; m < params.tokens; m += 64u) {
+    for (var m = local; m < params.tokens; m += WORKGROUP) {
         own += x[row * params.tokens + m];
     }
     let sum = 1.0 + sum_of(own, local);
-    for (var m = local; m < params.tokens; m += 64u) {
+    for (var m = local; m < params.tokens; m += WORKGROUP) {
         y[row * params.tokens + m] = mixed(row, m, sum);
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(VECTOR)
 fn forward_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = flat_index(workgroup, workgroups, 8u, local);
+    let row = flat_index(workgroup, workgroups, VECTOR, local);
     if row >= params.rows {
         return;
     }

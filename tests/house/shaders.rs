@@ -125,6 +125,34 @@ fn storage_bindings_carry_their_shape_and_files_open_with_a_comment() {
     assert_none("a shader says what it computes and what its buffers hold", &breaches);
 }
 
+/// A workgroup size that a line spells as a number, if any: in the attribute, or where an invocation finds its place.
+fn spelled_size(line: &str) -> Option<&str> {
+    let code = line.split("//").next().unwrap_or_default();
+    let arguments = |call: &str| Some(code.split_once(call)?.1.split_once(')')?.0);
+    let place = arguments("= flat_index(").and_then(|list| list.split(',').nth(2));
+    // A single invocation is none among others.
+    let size = arguments("@workgroup_size(").filter(|size| *size != "1").or(place)?.trim();
+    size.starts_with(|c: char| c.is_ascii_digit()).then_some(size)
+}
+
+#[test]
+fn workgroup_sizes_have_a_name() {
+    let mut breaches = Vec::new();
+    for path in with_extension(files_below("shaders"), &["wgsl"]) {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let found = text.lines().enumerate().filter_map(|(number, line)| Some((number, spelled_size(line)?)));
+        breaches.extend(found.map(|(number, size)| format!("{}:{}: {size}", name(&path), number + 1)));
+    }
+    assert_none("a workgroup size is a constant, so that it stands once (WORKGROUP in common/index.wgsl)", &breaches);
+}
+
+#[test]
+fn a_spelled_size_is_recognised() {
+    assert_eq!(spelled_size("@compute @workgroup_size(64)"), Some("64"));
+    assert_eq!(spelled_size("    let i = flat_index(workgroup, workgroups, 64u, local);"), Some("64u"));
+    assert_eq!(spelled_size("@compute @workgroup_size(WORKGROUP) // 64"), None);
+}
+
 #[test]
 fn every_file_is_registered() {
     let library = std::fs::read_to_string(crate::root().join("shaders/lib.rs")).unwrap_or_default();
