@@ -8,6 +8,7 @@
 // Write policy: y, statistics and partial sums are stored; dx is stored, or added to when params.accumulate == 1.
 
 #import index
+#import reduce
 
 struct Params { rows: u32, cols: u32, block: u32, eps: f32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,25 +22,6 @@ struct Params { rows: u32, cols: u32, block: u32, eps: f32, accumulate: u32 }
 @group(0) @binding(9) var<storage, read_write> dx: array<f32>;         // [rows, cols]
 @group(0) @binding(10) var<storage, read_write> dgain: array<f32>;     // [blocks, cols]
 @group(0) @binding(11) var<storage, read_write> dbias: array<f32>;     // [blocks, cols]
-
-var<workgroup> first: array<f32, WORKGROUP>;
-var<workgroup> second: array<f32, WORKGROUP>;
-
-// Sums `a` and `b` over the workgroup.
-fn reduce(a: f32, b: f32, local: u32) -> vec2<f32> {
-    workgroupBarrier();
-    first[local] = a;
-    second[local] = b;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if local < half {
-            first[local] += first[local + half];
-            second[local] += second[local + half];
-        }
-        workgroupBarrier();
-    }
-    return vec2(first[0], second[0]);
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn forward(
@@ -56,13 +38,13 @@ fn forward(
     for (var i = local; i < params.cols; i += WORKGROUP) {
         sum += x[at + i];
     }
-    let mean = reduce(sum, 0.0, local).x / f32(params.cols);
+    let mean = sum_of(sum, local) / f32(params.cols);
     var square = 0.0;
     for (var i = local; i < params.cols; i += WORKGROUP) {
         let d = x[at + i] - mean;
         square += d * d;
     }
-    let rstd = inverseSqrt(reduce(square, 0.0, local).x / f32(params.cols) + params.eps);
+    let rstd = inverseSqrt(sum_of(square, local) / f32(params.cols) + params.eps);
     for (var i = local; i < params.cols; i += WORKGROUP) {
         y[at + i] = (x[at + i] - mean) * rstd * gain[i] + bias[i];
     }
@@ -92,7 +74,7 @@ fn backward(
         sum += g;
         product += g * (x[at + i] - mean) * rstd;
     }
-    let means = reduce(sum, product, local) / f32(params.cols);
+    let means = sum_of_two(vec2(sum, product), local) / f32(params.cols);
     for (var i = local; i < params.cols; i += WORKGROUP) {
         let h = (x[at + i] - mean) * rstd;
         var d = rstd * (dy[at + i] * gain[i] - means.x - h * means.y);

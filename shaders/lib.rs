@@ -42,6 +42,7 @@ const COMMON: &[(&str, &str)] = &[
     ("index", include_str!("common/index.wgsl")),
     ("erf", include_str!("common/erf.wgsl")),
     ("finite", include_str!("common/finite.wgsl")),
+    ("mask", include_str!("common/mask.wgsl")),
     ("matmul", include_str!("common/matmul.wgsl")),
     ("reduce", include_str!("common/reduce.wgsl")),
     ("sums", include_str!("common/sums.wgsl")),

@@ -19,11 +19,11 @@
 
 @group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;       // [batch, M, K/4], tn: [batch, K, M/4]
 @group(0) @binding(3) var<storage, read> b: array<vec4<f32>>;       // [batch, K, N/4]
-@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
-@group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
 
 @group(0) @binding(7) var<storage, read> a_floats: array<f32>;      // [batch, M, K], nn_odd's A
 @group(0) @binding(6) var<storage, read_write> c_floats: array<f32>; // [batch, M, N], nn_ragged's C
+
+alias Element = vec4<f32>;
 
 const ROWS: u32 = 4u * VECTOR; // of a tile of C
 
@@ -129,22 +129,13 @@ fn block_tn(part: Part, i0: u32, q0: u32, lane: u32) {
     }
 }
 
-// What C becomes at `at`, in the quad of columns `j`.
-fn finished(sum: vec4<f32>, at: u32, j: u32) -> vec4<f32> {
-    var v = params.scale * sum;
-    if params.has_bias == 1u { v += bias[j]; }
-    if params.accumulate == 1u { v += c[at]; }
-    return v;
-}
-
 fn finish(slice: u32, i0: u32, q0: u32) {
     let quads = params.n / 4u;
     let rows = min(params.m, i0 + ROWS);
     let c_base = (params.c_offset + slice * params.c_stride) / 4u + q0;
     let near = q0 < quads;
     let far = q0 + VECTOR < quads;
-    // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
-    let plain = params.has_bias + params.accumulate == 0u;
+    let plain = is_plain();
     for (var i = i0; i < select(i0, rows, plain); i++) {
         let at = c_base + i * quads;
         if near { c[at] = params.scale * sums[(i - i0) * 2u]; }
@@ -152,8 +143,8 @@ fn finish(slice: u32, i0: u32, q0: u32) {
     }
     for (var i = select(i0, rows, plain); i < rows; i++) {
         let at = c_base + i * quads;
-        if near { c[at] = finished(sums[(i - i0) * 2u], at, q0); }
-        if far { c[at + VECTOR] = finished(sums[(i - i0) * 2u + 1u], at + VECTOR, q0 + VECTOR); }
+        if near { c[at] = finished(sums[(i - i0) * 2u], at, q0, true, true); }
+        if far { c[at + VECTOR] = finished(sums[(i - i0) * 2u + 1u], at + VECTOR, q0 + VECTOR, true, true); }
     }
 }
 

@@ -13,8 +13,8 @@
 
 @group(0) @binding(2) var<storage, read> a: array<f32>;          // [batch, M, K], tn: [batch, K, M]
 @group(0) @binding(3) var<storage, read> b: array<f32>;          // [batch, K, N], nt: [batch, N, K]
-@group(0) @binding(4) var<storage, read> bias: array<f32>;       // [N]
-@group(0) @binding(5) var<storage, read_write> c: array<f32>;    // [batch, M, N]
+
+alias Element = f32;
 
 const SIDE: u32 = 16u; // rows and columns of a lane
 const ROWS: u32 = VECTOR / 2u * SIDE; // of a tile of C
@@ -97,9 +97,8 @@ fn block(part: Part, i0: u32, j0: u32, a_outer: u32, a_k: u32, b_outer: u32, b_k
 fn finish(slice: u32, i0: u32, j0: u32) {
     let rows = min(params.m, i0 + SIDE);
     let columns = min(params.n, j0 + SIDE);
-    // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
     let c_base = params.c_offset + slice * params.c_stride;
-    let plain = params.has_bias + params.accumulate == 0u;
+    let plain = is_plain();
     for (var i = i0; i < select(i0, rows, plain); i++) {
         for (var j = j0; j < columns; j++) {
             c[c_base + i * params.n + j] = params.scale * sums[(i - i0) * 4u + (j - j0) / 4u][(j - j0) % 4u];
@@ -108,10 +107,7 @@ fn finish(slice: u32, i0: u32, j0: u32) {
     for (var i = select(i0, rows, plain); i < rows; i++) {
         for (var j = j0; j < columns; j++) {
             let at = c_base + i * params.n + j;
-            var v = params.scale * sums[(i - i0) * 4u + (j - j0) / 4u][(j - j0) % 4u];
-            if params.has_bias == 1u { v += bias[j]; }
-            if params.accumulate == 1u { v += c[at]; }
-            c[at] = v;
+            c[at] = finished(sums[(i - i0) * 4u + (j - j0) / 4u][(j - j0) % 4u], at, j, true, true);
         }
     }
 }

@@ -17,9 +17,9 @@
 
 @group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;       // [batch, M, K] read float by float; tn: [batch, K, M/4]
 @group(0) @binding(3) var<storage, read> b: array<vec4<f32>>;       // [batch, K, N/4]; transpose_b: [batch, N, K/4]
-@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;    // [N/4]
-@group(0) @binding(5) var<storage, read_write> c: array<vec4<f32>>; // [batch, M, N/4]
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>; // [batch, K, N/4], the transposed B
+
+alias Element = vec4<f32>;
 
 const SIDE: u32 = 16u; // rows and columns of a lane
 const ROWS: u32 = VECTOR / 2u * SIDE; // of a tile of C
@@ -133,9 +133,8 @@ fn finish(slice: u32, i0: u32, j0: u32) {
     let quads = params.n / 4u;
     let rows = min(params.m, i0 + SIDE);
     let end = min(quads, j0 / 4u + 4u);
-    // Two loops, because lavapipe runs both sides of a branch inside a loop: the common case then pays for no second load.
     let c_base = (params.c_offset + slice * params.c_stride) / 4u;
-    let plain = params.has_bias + params.accumulate == 0u;
+    let plain = is_plain();
     for (var i = i0; i < select(i0, rows, plain); i++) {
         for (var j = j0 / 4u; j < end; j++) {
             c[c_base + i * quads + j] = params.scale * sums[(i - i0) * 4u + j - j0 / 4u];
@@ -144,10 +143,7 @@ fn finish(slice: u32, i0: u32, j0: u32) {
     for (var i = select(i0, rows, plain); i < rows; i++) {
         for (var j = j0 / 4u; j < end; j++) {
             let at = c_base + i * quads + j;
-            var v = params.scale * sums[(i - i0) * 4u + j - j0 / 4u];
-            if params.has_bias == 1u { v += bias[j]; }
-            if params.accumulate == 1u { v += c[at]; }
-            c[at] = v;
+            c[at] = finished(sums[(i - i0) * 4u + j - j0 / 4u], at, j, true, true);
         }
     }
 }

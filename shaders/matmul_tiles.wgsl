@@ -13,9 +13,9 @@
 
 @group(0) @binding(2) var<storage, read> a: array<f32>;          // [batch, M, K], tn: [batch, K, M]
 @group(0) @binding(3) var<storage, read> b: array<f32>;          // [batch, K, N], nt: [batch, N, K]
-@group(0) @binding(4) var<storage, read> bias: array<f32>;       // [N]
-@group(0) @binding(5) var<storage, read_write> c: array<f32>;    // [batch, M, N]
 @group(0) @binding(6) var<storage, read> partial: array<f32>; // [batch, splits, M, N]
+
+alias Element = f32;
 
 const THREADS: u32 = 128u; // of a workgroup, 8 x 4 results each
 const TILE: u32 = 64u;  // rows and columns of C a workgroup owns
@@ -97,20 +97,17 @@ fn block(group: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool, 
     return s;
 }
 
-fn finish(at: u32, j: u32, sum: f32, first: bool) {
-    var v = params.scale * sum;
-    if params.has_bias == 1u && first { v += bias[j]; }
-    if params.accumulate == 1u || !first { v += c[at]; }
-    c[at] = v;
+fn finish(at: u32, j: u32, sum: f32, first: bool, last: bool) {
+    c[at] = finished(sum, at, j, first, last);
 }
 
-fn finish_row(slice: u32, i: u32, j: u32, s: vec4<f32>, first: bool) {
+fn finish_row(slice: u32, i: u32, j: u32, s: vec4<f32>, first: bool, last: bool) {
     if i >= params.m { return; }
     let at = params.c_offset + slice * params.c_stride + i * params.n + j;
-    if j < params.n { finish(at, j, s.x, first); }
-    if j + 1u < params.n { finish(at + 1u, j + 1u, s.y, first); }
-    if j + 2u < params.n { finish(at + 2u, j + 2u, s.z, first); }
-    if j + 3u < params.n { finish(at + 3u, j + 3u, s.w, first); }
+    if j < params.n { finish(at, j, s.x, first, last); }
+    if j + 1u < params.n { finish(at + 1u, j + 1u, s.y, first, last); }
+    if j + 2u < params.n { finish(at + 2u, j + 2u, s.z, first, last); }
+    if j + 3u < params.n { finish(at + 3u, j + 3u, s.w, first, last); }
 }
 
 fn product(workgroup: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: bool) {
@@ -122,14 +119,15 @@ fn product(workgroup: vec3<u32>, thread: u32, a_transposed: bool, b_transposed: 
     for (var begin = part.begin; begin < max(part.end, part.begin + 1u); begin += STRETCH) {
         let s = block(group, thread, a_transposed, b_transposed, stretch(part, begin));
         let first = begin == part.begin;
-        finish_row(part.slice, i, j, s.r0, first);
-        finish_row(part.slice, i + 1u, j, s.r1, first);
-        finish_row(part.slice, i + 2u, j, s.r2, first);
-        finish_row(part.slice, i + 3u, j, s.r3, first);
-        finish_row(part.slice, i + 4u, j, s.r4, first);
-        finish_row(part.slice, i + 5u, j, s.r5, first);
-        finish_row(part.slice, i + 6u, j, s.r6, first);
-        finish_row(part.slice, i + 7u, j, s.r7, first);
+        let last = begin + STRETCH >= part.end;
+        finish_row(part.slice, i, j, s.r0, first, last);
+        finish_row(part.slice, i + 1u, j, s.r1, first, last);
+        finish_row(part.slice, i + 2u, j, s.r2, first, last);
+        finish_row(part.slice, i + 3u, j, s.r3, first, last);
+        finish_row(part.slice, i + 4u, j, s.r4, first, last);
+        finish_row(part.slice, i + 5u, j, s.r5, first, last);
+        finish_row(part.slice, i + 6u, j, s.r6, first, last);
+        finish_row(part.slice, i + 7u, j, s.r7, first, last);
     }
 }
 
@@ -156,5 +154,5 @@ fn sum_splits(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     if at >= size { return; }
     var s = 0.0;
     for (var p = 0u; p < params.splits; p++) { s += partial[(z * params.splits + p) * size + at]; }
-    finish(params.c_offset + z * params.c_stride + at, at % params.n, s, true);
+    finish(params.c_offset + z * params.c_stride + at, at % params.n, s, true, true);
 }

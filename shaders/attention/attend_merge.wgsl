@@ -11,6 +11,7 @@
 // Write policy: stores; backward_reduce adds when params.accumulate == 1.
 
 #import index
+#import mask
 
 struct Params {
     rows: u32,        // batch x queries; for backward_reduce the number of elements of `total`
@@ -35,8 +36,6 @@ struct Params {
 @group(0) @binding(12) var<storage, read_write> total: array<f32>; // [rows]
 
 const SHARERS: u32 = 8u; // threads of a query in backward_prepare
-const MASKED: f32 = -1e30;
-const MASK_LIMIT: f32 = -1e29;
 
 var<workgroup> shares: array<f32, WORKGROUP>;
 
@@ -63,7 +62,7 @@ fn forward_combine(
     let peak = peak_of(row);
     var sum = 0.0;
     var weights = 0.0;
-    if peak > MASK_LIMIT {
+    if !is_masked(peak) {
         for (var split = 0u; split < params.splits; split++) {
             let weight = exp(lse_parts[split * params.rows + row] - peak);
             weights += weight;
@@ -73,7 +72,7 @@ fn forward_combine(
     }
     out_joined[at] = sum;
     if at % params.channels == 0u {
-        lse_joined[row] = select(MASKED, peak + log(max(weights, 1e-30)), peak > MASK_LIMIT);
+        lse_joined[row] = select(peak + log(max(weights, 1e-30)), MASKED, is_masked(peak));
     }
 }
 

@@ -81,5 +81,6 @@ fn store_dv(slice: u32, key: u32, channel: u32, value: vec4<f32>, first: bool) {
     }
 }
 
+#import mask
 #import attend
 #import attend_backward

@@ -7,6 +7,7 @@
 // Write policy: stores; dx is added to when params.accumulate == 1.
 
 #import index
+#import mask
 
 struct Params { batch: u32, rows: u32, cols: u32, block: u32, blocks: u32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -26,7 +27,7 @@ fn partial(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     let begin = workgroup.y * params.block;
     let end = min(begin + params.block, params.rows);
     let at = workgroup.z * params.rows * params.cols + c;
-    var largest = -1e30;
+    var largest = MASKED;
     for (var n = begin; n < end; n++) {
         largest = max(largest, x[at + n * params.cols]);
     }
@@ -54,7 +55,7 @@ fn combine(
         return;
     }
     let at = (i / params.cols) * params.blocks * 2u * params.cols + i % params.cols;
-    var largest = -1e30;
+    var largest = MASKED;
     for (var block = 0u; block < params.blocks; block++) {
         largest = max(largest, parts[at + block * 2u * params.cols]);
     }

@@ -12,6 +12,7 @@
 // Variant: HAS_MISSING=1
 
 #import index
+#import mask
 
 override HAS_MISSING: bool = false;
 
@@ -85,13 +86,13 @@ fn forward(
         mean += t;
     }
     mean /= count_of(base);
-    var largest = -1e30;
+    var largest = MASKED;
     var sum = 0.0;
     for (var c = 0u; c < params.landmarks; c++) {
         let a = max(balance[base + c] + params.alpha * (y[at + c] - mean), SMALLEST);
         var logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
         if HAS_MISSING {
-            logit = select(-1e30, logit, is_there(base + c));
+            logit = select(MASKED, logit, is_there(base + c));
         }
         y[at + c] = logit;
         if logit > largest {
@@ -101,7 +102,7 @@ fn forward(
         sum += exp(logit - largest);
     }
     // Every key masked: every lse is the sentinel, and the query attends to nothing.
-    let scale = select(0.0, 1.0 / sum, largest > -1e29);
+    let scale = select(1.0 / sum, 0.0, is_masked(largest));
     for (var c = 0u; c < params.landmarks; c++) {
         y[at + c] = scale * exp(y[at + c] - largest);
     }

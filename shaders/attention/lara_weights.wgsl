@@ -8,6 +8,7 @@
 // Write policy: all stored (dnorm is the column sum of dg).
 
 #import index
+#import mask
 
 struct Params { rows: u32, landmarks: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -43,7 +44,7 @@ fn forward(
     if row >= params.rows {
         return;
     }
-    if norm[row] <= -1e29 {
+    if is_masked(norm[row]) {
         balance[row] = -1.0;
         log_q[row] = 0.0;
         return;
@@ -66,7 +67,7 @@ fn backward(
     let at = row * params.landmarks;
     let c = row % params.landmarks;
     let base = row - c;
-    let is_missing = norm[row] <= -1e29;
+    let is_missing = is_masked(norm[row]);
     let total = row_lse(row);
     let weighted = dbalance[row] * exp(g[at + c] + norm[row] - total);
     for (var j = 0u; j < params.landmarks; j++) {

@@ -17,6 +17,7 @@
 // Variant: HAS_PADDING=1
 
 #import index
+#import reduce
 
 override HAS_PADDING: bool = false;
 
@@ -34,8 +35,6 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> dx: array<f32>;    // [rows, width]
 @group(0) @binding(9) var<storage, read_write> dnorm: array<f32>; // [rows]
 @group(0) @binding(10) var<storage, read> ranks: array<f32>;      // [batch, tokens + 1] real tokens before each
-
-var<workgroup> largest: array<f32, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn row_peak(
@@ -69,16 +68,9 @@ fn matrix_peak(
     for (var n = local; n < params.tokens; n += WORKGROUP) {
         found = max(found, params.sign * x[at + n]);
     }
-    largest[local] = found;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if local < half {
-            largest[local] = max(largest[local], largest[local + half]);
-        }
-        workgroupBarrier();
-    }
+    found = largest_of(found, local);
     if local == 0u {
-        peaks[matrix] = largest[0];
+        peaks[matrix] = found;
     }
 }
 

@@ -14,6 +14,7 @@
 #import header
 #import index
 #import philox
+#import reduce
 
 struct Params { heads: u32, rows: u32, dim: u32, stream: u32, interval: u32, seed: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -22,7 +23,6 @@ struct Params { heads: u32, rows: u32, dim: u32, stream: u32, interval: u32, see
 const PORTION = 256u;
 
 var<workgroup> products: array<f32, 256>;
-var<workgroup> sums: array<vec2<f32>, WORKGROUP>;
 
 // Four standard normal numbers; part 0 holds the directions, part 1 the lengths.
 fn four_normals(i: u32, part: u32) -> vec4<f32> {
@@ -77,19 +77,6 @@ fn remove(at: u32, first: u32, count: u32, local: u32) {
     }
 }
 
-fn sum_of(value: vec2<f32>, local: u32) -> vec2<f32> {
-    workgroupBarrier();
-    sums[local] = value;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if local < half {
-            sums[local] += sums[local + half];
-        }
-        workgroupBarrier();
-    }
-    return sums[0];
-}
-
 // The row at `at` becomes as long as 1, or as a Gaussian vector that belongs to it.
 fn set_length(at: u32, row: u32, drawn: bool, local: u32) {
     var squares = vec2(0.0);
@@ -104,7 +91,7 @@ fn set_length(at: u32, row: u32, drawn: bool, local: u32) {
         four = select(vec4(0.0), four, vec4(0u, 1u, 2u, 3u) < count);
         squares.y += dot(four, four);
     }
-    let sum = sum_of(squares, local);
+    let sum = sum_of_two(squares, local);
     var factor = inverseSqrt(max(sum.x, 1e-30));
     if drawn {
         factor *= sqrt(sum.y);

@@ -19,9 +19,9 @@
 // Variant: CAUSAL=1
 
 #import index
+#import mask
 #import reduce
 
-const MASKED = -1e30;
 const STRETCH = 256u; // a chain of n additions is off by up to 1.5e-8 n: sums are made in stretches
 
 override HAS_BIAS: bool = false;
@@ -83,7 +83,7 @@ fn forward(
         largest = max(largest, logit(at, bias_at, m, seen));
     }
     largest = largest_of(largest, local);
-    let live = largest > -1e29;
+    let live = !is_masked(largest);
     var sum = 0.0;
     for (var first = 0u; first < params.keys; first += STRETCH * WORKGROUP) {
         var stretch = 0.0;
@@ -138,7 +138,7 @@ fn forward_rows(
         sum = sum * exp(largest - top) + exp(l - top);
         largest = top;
     }
-    let live = largest > -1e29;
+    let live = !is_masked(largest);
     // Not exp(logit - lse): the rounding of a large lse would show in every probability.
     let scale = select(0.0, 1.0 / sum, live);
     for (var m = 0u; m < params.keys; m++) {
@@ -188,7 +188,7 @@ fn forward_rows4(
         sums += stretch;
     }
     let sum = (sums.x + sums.y) + (sums.z + sums.w);
-    let live = largest > -1e29;
+    let live = !is_masked(largest);
     scales[row] = select(0.0, 1.0 / sum, live);
     lse[params.first + row] = select(MASKED, largest + log(sum), live);
 }
@@ -223,7 +223,7 @@ fn backward(
     let seen = visible(row);
     let total = stats[(params.first + row) * 2u];
     let delta = stats[(params.first + row) * 2u + 1u];
-    let live = total > -1e29;
+    let live = !is_masked(total);
     for (var m = begin; m < min(begin + 4u, params.keys); m++) {
         let p = select(0.0, exp(logit(at, bias_at, m, seen) - total), live);
         logits[at + m] = p;

@@ -66,8 +66,6 @@ const COLUMN_GROUPS: u32 = COLUMNS / 4u;
 const THREADS: u32 = ROW_GROUPS * COLUMN_GROUPS; // a 4x4 block of dot products each
 const COLUMNS_FROM: u32 = CHUNK * ROW_GROUPS; // where the columns' operand begins in stage
 const STRETCH: u32 = 4096u;
-const MASKED: f32 = -1e30;
-const MASK_LIMIT: f32 = -1e29;
 
 alias Accumulator = array<vec4<f32>, 8>;
 

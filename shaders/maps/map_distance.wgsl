@@ -9,6 +9,7 @@
 // Write policy: distances is stored.
 
 #import index
+#import reduce
 
 const SMALLEST = 1e-12;
 const PART = 32u;
@@ -18,10 +19,6 @@ struct Params { rows: u32, cols: u32 }
 @group(0) @binding(2) var<storage, read> a: array<f32>;              // [rows, cols]
 @group(0) @binding(3) var<storage, read> b: array<f32>;              // [rows, cols]
 @group(0) @binding(4) var<storage, read_write> distances: array<f32>; // [rows, 4]
-
-// Of each part of a row: sum of (a - b)^2, sum of b^2, KL(b || a), sum of |a - b|; and the largest |a - b|.
-var<workgroup> sums: array<vec4<f32>, WORKGROUP>;
-var<workgroup> largest: array<f32, WORKGROUP>;
 
 // log(p / q) for positive numbers. Where the two are close, log would lose what is not rounding of 1:
 // log(p / q) = 2 artanh(s) with s = (p - q) / (p + q).
@@ -35,6 +32,7 @@ fn log_ratio(p: f32, q: f32) -> f32 {
     return 2.0 * s * (1.0 + z * (0.33333333 + z * (0.2 + z * series)));
 }
 
+// (a - b)^2, b^2, its share of KL(b || a), |a - b|.
 fn terms(i: u32) -> vec4<f32> {
     let d = a[i] - b[i];
     var divergence = 0.0;
@@ -79,18 +77,9 @@ fn forward(
         return;
     }
     let own = gather(row * params.cols + local, (row + 1u) * params.cols, WORKGROUP);
-    sums[local] = own.sums;
-    largest[local] = own.largest;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if local < half {
-            sums[local] += sums[local + half];
-            largest[local] = max(largest[local], largest[local + half]);
-        }
-        workgroupBarrier();
-    }
+    let all = Gathered(sum_of_four(own.sums, local), largest_of(own.largest, local));
     if local == 0u {
-        store(row, Gathered(sums[0], largest[0]));
+        store(row, all);
     }
 }
 

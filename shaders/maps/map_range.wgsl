@@ -5,14 +5,12 @@
 // Write policy: range is stored.
 
 #import index
+#import reduce
 
 struct Params { rows: u32, cols: u32, skip: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<u32>;           // [rows, cols] bits of f32
 @group(0) @binding(3) var<storage, read_write> range: array<u32>; // [rows, 2] smallest and largest, bits of f32
-
-var<workgroup> smallest: array<u32, WORKGROUP>;
-var<workgroup> largest: array<u32, WORKGROUP>;
 
 // Bits of floats as integers that are ordered like the floats, and back.
 fn ordered(bits: u32) -> u32 {
@@ -41,19 +39,11 @@ fn forward(
         low = min(low, key);
         high = max(high, key);
     }
-    smallest[local] = low;
-    largest[local] = high;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if local < half {
-            smallest[local] = min(smallest[local], smallest[local + half]);
-            largest[local] = max(largest[local], largest[local + half]);
-        }
-        workgroupBarrier();
-    }
+    // The smallest key is the largest of the inverted ones.
+    let ends = largest_of_two(vec2(~low, high), local);
     if local == 0u {
-        range[row * 2u] = restored(smallest[0]);
-        range[row * 2u + 1u] = restored(largest[0]);
+        range[row * 2u] = restored(~ends.x);
+        range[row * 2u + 1u] = restored(ends.y);
     }
 }
 
