@@ -51,6 +51,33 @@ fn every_shader_is_used() {
     assert_none("every shader is used under its own name", &idle.map(told).collect::<Vec<_>>());
 }
 
+/// Names of the types and functions that a Rust source defines, in small letters and without underscores.
+fn defined(text: &str) -> Vec<String> {
+    let words: Vec<&str> = words_of(text).filter(|word| !word.is_empty()).collect();
+    let names = words.windows(2).filter(|pair| ["struct", "enum", "trait", "fn"].contains(&pair[0]));
+    names.map(|pair| pair[1].to_lowercase().replace('_', "")).collect()
+}
+
+/// `noise.rs` defines `Noise`, `heads.rs` `SplitHeads`. A public module is an address itself (`peak::copy`).
+#[test]
+fn every_operation_is_named_after_its_file() {
+    let modules: HashSet<&str> = lara_shaders::MODULES.iter().map(|module| module.basename()).collect();
+    let mut files = with_extension(files_below("runtime/src"), &["rs"]);
+    files.retain(|path| modules.contains(stem(path).as_str()) && stem(path) != "peak");
+    assert!(files.len() > 30, "only {} files of the runtime share a shader's name", files.len());
+    let nameless = files.into_iter().filter(|path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        !defined(&text).iter().any(|defined| defined.contains(&stem(path).replace('_', "")))
+    });
+    let told = |path: PathBuf| format!("{}: defines nothing that is called so", name(&path));
+    assert_none("an operation's file has its name", &nameless.map(told).collect::<Vec<_>>());
+}
+
+#[test]
+fn definitions_are_found() {
+    assert_eq!(defined("pub struct JoinTokens {\n fn row_softmax(&self) -> u32 {"), ["jointokens", "rowsoftmax"]);
+}
+
 /// Whether a Rust source names an entry point: as a string, or as the variant of that name.
 fn names_entry(text: &str, entry: &str) -> bool {
     text.contains(&format!("\"{entry}\"")) || words_of(text).any(|word| word == entry.to_uppercase())

@@ -2,7 +2,7 @@
 
 use lara_models::attend::{self, Array, Arrays, Layer, Setting, Sizes, Want, shapes};
 use lara_runtime::attention::{
-    AttentionConfig, FeatureMap, Grid, MechanismKind, MisType, Need, Noise, Projection, ProposalGen, SampleScheme,
+    AttentionConfig, FeatureMap, Grid, MechanismKind, MisType, Need, NoiseScale, Projection, ProposalGen, SampleScheme,
 };
 use lara_runtime::{Gpu, GpuOptions, Mode};
 use lara_tests::{adapter, assert_close, random, tune};
@@ -130,7 +130,7 @@ fn a_map_that_the_device_cannot_hold_is_worked_out_in_columns() {
         num_landmarks: 4,
         proposal_gen: ProposalGen::NoParamPoolMixed,
         mis_type,
-        noise: Noise::Exact,
+        noise: NoiseScale::Exact,
         ..AttentionConfig::default()
     };
     let of = |mechanism| AttentionConfig { mechanism, features: 8, ..AttentionConfig::default() };

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use lara_models::attend::{Array, Layer, Setting, Want, shapes};
-use lara_runtime::attention::{AttentionConfig, Grid, MechanismKind, Noise, Projection, SampleScheme};
+use lara_runtime::attention::{AttentionConfig, Grid, MechanismKind, NoiseScale, Projection, SampleScheme};
 use lara_runtime::{Gpu, Mode, Tune};
 use pollster::block_on;
 use serde::Serialize;
@@ -58,11 +58,11 @@ impl Estimator {
             Estimator::RfaIid => rfa(Projection::Iid),
             Estimator::RfaOrthogonal => rfa(Projection::Orthogonal),
             Estimator::Ra => {
-                AttentionConfig { mechanism: MechanismKind::Ra, num_samples, noise: Noise::Exact, ..base.clone() }
+                AttentionConfig { mechanism: MechanismKind::Ra, num_samples, noise: NoiseScale::Exact, ..base.clone() }
             }
             Estimator::LaraMean => lara(),
             Estimator::LaraLearned => AttentionConfig { proposal_gen: source.attention.proposal_gen, ..lara() },
-            Estimator::LaraExact => AttentionConfig { noise: Noise::Exact, ..lara() },
+            Estimator::LaraExact => AttentionConfig { noise: NoiseScale::Exact, ..lara() },
         };
         let mode = if matches!(self, Estimator::LaraMean | Estimator::LaraLearned) {
             Mode::Eval

@@ -1,7 +1,7 @@
 //! attend(q, k, v, key bias) -> (out, log-sum-exp): the one kernel that every mechanism is made of (spec, section 0).
 
 use super::draw_keys::DrawKeys;
-use super::softmax::{Given, Sizes};
+use super::softmax::{Given, Shapes};
 use crate::{Backward, Error, Forward, Op, Recorder, Slot, Tensor, Variant};
 
 /// Inputs: q [batch, heads, N, D], k and v [batch, heads, M, D] and, if given, an additive key term [batch, heads, M].
@@ -27,18 +27,18 @@ impl Attend {
         Attend { scale, causal: false }
     }
 
-    fn sizes(&self, x: &[Tensor]) -> Sizes {
+    fn shapes(&self, x: &[Tensor]) -> Shapes {
         let (q, k) = (x[0].dims(), x[1].dims());
-        Sizes { batch: q[0] * q[1], queries: q[2], keys: k[2], channels: q[3], scale: self.scale, causal: self.causal }
+        Shapes { batch: q[0] * q[1], queries: q[2], keys: k[2], channels: q[3], scale: self.scale, causal: self.causal }
     }
 
     /// One choice for both directions, measured on both.
-    fn variant(rec: &Recorder, sizes: &Sizes) -> Variant {
+    fn variant(rec: &Recorder, shapes: &Shapes) -> Variant {
         // Longer sequences behave like this one; measuring them would take longer than using them.
-        let (queries, keys) = (sizes.queries.min(LONGEST_MEASURED), sizes.keys.min(LONGEST_MEASURED));
-        let whole = *sizes;
-        let sizes = Sizes { queries, keys, ..whole };
-        let Sizes { batch, channels, .. } = sizes;
+        let (queries, keys) = (shapes.queries.min(LONGEST_MEASURED), shapes.keys.min(LONGEST_MEASURED));
+        let whole = *shapes;
+        let shapes = Shapes { queries, keys, ..whole };
+        let Shapes { batch, channels, .. } = shapes;
         let about = usize::next_power_of_two;
         let candidates = if whole.fits_slabs() { &VARIANTS[..] } else { &VARIANTS[..1] };
         let key = format!("attend {} {} {} {channels}", about(batch), about(queries), about(keys));
@@ -50,11 +50,11 @@ impl Attend {
             let slots = [Some(slot(q, rec)), Some(slot(k, rec)), Some(slot(v, rec)), None];
             let given = Given { inputs, bias: None, out, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
             if variant == Variant::STREAMED {
-                sizes.stream_forward(rec, inputs, None, out, lse);
-                sizes.stream_backward(rec, &given, slots);
+                shapes.stream_forward(rec, inputs, None, out, lse);
+                shapes.stream_backward(rec, &given, slots);
             } else {
-                sizes.forward(rec, inputs, None, out, lse);
-                sizes.backward(rec, &given, slots);
+                shapes.forward(rec, inputs, None, out, lse);
+                shapes.backward(rec, &given, slots);
             }
         })
     }
@@ -63,14 +63,14 @@ impl Attend {
     pub fn probabilities(&self, rec: &mut Recorder, q: Tensor, k: Tensor, bias: Option<Tensor>) -> Tensor {
         let (batch, heads) = (q.dims()[0], q.dims()[1]);
         let shape = [batch, heads, q.dims()[2], k.dims()[2]];
-        self.sizes(&[q, k]).probabilities(rec, q, k, bias).reshape(shape)
+        self.shapes(&[q, k]).probabilities(rec, q, k, bias).reshape(shape)
     }
 
     /// Keys drawn by their softmax weights, S for every query: [batch, heads, N S], numbers as f32, those of query n from
     /// n S on. No gradient; memory O(N S + M). A query that sees no key gets key 0.
     pub fn draw(&self, rec: &mut Recorder, [q, k]: [Tensor; 2], bias: Option<Tensor>, draw: DrawKeys) -> Tensor {
         let index = rec.scratch("drawn keys", [q.dims()[0], q.dims()[1], q.dims()[2] * draw.samples]);
-        self.sizes(&[q, k]).draw(rec, [q, k], bias, draw, index);
+        self.shapes(&[q, k]).draw(rec, [q, k], bias, draw, index);
         index
     }
 
@@ -93,13 +93,13 @@ impl Op for Attend {
             rec.fail(error);
             return Forward { y: vec![x[0], x[0]], saved: vec![] };
         }
-        let sizes = self.sizes(x);
+        let shapes = self.shapes(x);
         let out = rec.scratch("attention", x[0].shape());
         let lse = rec.scratch("lse", &x[0].dims()[..3]);
         let bias = x.get(3).copied();
-        match Self::variant(rec, &sizes) {
-            Variant::STREAMED => sizes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, lse),
-            _ => sizes.forward(rec, [x[0], x[1], x[2]], bias, out, lse),
+        match Self::variant(rec, &shapes) {
+            Variant::STREAMED => shapes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, lse),
+            _ => shapes.forward(rec, [x[0], x[1], x[2]], bias, out, lse),
         }
         Forward { y: vec![out, lse], saved: vec![] }
     }
@@ -115,10 +115,10 @@ impl Op for Attend {
             dlse: pass.dy[1],
         };
         let slots = [pass.dx[0], pass.dx[1], pass.dx[2], pass.dx.get(3).copied().flatten()];
-        let sizes = self.sizes(x);
-        match Self::variant(rec, &sizes) {
-            Variant::STREAMED => sizes.stream_backward(rec, &given, slots),
-            _ => sizes.backward(rec, &given, slots),
+        let shapes = self.shapes(x);
+        match Self::variant(rec, &shapes) {
+            Variant::STREAMED => shapes.stream_backward(rec, &given, slots),
+            _ => shapes.backward(rec, &given, slots),
         }
     }
 }

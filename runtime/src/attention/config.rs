@@ -85,7 +85,7 @@ pub enum PoolModule {
 /// Standard deviation of the noise around each proposal's mean while training. At evaluation there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Noise {
+pub enum NoiseScale {
     /// 1.0, as in the authors' code; slightly biased but stable.
     #[default]
     Released,
@@ -177,7 +177,7 @@ pub struct AttentionConfig {
     /// LARA, while training: a second independent sample for every proposal; wins over `use_antithetics`.
     pub use_multisample: bool,
     /// LARA and RA: noise while training.
-    pub noise: Noise,
+    pub noise: NoiseScale,
     /// What padded tokens do; softmax hides padded keys and needs no more.
     pub padding: Padding,
     /// RA: 0 centres on the keys' mean, -1 on their softmax mean, S >= 1 on S drawn keys.
@@ -212,7 +212,7 @@ impl Default for AttentionConfig {
             alpha_coeff: 1.0,
             use_antithetics: false,
             use_multisample: false,
-            noise: Noise::default(),
+            noise: NoiseScale::default(),
             padding: Padding::default(),
             num_samples: 1,
             features: 64,
@@ -237,9 +237,9 @@ impl AttentionConfig {
     pub(super) fn noise_std(&self, training: bool, dim: usize) -> f32 {
         match self.noise {
             _ if !training => 0.0,
-            Noise::Released => 1.0,
-            Noise::Exact => (dim as f32).powf(0.25),
-            Noise::None => 0.0,
+            NoiseScale::Released => 1.0,
+            NoiseScale::Exact => (dim as f32).powf(0.25),
+            NoiseScale::None => 0.0,
         }
     }
 

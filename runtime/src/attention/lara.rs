@@ -3,7 +3,7 @@
 use super::landmark_generator::{Generated, generate};
 use super::{
     Attend, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix, LaraWeights, MASKED,
-    Mask, MechanismKind, MisType, Padding, Perturb, Qkv, RealLandmarks, RealTokens,
+    Mask, MechanismKind, MisType, Padding, Noise, Qkv, RealLandmarks, RealTokens,
 };
 use crate::ops::{Difference, Layout, MatMul, Residual};
 use crate::{Tape, Tensor};
@@ -38,7 +38,7 @@ impl Lara {
                 Some(given) => tape.apply(Difference, &[means, given]),
                 None => {
                     let ranks = real.filter(|_| std != 0.0).map(|real| ranks_of(tape, &real, means));
-                    tape.apply(Perturb { std: sign * std, stream, ranks, samples: 1 }, &[means])
+                    tape.apply(Noise { std: sign * std, stream, ranks, samples: 1 }, &[means])
                 }
             };
         if !self.is_doubled(tape, context) {

@@ -34,7 +34,7 @@ pub use attend::Attend;
 pub use broadcast::Broadcast;
 pub use column_lse::ColumnLse;
 pub use config::{
-    AttentionConfig, FeatureMap, MechanismKind, MisType, Noise, Padding, PoolModule, Projection, ProposalGen,
+    AttentionConfig, FeatureMap, MechanismKind, MisType, NoiseScale, Padding, PoolModule, Projection, ProposalGen,
     SampleScheme,
 };
 pub use divide::Divide;
@@ -49,7 +49,7 @@ pub use lara::Lara;
 pub use lara_mix::LaraMix;
 pub use lara_weights::LaraWeights;
 pub use mask::{MASKED, Mask};
-pub use noise::Perturb;
+pub use noise::Noise;
 pub use performer::Performer;
 pub use performer_features::PerformerFeatures;
 pub use projection::DrawProjection;

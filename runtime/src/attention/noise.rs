@@ -7,7 +7,7 @@ use crate::{Backward, Forward, Op, Recorder, Tensor};
 
 /// y = x + std e, e standard normal from the counter-based generator. Output has x's shape.
 #[derive(Debug)]
-pub struct Perturb {
+pub struct Noise {
     /// Standard deviation; 0 copies.
     pub std: f32,
     /// Number of the random stream, from [`Recorder::next_stream`].
@@ -19,7 +19,7 @@ pub struct Perturb {
     pub samples: usize,
 }
 
-impl Perturb {
+impl Noise {
     fn record(&self, rec: &mut Recorder, entry: &'static str, binds: [(&'static str, Tensor); 2], accumulate: bool) {
         let [from, to] = binds;
         rec.step(&NOISE, entry)
@@ -53,7 +53,7 @@ impl Perturb {
     }
 }
 
-impl Op for Perturb {
+impl Op for Noise {
     fn name(&self) -> &'static str {
         "noise"
     }

@@ -3,8 +3,8 @@
 use super::add_token::AddToken;
 use super::gather_keys::GatherKeys;
 use super::landmarks::{Landmarks, Pooling};
-use super::noise::Perturb;
-use super::softmax::Sizes;
+use super::noise::Noise;
+use super::softmax::Shapes;
 use super::{Attend, Attention, AttentionConfig, Context, DrawKeys, MechanismKind, Qkv, RealTokens};
 use crate::ops::{Layout, MatMul, Residual};
 use crate::{Error, Tape, Tensor};
@@ -37,7 +37,7 @@ impl Ra {
             }
             -1 => {
                 // As values the keys are another input, whose gradient the tape adds to theirs.
-                let values = tape.apply(Perturb { std: 0.0, stream: 0, ranks: None, samples: 1 }, &[k]);
+                let values = tape.apply(Noise { std: 0.0, stream: 0, ranks: None, samples: 1 }, &[k]);
                 let attend = Attend::new(context.scale(q));
                 let seen = match context.key_bias(tape, k, None) {
                     Some(bias) => tape.apply_all(attend, &[q, k, values, bias])[0],
@@ -71,7 +71,7 @@ impl Ra {
         match context.noise_for(tape, MechanismKind::Ra, means) {
             Some(given) => tape.apply(Residual, &[means, given]),
             None if std == 0.0 => means,
-            None => tape.apply(Perturb { std, stream, ranks, samples: self.samples() }, &[means]),
+            None => tape.apply(Noise { std, stream, ranks, samples: self.samples() }, &[means]),
         }
     }
 
@@ -88,9 +88,9 @@ impl Ra {
 /// The mean of the keys that are no padding [batch, heads, 1, D]; zeros where there are none.
 fn mean_key(tape: &mut Tape<'_>, k: Tensor, context: &Context) -> Tensor {
     let [batch, heads, keys, channels] = [0, 1, 2, 3].map(|i| k.dims()[i]);
-    let sizes = Sizes { batch: batch * heads, queries: 1, keys, channels, scale: 1.0, causal: false };
+    let shapes = Shapes { batch: batch * heads, queries: 1, keys, channels, scale: 1.0, causal: false };
     let bias = context.key_bias(tape, k, None);
-    let shares = sizes.shares(&mut tape.rec, bias).reshape([batch, heads, 1, keys]);
+    let shares = shapes.shares(&mut tape.rec, bias).reshape([batch, heads, 1, keys]);
     tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[shares, k])
 }
 

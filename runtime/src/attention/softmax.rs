@@ -20,7 +20,7 @@ const MOST_SLABS: usize = 4096;
 
 /// Shapes of one attention: Z = batch x heads, N queries, M keys, D channels.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
+pub(crate) struct Shapes {
     pub(crate) batch: usize,
     pub(crate) queries: usize,
     pub(crate) keys: usize,
@@ -37,7 +37,7 @@ struct Slab {
     rows: usize,
 }
 
-impl Sizes {
+impl Shapes {
     /// Rows of a slab that holds a part of one matrix.
     fn slab_rows(&self) -> usize {
         let rows = self.queries.div_ceil(MOST_SLABS_OF_A_MATRIX).min(LARGEST_SLAB / self.keys);
@@ -101,12 +101,12 @@ impl Sizes {
         let rows = (self.batch * self.queries).min((SLAB / self.keys).max(1));
         let key = format!("softmax {} {}{kind}", rows.next_power_of_two(), self.keys.next_power_of_two());
         rec.choose(&key, candidates, &|rec, variant| {
-            let sizes = Sizes { batch: 1, queries: rows, ..*self };
+            let shapes = Shapes { batch: 1, queries: rows, ..*self };
             let slab = Slab { first: 0, batch: 1, first_row: 0, rows };
             let (logits, lse) = (rec.scratch("logits", [rows, self.keys]), rec.scratch("lse", [rows]));
-            if let Some(scales) = sizes.row_softmax(rec, &slab, variant, None, logits, lse) {
+            if let Some(scales) = shapes.row_softmax(rec, &slab, variant, None, logits, lse) {
                 let out = rec.scratch("out", [rows, self.channels]);
-                sizes.divide_rows(rec, &slab, scales, out);
+                shapes.divide_rows(rec, &slab, scales, out);
             }
         })
     }

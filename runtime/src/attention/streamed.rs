@@ -5,7 +5,7 @@
 
 use lara_shaders::{ATTEND_MERGE, ATTEND_SCALAR, ATTEND_VECTOR, Module};
 
-use super::softmax::{Given, Sizes};
+use super::softmax::{Given, Shapes};
 use crate::{Recorder, Slot, StepBuilder, Tensor};
 
 /// Rows of a workgroup's tile; columns are split in multiples of `COLUMNS`.
@@ -35,7 +35,7 @@ struct Adds {
     dkey_bias: bool,
 }
 
-impl Sizes {
+impl Shapes {
     fn module(&self) -> &'static Module {
         if self.channels.is_multiple_of(4) { &ATTEND_VECTOR } else { &ATTEND_SCALAR }
     }

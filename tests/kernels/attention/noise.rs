@@ -1,4 +1,4 @@
-use lara_runtime::attention::Perturb;
+use lara_runtime::attention::Noise;
 use lara_runtime::random::{normal_pair, philox};
 use lara_runtime::{Header, Mode, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, check, random, run};
@@ -33,7 +33,7 @@ fn adds_the_hosts_numbers() {
     for len in [1, 2, 3, 4, 5, 255, 256, 257, 1021] {
         for (header, std) in headers.into_iter().zip([1.0_f32, 2.5, 0.0]) {
             let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-                vec![tape.apply(Perturb { std, stream: 11, ranks: None, samples: 1 }, x)]
+                vec![tape.apply(Noise { std, stream: 11, ranks: None, samples: 1 }, x)]
             };
             let case = Case::new(format!("noise {len} std {std} {header:?}"), &build)
                 .variable([len], random(1, len))
@@ -59,7 +59,7 @@ const COUNT: usize = 1 << 16;
 
 fn drawn(header: Header, stream: u32) -> Vec<f64> {
     let build =
-        |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Perturb { std: 1.0, stream, ranks: None, samples: 1 }, x)];
+        |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Noise { std: 1.0, stream, ranks: None, samples: 1 }, x)];
     let case = Case::new("noise", &build).constant([COUNT], vec![0.0; COUNT]).header(header);
     run(&case, &[], 1).outputs.remove(0)
 }

@@ -2,7 +2,7 @@
 //! the sample these lie and whatever stands there.
 
 use lara_runtime::attention::{
-    AttentionConfig, Context, FeatureMap, Grid, MechanismKind, MisType, Noise, PoolModule, ProposalGen, Qkv,
+    AttentionConfig, Context, FeatureMap, Grid, MechanismKind, MisType, NoiseScale, PoolModule, ProposalGen, Qkv,
     SampleScheme, mechanism,
 };
 use lara_runtime::{Header, Mode, Parameters, Plan, Role, Tape, Tensor};
@@ -298,7 +298,7 @@ fn lara_with_the_noise_of_training() {
 #[test]
 fn ra() {
     for num_samples in [-1, 0, 1, 3] {
-        let setting = Setting::of(MechanismKind::Ra).with(|c| (c.num_samples, c.noise) = (num_samples, Noise::Exact));
+        let setting = Setting::of(MechanismKind::Ra).with(|c| (c.num_samples, c.noise) = (num_samples, NoiseScale::Exact));
         setting.check_sequences();
         setting.training().check_sequences();
     }

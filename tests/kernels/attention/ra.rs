@@ -1,4 +1,4 @@
-use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Noise, Padding, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, NoiseScale, Padding, Qkv, mechanism};
 use lara_runtime::{Header, Mode, Parameters, Plan, Role, Tape, Tensor};
 use lara_tests::{Case, Real, Reference, adapter, assert_close, check, random, run, tune};
 
@@ -232,11 +232,11 @@ fn draws_its_keys_always_and_its_noise_while_training() {
     let header = Header { step: 3, seed: [5, 6], ..Header::default() };
     let training = Mode::Train { accumulate: false };
     for (mode, noise, std) in [
-        (training, Noise::Released, 1.0),
-        (training, Noise::Exact, 8.0_f64.powf(0.25)),
-        (training, Noise::None, 0.0),
-        (Mode::Eval, Noise::Exact, 0.0),
-        (Mode::Differentiate, Noise::Released, 0.0),
+        (training, NoiseScale::Released, 1.0),
+        (training, NoiseScale::Exact, 8.0_f64.powf(0.25)),
+        (training, NoiseScale::None, 0.0),
+        (Mode::Eval, NoiseScale::Exact, 0.0),
+        (Mode::Differentiate, NoiseScale::Released, 0.0),
     ] {
         let mut ra = Ra::new([2, 2, 9, 11, 8], 3);
         let config = AttentionConfig { noise, ..ra.config() };

@@ -1,6 +1,6 @@
 //! RA over many draws: with exact noise its mean is softmax attention and its error falls as 1 / S (spec 1.3, 1.7).
 
-use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, Noise, Qkv, mechanism};
+use lara_runtime::attention::{AttentionConfig, Context, MechanismKind, NoiseScale, Qkv, mechanism};
 use lara_runtime::{Header, Mode, Tape, Tensor};
 use lara_tests::{Case, Reference, random, run};
 
@@ -26,7 +26,7 @@ fn target() -> Vec<f64> {
 }
 
 /// Outputs of all repetitions, each [N, D].
-fn outputs(noise: Noise, num_samples: i32) -> Vec<Vec<f64>> {
+fn outputs(noise: NoiseScale, num_samples: i32) -> Vec<Vec<f64>> {
     let Sizes { n, m, d, .. } = SIZES;
     let config = AttentionConfig { mechanism: MechanismKind::Ra, num_samples, noise, ..AttentionConfig::default() };
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
@@ -69,7 +69,7 @@ fn squared_error(outputs: &[Vec<f64>]) -> (f64, f64) {
 #[test]
 fn exact_noise_is_unbiased() {
     for num_samples in [1, 4] {
-        let off = deviations(&outputs(Noise::Exact, num_samples));
+        let off = deviations(&outputs(NoiseScale::Exact, num_samples));
         assert!(off.iter().all(|z| z.abs() < 4.0), "S = {num_samples}: standard errors from softmax: {off:.1?}");
     }
 }
@@ -78,7 +78,7 @@ fn exact_noise_is_unbiased() {
 /// would be 1 on average, give or take 0.4 (more where channels go together); these are about 19 and 81.
 #[test]
 fn released_noise_and_no_noise_are_biased() {
-    for noise in [Noise::Released, Noise::None] {
+    for noise in [NoiseScale::Released, NoiseScale::None] {
         let off = deviations(&outputs(noise, 1));
         let squares = off.iter().map(|z| z * z).sum::<f64>() / off.len() as f64;
         assert!(squares > 9.0, "{noise:?}: standard errors from softmax: {off:.1?}");
@@ -88,7 +88,7 @@ fn released_noise_and_no_noise_are_biased() {
 /// The mean over S independent draws has a variance, and being unbiased an error, of 1 / S.
 #[test]
 fn the_error_falls_as_one_over_the_number_of_samples() {
-    let errors = [1, 4, 16].map(|samples| squared_error(&outputs(Noise::Exact, samples)));
+    let errors = [1, 4, 16].map(|samples| squared_error(&outputs(NoiseScale::Exact, samples)));
     for pair in errors.windows(2) {
         let ((few, few_error), (many, many_error)) = (pair[0], pair[1]);
         let ratio = few / many;

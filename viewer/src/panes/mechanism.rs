@@ -1,7 +1,7 @@
 //! Sliders for the settings of a mechanism, under the names that configurations use.
 
 use egui::{ComboBox, Slider, Ui};
-use lara_runtime::attention::{AttentionConfig, FeatureMap, MechanismKind, MisType, Noise, ProposalGen};
+use lara_runtime::attention::{AttentionConfig, FeatureMap, MechanismKind, MisType, NoiseScale, ProposalGen};
 
 /// Draws the settings that this mechanism has. True when one was changed and released, so that a compile is worth it;
 /// `learned` says whether the weights of LARA's landmark generators are there.
@@ -34,7 +34,7 @@ pub(crate) fn settings(ui: &mut Ui, attention: &mut AttentionConfig, patches: us
     *attention != before
 }
 
-const NOISES: [(&str, Noise); 3] = [("released", Noise::Released), ("exact", Noise::Exact), ("none", Noise::None)];
+const NOISES: [(&str, NoiseScale); 3] = [("released", NoiseScale::Released), ("exact", NoiseScale::Exact), ("none", NoiseScale::None)];
 const MIS_TYPES: [(&str, MisType); 3] =
     [("mis-opt", MisType::MisOpt), ("mis-bh", MisType::MisBh), ("mis-biased", MisType::MisBiased)];
 /// Those that need learned weights first.
