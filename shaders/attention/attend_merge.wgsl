@@ -1,13 +1,13 @@
 // What surrounds the streaming attention of attend.wgsl: joining its splits, and preparing its backward pass.
 //
-//   forward_combine   out = sum_s w_s out_s / sum_s w_s,  lse = log sum_s exp(lse_s),  w_s = exp(lse_s - max_s lse_s)
-//                     One thread per element of out.
-//   backward_prepare  stats_n = (lse_n, delta_n),  delta_n = sum_c dout_nc out_nc - dlse_n
+//   forward_combine   out = sum_s w_s out_s / sum,  sum = sum_s w_s,  w_s = sum_s exp(peak_s - peak),  peak = max_s peak_s,
+//                     lse = peak + log(sum). One thread per element of out.
+//   backward_prepare  stats_n = (peak_n, 1 / sum_n, delta_n),  delta_n = sum_c dout_nc out_nc - dlse_n
 //                     8 threads per query: ceil(rows / 8) workgroups.
 //   backward_reduce   total_i = sum_s parts_si   (dq, dk, dv or dkey_bias from splits). One thread per element.
 //
 // Dispatch: workgroups of 64 threads, spread over x and y.
-// A query whose splits are all masked (lse <= -1e29) has out = 0, lse = -1e30.
+// A query whose splits are all masked (peak <= -1e29) has out = 0, lse = peak = -1e30, sum = 0.
 // Write policy: stores; backward_reduce adds when params.accumulate == 1.
 
 #import index
@@ -24,16 +24,17 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> out_parts: array<f32>;    // [splits, rows, channels]
-@group(0) @binding(3) var<storage, read> lse_parts: array<f32>;    // [splits, rows]
+@group(0) @binding(3) var<storage, read> peak_and_sum_parts: array<f32>; // [splits, rows, 2]
 @group(0) @binding(4) var<storage, read_write> out_joined: array<f32>; // [rows, channels]
 @group(0) @binding(5) var<storage, read_write> lse_joined: array<f32>; // [rows]
 @group(0) @binding(6) var<storage, read> out: array<f32>;          // [rows, channels]
-@group(0) @binding(7) var<storage, read> lse: array<f32>;          // [rows]
+@group(0) @binding(7) var<storage, read> saved: array<f32>;        // [rows, 2] peak and sum
 @group(0) @binding(8) var<storage, read> dout: array<f32>;         // [rows, channels]
 @group(0) @binding(9) var<storage, read> dlse: array<f32>;         // [rows]
-@group(0) @binding(10) var<storage, read_write> stats: array<f32>; // [rows, 2]
+@group(0) @binding(10) var<storage, read_write> stats: array<f32>; // [rows, 3]
 @group(0) @binding(11) var<storage, read> parts: array<f32>;       // [splits, rows]
 @group(0) @binding(12) var<storage, read_write> total: array<f32>; // [rows]
+@group(0) @binding(13) var<storage, read_write> peak_and_sum: array<f32>; // [rows, 2]
 
 const SHARERS: u32 = 8u; // threads of a query in backward_prepare
 
@@ -42,7 +43,7 @@ var<workgroup> shares: array<f32, WORKGROUP>;
 fn peak_of(row: u32) -> f32 {
     var peak = MASKED;
     for (var split = 0u; split < params.splits; split++) {
-        peak = max(peak, lse_parts[split * params.rows + row]);
+        peak = max(peak, peak_and_sum_parts[(split * params.rows + row) * 2u]);
     }
     return peak;
 }
@@ -62,17 +63,19 @@ fn forward_combine(
     let peak = peak_of(row);
     var sum = 0.0;
     var weights = 0.0;
-    if !is_masked(peak) {
-        for (var split = 0u; split < params.splits; split++) {
-            let weight = exp(lse_parts[split * params.rows + row] - peak);
-            weights += weight;
-            sum += weight * out_parts[split * count + at];
-        }
-        sum /= weights;
+    // Of a split without a visible key the sum is 0.
+    for (var split = 0u; split < params.splits; split++) {
+        let part = (split * params.rows + row) * 2u;
+        let weight = peak_and_sum_parts[part + 1u] * exp(peak_and_sum_parts[part] - peak);
+        weights += weight;
+        sum += weight * out_parts[split * count + at];
     }
-    out_joined[at] = sum;
+    let live = !is_masked(peak);
+    out_joined[at] = select(0.0, sum / weights, live);
     if at % params.channels == 0u {
-        lse_joined[row] = select(peak + log(max(weights, 1e-30)), MASKED, is_masked(peak));
+        lse_joined[row] = select(MASKED, peak + log(max(weights, 1e-30)), live);
+        peak_and_sum[row * 2u] = peak;
+        peak_and_sum[row * 2u + 1u] = weights;
     }
 }
 
@@ -100,8 +103,10 @@ fn backward_prepare(
         if params.has_dlse == 1u {
             delta -= dlse[row];
         }
-        stats[row * 2u] = lse[row];
-        stats[row * 2u + 1u] = delta;
+        let sum = saved[row * 2u + 1u];
+        stats[row * 3u] = saved[row * 2u];
+        stats[row * 3u + 1u] = select(0.0, 1.0 / sum, sum > 0.0);
+        stats[row * 3u + 2u] = delta;
     }
 }
 

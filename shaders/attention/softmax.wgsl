@@ -1,7 +1,9 @@
 // Row softmax with an additive key term, in place over a slab of logits: the middle of softmax attention by slabs.
-//   forward:  p_nm = exp(l_nm + key_bias_m - lse_n),  lse_n = LSE_m(l_nm + key_bias_m)
-//   backward: p as above from the saved lse; ds_nm = p_nm (dp_nm - delta_n), delta_n = sum_d dout_nd out_nd - dlse_n
-// A key whose bias is <= -1e29 is masked; a row whose keys are all masked gives p = 0 and lse = -1e30.
+//   forward:  p_nm = exp(l_nm + key_bias_m - peak_n) / sum_n,  peak_n = max_m(l_nm + key_bias_m),
+//             sum_n = sum_m exp(l_nm + key_bias_m - peak_n),  lse_n = peak_n + log(sum_n)
+//   backward: p as above from the saved peak and sum; ds_nm = p_nm (dp_nm - delta_n), delta_n = sum_d dout_nd out_nd - dlse_n
+// Probabilities are nowhere exp(l - lse): of a large lse in f32 the rounding, 5e-4 at 1e4, would show in all of them.
+// A key whose bias is <= -1e29 is masked; a row whose keys are all masked gives p = 0, lse = peak = -1e30 and sum = 0.
 //
 // forward       one workgroup of 64 per row (GPUs); rows spread over x and y
 // forward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers); largest and sum in one walk
@@ -12,7 +14,7 @@
 // backward      one invocation per up to four neighbouring keys of a row, 64 a workgroup in x; rows in y and z
 // HAS_BIAS: whether there is a key term; CAUSAL: whether key m is hidden from query n unless m <= n + keys - queries
 // (constants, since a branch for every key would be felt).
-// Write policy: forward turns logits into probabilities in place and stores lse (forward_rows4 scales, too); backward turns logits into
+// Write policy: forward turns logits into probabilities in place and stores lse, peak and sum (forward_rows4 scales, too); backward turns logits into
 // probabilities and dp into ds, both in place.
 
 // Variant: HAS_BIAS=1
@@ -32,8 +34,9 @@ struct Params { rows: u32, queries: u32, keys: u32, first: u32 }
 @group(0) @binding(2) var<storage, read_write> logits: array<f32>;  // [rows, keys]
 @group(0) @binding(3) var<storage, read> key_bias: array<f32>;      // [all rows / queries, keys]
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;     // [all rows]
-@group(0) @binding(5) var<storage, read> stats: array<f32>;         // [all rows, 2] lse and delta (attend_merge)
+@group(0) @binding(5) var<storage, read> stats: array<f32>;         // [all rows, 3] peak, 1 / sum, delta (attend_merge)
 @group(0) @binding(6) var<storage, read_write> dp: array<f32>;      // [rows, keys]
+@group(0) @binding(7) var<storage, read_write> peak_and_sum: array<f32>; // [all rows, 2]
 // The same places for forward_rows4 and divide_rows.
 @group(0) @binding(2) var<storage, read_write> logit_quads: array<vec4<f32>>; // [rows, keys / 4]
 @group(0) @binding(3) var<storage, read> bias_quads: array<vec4<f32>>;        // [all rows / queries, keys / 4]
@@ -63,6 +66,14 @@ fn logit(at: u32, bias_at: u32, m: u32, seen: u32) -> f32 {
         l = select(MASKED, l, m < seen);
     }
     return l;
+}
+
+fn store_normaliser(row: u32, peak: f32, sum: f32) {
+    let at = params.first + row;
+    let live = !is_masked(peak);
+    lse[at] = select(MASKED, peak + log(sum), live);
+    peak_and_sum[at * 2u] = select(MASKED, peak, live);
+    peak_and_sum[at * 2u + 1u] = select(0.0, sum, live);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -98,7 +109,7 @@ fn forward(
         logits[at + m] = scale * exp(logit(at, bias_at, m, seen) - largest);
     }
     if local == 0u {
-        lse[params.first + row] = select(MASKED, largest + log(sum), live);
+        store_normaliser(row, largest, sum);
     }
 }
 
@@ -139,12 +150,11 @@ fn forward_rows(
         largest = top;
     }
     let live = !is_masked(largest);
-    // Not exp(logit - lse): the rounding of a large lse would show in every probability.
     let scale = select(0.0, 1.0 / sum, live);
     for (var m = 0u; m < params.keys; m++) {
         logits[at + m] = scale * exp(logit(at, bias_at, m, seen) - largest);
     }
-    lse[params.first + row] = select(MASKED, largest + log(sum), live);
+    store_normaliser(row, largest, sum);
 }
 
 fn four_logits(at: u32, bias_at: u32, quad: u32, seen: u32) -> vec4<f32> {
@@ -190,7 +200,7 @@ fn forward_rows4(
     let sum = (sums.x + sums.y) + (sums.z + sums.w);
     let live = !is_masked(largest);
     scales[row] = select(0.0, 1.0 / sum, live);
-    lse[params.first + row] = select(MASKED, largest + log(sum), live);
+    store_normaliser(row, largest, sum);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -221,11 +231,11 @@ fn backward(
     let at = row * params.keys;
     let bias_at = bias_row(row);
     let seen = visible(row);
-    let total = stats[(params.first + row) * 2u];
-    let delta = stats[(params.first + row) * 2u + 1u];
-    let live = !is_masked(total);
+    let peak = stats[(params.first + row) * 3u];
+    let scale = stats[(params.first + row) * 3u + 1u];
+    let delta = stats[(params.first + row) * 3u + 2u];
     for (var m = begin; m < min(begin + 4u, params.keys); m++) {
-        let p = select(0.0, exp(logit(at, bias_at, m, seen) - total), live);
+        let p = scale * exp(logit(at, bias_at, m, seen) - peak);
         logits[at + m] = p;
         dp[at + m] = p * (dp[at + m] - delta);
     }

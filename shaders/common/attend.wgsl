@@ -2,17 +2,18 @@
 //
 //   l_nm = scale q_n.k_m + key_bias_m      p_nm = softmax_m(l_nm)      lse_n = log sum_m exp(l_nm)
 //   out_n = sum_m p_nm v_m
-//   g_nm = dout_n.v_m - delta_n            ds_nm = p_nm g_nm           (stats_n = lse_n, delta_n: attend_merge.wgsl)
+//   g_nm = dout_n.v_m - delta_n            ds_nm = p_nm g_nm           (p_nm = exp(l_nm - peak_n) / sum_n)
 //   dq_n = scale sum_m ds_nm k_m           dk_m = scale sum_n ds_nm q_n
 //   dv_m = sum_n p_nm dout_n               dkey_bias_m = sum_n ds_nm
 //
 // This file is imported, with attend_backward.wgsl, by the modules attend_vector.wgsl (channels % 4 == 0, the fast one)
 // and attend_scalar.wgsl (any channels), which declare q, k, v, dout, out, dq, dk and dv under the same names.
 //
-// lse is one f32, so backward's exp(l - lse) has a relative error of about 6e-8 |lse|.
+// Of every query the largest logit (peak) and the sum of exp(l - peak) are kept beside lse = peak + log(sum), for backward and for
+// the joining of splits: of a large lse in f32 the rounding, 5e-4 at 1e4, would show in every exp(l - lse).
 //
 // Masking: a key with key_bias <= -1e29 (MASKED = -1e30) gets no weight, and so does one hidden by `causal` (key m is
-// visible to query n when m <= n + keys - queries). A query without visible keys has out = 0, lse = -1e30, no gradient.
+// visible to query n when m <= n + keys - queries). A query without visible keys has out = 0, lse = peak = -1e30, sum = 0, no gradient.
 //
 // Every pass is the same walk. "Rows" are what the workgroup owns, "columns" what it streams over:
 //   rows = queries, columns = keys: forward, backward_queries
@@ -26,7 +27,7 @@
 // s-th slice of its outputs, which then have a leading axis [splits, ...]. attend_merge.wgsl joins the slices.
 // A chain of n additions is off by up to 1.5e-8 n, so accumulators hold a stretch of STRETCH columns: after it they are added to
 // the output, which serves as the accumulator of stretches; within it every tile of 32 columns is added up by itself.
-// Write policy: out and lse are stored. dq, dk, dv, dkey_bias: stored, or added when their accumulate flag is 1.
+// Write policy: out, lse (that of split 0: attend_merge.wgsl replaces it), peak and sum are stored. dq, dk, dv, dkey_bias: stored, or added when their accumulate flag is 1.
 
 // Variant: CHANNELS=32
 
@@ -50,7 +51,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(5) var<storage, read> key_bias: array<f32>; // [batch, keys]
-@group(0) @binding(9) var<storage, read_write> lse: array<f32>; // [splits, batch, queries]
+@group(0) @binding(9) var<storage, read_write> lse: array<f32>; // [batch, queries]
+@group(0) @binding(14) var<storage, read_write> peak_and_sum: array<f32>; // [splits, batch, queries, 2]
 
 // Output channels of one workgroup: 32 or 64. More channels are spread over workgroups, which repeat the dot products.
 override CHANNELS: u32 = 64u;
@@ -133,7 +135,7 @@ fn k_block(z: u32, row: u32, channel: u32) -> mat4x4<f32> {
     );
 }
 
-// Which 4x4 block thread `lid` stages: threads 0..64 the rows' operand, 64..96 the columns'.
+// Which 4x4 block thread `lid` stages: threads 0..64 the rows' operand, the next 32 the columns'.
 struct Item {
     of_rows: bool,
     first: u32,   // first of 4 vectors
@@ -183,7 +185,7 @@ fn multiply(dots: mat4x4<f32>, a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
 fn multiply_qk(z: u32, rows_are_keys: bool, row: u32, column: u32, lid: u32) -> mat4x4<f32> {
     var dots = mat4x4<f32>();
     for (var chunk = 0u; chunk < params.channels; chunk += CHUNK) {
-        if lid < 96u {
+        if lid < ROWS + COLUMNS {
             let to = item(row, column, lid);
             var block: mat4x4<f32>;
             if to.of_rows == rows_are_keys {
@@ -220,8 +222,8 @@ fn logits(dots: vec4<f32>, bias: vec4<f32>, query: vec4<u32>, key: vec4<u32>) ->
     return select(vec4(MASKED), params.scale * dots + bias, visible);
 }
 
-fn weight(logit: vec4<f32>, shift: vec4<f32>) -> vec4<f32> {
-    return select(exp(logit - shift), vec4(0.0), logit <= vec4(MASK_LIMIT));
+fn weight(logit: vec4<f32>, peak: vec4<f32>) -> vec4<f32> {
+    return select(exp(logit - peak), vec4(0.0), logit <= vec4(MASK_LIMIT));
 }
 
 fn four(first: u32) -> vec4<u32> {
@@ -378,15 +380,26 @@ fn softmax_tile(state: Softmax, to: Job, key: u32, lid: u32) -> Softmax {
     return Softmax(peak, state.sum * correction + (p[0] + p[1] + p[2] + p[3]), state.total);
 }
 
-fn store_lse(state: Softmax, total: vec4<f32>, to: Job, lid: u32) {
+fn store_normaliser(slice: u32, query: u32, peak: f32, sum: f32) {
+    if query >= params.queries {
+        return;
+    }
+    let at = slice * params.queries + query;
+    let live = sum > 0.0;
+    peak_and_sum[at * 2u] = select(MASKED, peak, live);
+    peak_and_sum[at * 2u + 1u] = sum;
+    if slice < params.batch {
+        lse[at] = select(MASKED, peak + log(max(sum, 1e-30)), live);
+    }
+}
+
+fn store_normalisers(peak: vec4<f32>, sum: vec4<f32>, to: Job, lid: u32) {
     if to.leader && lid % COLUMN_GROUPS == 0u {
-        let values = select(vec4(MASKED), state.peak + log(max(total, vec4(1e-30))), total > vec4(0.0));
         let query = to.row + lid / COLUMN_GROUPS * 4u;
-        let at = to.slice * params.queries + query;
-        if query < params.queries { lse[at] = values.x; }
-        if query + 1u < params.queries { lse[at + 1u] = values.y; }
-        if query + 2u < params.queries { lse[at + 2u] = values.z; }
-        if query + 3u < params.queries { lse[at + 3u] = values.w; }
+        store_normaliser(to.slice, query, peak.x, sum.x);
+        store_normaliser(to.slice, query + 1u, peak.y, sum.y);
+        store_normaliser(to.slice, query + 2u, peak.z, sum.z);
+        store_normaliser(to.slice, query + 3u, peak.w, sum.w);
     }
 }
 
@@ -426,7 +439,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         var scale = vec4(1.0);
         if begin + STRETCH >= to.end {
             let total = row_total(state.total, lid);
-            store_lse(state, total, to, lid);
+            store_normalisers(state.peak, total, to, lid);
             scale = select(vec4(0.0), 1.0 / max(total, vec4(1e-30)), total > vec4(0.0));
         }
         if lid % COLUMN_GROUPS == 0u {

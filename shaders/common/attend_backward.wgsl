@@ -1,5 +1,5 @@
 // The backward pass of streaming attention: entry points that use the tile machinery of attend.wgsl, which has the
-// formulas, the dispatch contract and the write policy. Probabilities are recomputed from lse; no atomics.
+// formulas, the dispatch contract and the write policy. Probabilities are recomputed from peak and sum; no atomics.
 //
 //   backward_queries    dq                rows = queries, columns = keys
 //   backward_keys       dk                rows = keys, columns = queries
@@ -11,7 +11,7 @@
 // `stats` comes from backward_prepare in attend_merge.wgsl. With has_dout = 0, dq, dk and dkey_bias get lse's gradient
 // alone and dv is zero.
 
-@group(0) @binding(6) var<storage, read> stats: array<f32>; // [batch, queries, 2]: lse, delta
+@group(0) @binding(6) var<storage, read> stats: array<f32>; // [batch, queries, 3]: peak, 1 / sum, delta
 @group(0) @binding(13) var<storage, read_write> dkey_bias: array<f32>; // [splits, batch, keys]
 
 fn v_block(z: u32, row: u32, channel: u32) -> mat4x4<f32> {
@@ -87,13 +87,23 @@ fn add_dout(sum: ptr<function, Accumulator>, to: Job, column: u32, lid: u32) {
     add_tile(sum, tile);
 }
 
-// A query past the end gets an lse that makes all its probabilities zero.
-fn stats_at(z: u32, query: u32) -> vec2<f32> {
+// Peak and 1 / sum of a query; one past the end gets those that make all its probabilities zero.
+fn normaliser_at(z: u32, query: u32) -> vec2<f32> {
     if query >= params.queries {
         return vec2(-MASKED, 0.0);
     }
-    let at = (z * params.queries + query) * 2u;
+    let at = (z * params.queries + query) * 3u;
     return vec2(stats[at], stats[at + 1u]);
+}
+
+fn delta_at(z: u32, query: u32) -> f32 {
+    return stats[(z * params.queries + min(query, params.queries - 1u)) * 3u + 2u];
+}
+
+// p of four keys for a query.
+fn probability(logit: vec4<f32>, z: u32, query: u32) -> vec4<f32> {
+    let normaliser = normaliser_at(z, query);
+    return normaliser.y * weight(logit, vec4(normaliser.x));
 }
 
 // p of one tile, rows as components and columns as matrix columns, in either orientation.
@@ -103,21 +113,21 @@ fn probabilities(qk: mat4x4<f32>, to: Job, rows_are_keys: bool, column: u32, lid
     let first = column + lid % COLUMN_GROUPS * 4u;
     if rows_are_keys {
         let bias = vec4(bias_at(to.z, rows.x), bias_at(to.z, rows.y), bias_at(to.z, rows.z), bias_at(to.z, rows.w));
-        s[0] = weight(logits(s[0], bias, vec4(first), rows), vec4(stats_at(to.z, first).x));
-        s[1] = weight(logits(s[1], bias, vec4(first + 1u), rows), vec4(stats_at(to.z, first + 1u).x));
-        s[2] = weight(logits(s[2], bias, vec4(first + 2u), rows), vec4(stats_at(to.z, first + 2u).x));
-        s[3] = weight(logits(s[3], bias, vec4(first + 3u), rows), vec4(stats_at(to.z, first + 3u).x));
+        s[0] = probability(logits(s[0], bias, vec4(first), rows), to.z, first);
+        s[1] = probability(logits(s[1], bias, vec4(first + 1u), rows), to.z, first + 1u);
+        s[2] = probability(logits(s[2], bias, vec4(first + 2u), rows), to.z, first + 2u);
+        s[3] = probability(logits(s[3], bias, vec4(first + 3u), rows), to.z, first + 3u);
     } else {
-        let shift = vec4(
-            stats_at(to.z, rows.x).x,
-            stats_at(to.z, rows.y).x,
-            stats_at(to.z, rows.z).x,
-            stats_at(to.z, rows.w).x,
-        );
-        s[0] = weight(logits(s[0], vec4(bias_at(to.z, first)), rows, vec4(first)), shift);
-        s[1] = weight(logits(s[1], vec4(bias_at(to.z, first + 1u)), rows, vec4(first + 1u)), shift);
-        s[2] = weight(logits(s[2], vec4(bias_at(to.z, first + 2u)), rows, vec4(first + 2u)), shift);
-        s[3] = weight(logits(s[3], vec4(bias_at(to.z, first + 3u)), rows, vec4(first + 3u)), shift);
+        let x = normaliser_at(to.z, rows.x);
+        let y = normaliser_at(to.z, rows.y);
+        let z = normaliser_at(to.z, rows.z);
+        let w = normaliser_at(to.z, rows.w);
+        let peak = vec4(x.x, y.x, z.x, w.x);
+        let scale = vec4(x.y, y.y, z.y, w.y);
+        s[0] = scale * weight(logits(s[0], vec4(bias_at(to.z, first)), rows, vec4(first)), peak);
+        s[1] = scale * weight(logits(s[1], vec4(bias_at(to.z, first + 1u)), rows, vec4(first + 1u)), peak);
+        s[2] = scale * weight(logits(s[2], vec4(bias_at(to.z, first + 2u)), rows, vec4(first + 2u)), peak);
+        s[3] = scale * weight(logits(s[3], vec4(bias_at(to.z, first + 3u)), rows, vec4(first + 3u)), peak);
     }
     return s;
 }
@@ -130,7 +140,7 @@ fn logit_gradients(to: Job, rows_are_keys: bool, column: u32, lid: u32) -> mat4x
         var dots = mat4x4<f32>();
         let channels = select(params.channels, 0u, side == 1u && params.has_dout == 0u);
         for (var chunk = 0u; chunk < channels; chunk += CHUNK) {
-            if lid < 96u {
+            if lid < ROWS + COLUMNS {
                 let put = item(to.row, column, lid);
                 place(put, block_of(side == 0u, put.of_rows == rows_are_keys, to.z, put.first, chunk + put.channel));
             }
@@ -159,18 +169,18 @@ fn times_gradients(
     if rows_are_keys {
         let first = column + lid % COLUMN_GROUPS * 4u;
         return mat4x4<f32>(
-            p[0] * (g[0] - stats_at(to.z, first).y),
-            p[1] * (g[1] - stats_at(to.z, first + 1u).y),
-            p[2] * (g[2] - stats_at(to.z, first + 2u).y),
-            p[3] * (g[3] - stats_at(to.z, first + 3u).y),
+            p[0] * (g[0] - delta_at(to.z, first)),
+            p[1] * (g[1] - delta_at(to.z, first + 1u)),
+            p[2] * (g[2] - delta_at(to.z, first + 2u)),
+            p[3] * (g[3] - delta_at(to.z, first + 3u)),
         );
     }
     let row = to.row + lid / COLUMN_GROUPS * 4u;
     let delta = vec4(
-        stats_at(to.z, row).y,
-        stats_at(to.z, row + 1u).y,
-        stats_at(to.z, row + 2u).y,
-        stats_at(to.z, row + 3u).y,
+        delta_at(to.z, row),
+        delta_at(to.z, row + 1u),
+        delta_at(to.z, row + 2u),
+        delta_at(to.z, row + 3u),
     );
     return mat4x4<f32>(p[0] * (g[0] - delta), p[1] * (g[1] - delta), p[2] * (g[2] - delta), p[3] * (g[3] - delta));
 }

@@ -44,16 +44,17 @@ impl Attend {
         let key = format!("attend {} {} {} {channels}", about(batch), about(queries), about(keys));
         rec.choose(&key, candidates, &|rec, variant| {
             let inputs @ [q, k, v] = [queries, keys, keys].map(|n| rec.scratch("x", [1, batch, n, channels]));
-            let (out, lse) = (rec.scratch("out", q.shape()), rec.scratch("lse", [batch, queries]));
+            let (out, normaliser) = (rec.scratch("out", q.shape()), shapes.normaliser(rec));
             let slot =
                 |like: Tensor, rec: &mut Recorder| Slot { grad: rec.scratch("dx", like.shape()), accumulate: false };
             let slots = [Some(slot(q, rec)), Some(slot(k, rec)), Some(slot(v, rec)), None];
-            let given = Given { inputs, bias: None, out, lse, dout: Some(rec.scratch("dout", q.shape())), dlse: None };
+            let (peak_and_sum, dout) = (normaliser.peak_and_sum, Some(rec.scratch("dout", q.shape())));
+            let given = Given { inputs, bias: None, out, peak_and_sum, dout, dlse: None };
             if variant == Variant::STREAMED {
-                shapes.stream_forward(rec, inputs, None, out, lse);
+                shapes.stream_forward(rec, inputs, None, out, normaliser);
                 shapes.stream_backward(rec, &given, slots);
             } else {
-                shapes.forward(rec, inputs, None, out, lse);
+                shapes.forward(rec, inputs, None, out, normaliser);
                 shapes.backward(rec, &given, slots);
             }
         })
@@ -91,17 +92,18 @@ impl Op for Attend {
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         if let Some(error) = Self::check(x) {
             rec.fail(error);
-            return Forward { y: vec![x[0], x[0]], saved: vec![] };
+            return Forward { y: vec![x[0], x[0]], saved: vec![x[0]] };
         }
         let shapes = self.shapes(x);
         let out = rec.scratch("attention", x[0].shape());
-        let lse = rec.scratch("lse", &x[0].dims()[..3]);
+        let normaliser = shapes.normaliser(rec);
         let bias = x.get(3).copied();
         match Self::variant(rec, &shapes) {
-            Variant::STREAMED => shapes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, lse),
-            _ => shapes.forward(rec, [x[0], x[1], x[2]], bias, out, lse),
+            Variant::STREAMED => shapes.stream_forward(rec, [x[0], x[1], x[2]], bias, out, normaliser),
+            _ => shapes.forward(rec, [x[0], x[1], x[2]], bias, out, normaliser),
         }
-        Forward { y: vec![out, lse], saved: vec![] }
+        let lse = normaliser.lse.reshape(&x[0].dims()[..3]);
+        Forward { y: vec![out, lse], saved: vec![normaliser.peak_and_sum] }
     }
 
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
@@ -110,7 +112,7 @@ impl Op for Attend {
             inputs: [x[0], x[1], x[2]],
             bias: x.get(3).copied(),
             out: pass.y[0],
-            lse: pass.y[1],
+            peak_and_sum: pass.saved[0],
             dout: pass.dy[0],
             dlse: pass.dy[1],
         };

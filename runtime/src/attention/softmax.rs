@@ -29,6 +29,15 @@ pub(crate) struct Shapes {
     pub(crate) causal: bool,
 }
 
+/// What the softmax of every query leaves behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Normaliser {
+    /// Log-sum-exp [Z, N].
+    pub(crate) lse: Tensor,
+    /// Largest logit and sum of exp(logit - largest) [Z, N, 2]: what the rounding of a large log-sum-exp would lose.
+    pub(crate) peak_and_sum: Tensor,
+}
+
 /// Rows `first_row ..` of `batch` matrices from `first` on; several matrices only when they are whole.
 struct Slab {
     first: usize,
@@ -37,11 +46,23 @@ struct Slab {
     rows: usize,
 }
 
+impl Normaliser {
+    fn bind<'r>(&self, step: StepBuilder<'r>) -> StepBuilder<'r> {
+        step.bind("lse", self.lse).bind("peak_and_sum", self.peak_and_sum)
+    }
+}
+
 impl Shapes {
     /// Rows of a slab that holds a part of one matrix.
     fn slab_rows(&self) -> usize {
         let rows = self.queries.div_ceil(MOST_SLABS_OF_A_MATRIX).min(LARGEST_SLAB / self.keys);
         rows.max(SLAB / self.keys).max(1)
+    }
+
+    /// Places for what the softmax leaves behind.
+    pub(crate) fn normaliser(&self, rec: &mut Recorder) -> Normaliser {
+        let rows = self.batch * self.queries;
+        Normaliser { lse: rec.scratch("lse", [rows]), peak_and_sum: rec.scratch("peak and sum", [rows, 2]) }
     }
 
     /// Whether slabs are few enough, and their logits small enough, to be a way at all.
@@ -103,8 +124,8 @@ impl Shapes {
         rec.choose(&key, candidates, &|rec, variant| {
             let shapes = Shapes { batch: 1, queries: rows, ..*self };
             let slab = Slab { first: 0, batch: 1, first_row: 0, rows };
-            let (logits, lse) = (rec.scratch("logits", [rows, self.keys]), rec.scratch("lse", [rows]));
-            if let Some(scales) = shapes.row_softmax(rec, &slab, variant, None, logits, lse) {
+            let (logits, normaliser) = (rec.scratch("logits", [rows, self.keys]), shapes.normaliser(rec));
+            if let Some(scales) = shapes.row_softmax(rec, &slab, variant, None, logits, normaliser) {
                 let out = rec.scratch("out", [rows, self.channels]);
                 shapes.divide_rows(rec, &slab, scales, out);
             }
@@ -138,17 +159,17 @@ impl Shapes {
         variant: Variant,
         bias: Option<Tensor>,
         logits: Tensor,
-        lse: Tensor,
+        normaliser: Normaliser,
     ) -> Option<Tensor> {
         let rows = slab.batch * slab.rows;
         if variant == Variant::FORWARD_ROWS4 {
             let scales = rec.scratch("scales", [rows]);
-            let step = self.step(rec, slab, variant.name(), bias).bind("logit_quads", logits).bind("lse", lse);
-            step.bind("scales", scales).dispatch_items(rows);
+            let step = self.step(rec, slab, variant.name(), bias).bind("logit_quads", logits);
+            normaliser.bind(step).bind("scales", scales).dispatch_items(rows);
             return Some(scales);
         }
-        let step = self.step(rec, slab, variant.name(), bias).bind("logits", logits).bind("lse", lse);
-        step.dispatch_rows(rows);
+        let step = self.step(rec, slab, variant.name(), bias).bind("logits", logits);
+        normaliser.bind(step).dispatch_rows(rows);
         None
     }
 
@@ -196,8 +217,8 @@ impl Shapes {
         let entry = self.variant(rec);
         let whole = Slab { first: 0, batch: self.batch, first_row: 0, rows: self.queries };
         let logits = self.all_logits(rec, &whole, q, k);
-        let lse = rec.scratch("lse", [self.batch, self.queries]);
-        self.row_softmax(rec, &whole, entry, bias, logits, lse);
+        let normaliser = self.normaliser(rec);
+        self.row_softmax(rec, &whole, entry, bias, logits, normaliser);
         logits
     }
 
@@ -207,8 +228,8 @@ impl Shapes {
         let whole = Slab { first: 0, batch: self.batch, first_row: 0, rows: self.queries };
         let logits = rec.scratch("shares", [self.batch, self.queries, self.keys]);
         fill(rec, logits, 0.0);
-        let lse = rec.scratch("lse", [self.batch, self.queries]);
-        self.row_softmax(rec, &whole, entry, bias, logits, lse);
+        let normaliser = self.normaliser(rec);
+        self.row_softmax(rec, &whole, entry, bias, logits, normaliser);
         logits
     }
 
@@ -228,31 +249,31 @@ impl Shapes {
             return rec.fail(Error::Shape(format!("{what} of {SLAB} logits; lower the number of tokens")));
         }
         let entry = self.variant(rec);
-        let lse = rec.scratch("lse", [self.batch, self.queries]);
+        let normaliser = self.normaliser(rec);
         let slabs = self.slabs();
         let (logits, keys) = (self.place(rec, "logits", &slabs[0]), self.prepare(rec, &slabs[0], k));
         for slab in slabs {
             self.with_keys(rec, &slab, q, &keys, self.scale, logits);
-            self.row_softmax(rec, &slab, entry, bias, logits, lse);
+            self.row_softmax(rec, &slab, entry, bias, logits, normaliser);
             draw.record(rec, logits, [self.query_offset(&slab, 1), slab.batch * slab.rows], index);
         }
     }
 
-    /// Records out [Z, N, D] and lse [Z, N].
+    /// Records out [Z, N, D] and its normaliser.
     pub(crate) fn forward(
         &self,
         rec: &mut Recorder,
         [q, k, v]: [Tensor; 3],
         bias: Option<Tensor>,
         out: Tensor,
-        lse: Tensor,
+        normaliser: Normaliser,
     ) {
         let entry = self.variant_for_output(rec);
         let slabs = self.slabs();
         let (logits, keys) = (self.place(rec, "logits", &slabs[0]), self.prepare(rec, &slabs[0], k));
         for slab in slabs {
             self.with_keys(rec, &slab, q, &keys, self.scale, logits);
-            let scales = self.row_softmax(rec, &slab, entry, bias, logits, lse);
+            let scales = self.row_softmax(rec, &slab, entry, bias, logits, normaliser);
             let v = Operand { tensor: v, offset: self.key_offset(&slab) };
             let at_queries = Operand { tensor: out, offset: self.query_offset(&slab, self.channels) };
             let sizes = [slab.rows, self.channels, self.keys];
@@ -266,7 +287,7 @@ impl Shapes {
     /// Records the gradients that have a slot: queries, keys, values, key bias.
     pub(crate) fn backward(&self, rec: &mut Recorder, given: &Given, slots: [Option<Slot>; 4]) {
         let [q, k, v] = given.inputs;
-        let stats = self.lse_and_delta(rec, given);
+        let stats = self.normaliser_and_delta(rec, given);
         let slabs = self.slabs();
         let [logits, dp] = ["logits", "dp"].map(|label| self.place(rec, label, &slabs[0]));
         let [keys, values] = [k, v].map(|x| self.prepare(rec, &slabs[0], x));
@@ -315,7 +336,7 @@ pub(crate) struct Given {
     pub(crate) inputs: [Tensor; 3],
     pub(crate) bias: Option<Tensor>,
     pub(crate) out: Tensor,
-    pub(crate) lse: Tensor,
+    pub(crate) peak_and_sum: Tensor,
     pub(crate) dout: Option<Tensor>,
     pub(crate) dlse: Option<Tensor>,
 }

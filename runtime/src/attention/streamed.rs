@@ -5,7 +5,7 @@
 
 use lara_shaders::{ATTEND_MERGE, ATTEND_SCALAR, ATTEND_VECTOR, Module};
 
-use super::softmax::{Given, Shapes};
+use super::softmax::{Given, Normaliser, Shapes};
 use crate::{Recorder, Slot, StepBuilder, Tensor};
 
 /// Rows of a workgroup's tile; columns are split in multiples of `COLUMNS`.
@@ -68,30 +68,32 @@ impl Shapes {
             .dispatch([pass.groups, self.batch, pass.splits]);
     }
 
-    /// Records out [Z, N, D] and lse [Z, N].
+    /// Records out [Z, N, D] and its normaliser.
     pub(crate) fn stream_forward(
         &self,
         rec: &mut Recorder,
         [q, k, v]: [Tensor; 3],
         bias: Option<Tensor>,
         out: Tensor,
-        lse: Tensor,
+        normaliser: Normaliser,
     ) {
         let pass = self.pass(self.queries, self.keys);
         let rows = self.batch * self.queries;
-        let (to_out, to_lse) = if pass.splits == 1 {
-            (out, lse)
+        let Normaliser { lse, peak_and_sum } = normaliser;
+        let (to_out, to_sums) = if pass.splits == 1 {
+            (out, peak_and_sum)
         } else {
             let out_parts = rec.scratch("out parts", [pass.splits, rows, self.channels]);
-            (out_parts, rec.scratch("lse parts", [pass.splits, rows]))
+            (out_parts, rec.scratch("peak and sum parts", [pass.splits, rows, 2]))
         };
         let step = rec.step(self.module(), "forward").bind("q", q).bind("k", k).bind("v", v);
-        let step = step.bind_or_absent("key_bias", bias).bind("out", to_out).bind("lse", to_lse);
+        let step = step.bind_or_absent("key_bias", bias).bind("out", to_out).bind("lse", lse);
+        let step = step.bind("peak_and_sum", to_sums);
         self.dispatch(step, pass, 2.0, bias.is_some(), false, Adds::default());
         if pass.splits > 1 {
             let step = rec.step(&ATTEND_MERGE, "forward_combine");
-            let step = step.bind("out_parts", to_out).bind("lse_parts", to_lse);
-            let step = step.bind("out_joined", out).bind("lse_joined", lse);
+            let step = step.bind("out_parts", to_out).bind("peak_and_sum_parts", to_sums).bind("out_joined", out);
+            let step = step.bind("lse_joined", lse).bind("peak_and_sum", peak_and_sum);
             let sizes = Merge { rows, channels: self.channels, splits: pass.splits, ..Merge::default() };
             sizes.params(step).dispatch_items(rows * self.channels);
         }
@@ -99,7 +101,7 @@ impl Shapes {
 
     /// Records the gradients that have a slot: queries, keys, values, key bias.
     pub(crate) fn stream_backward(&self, rec: &mut Recorder, given: &Given, slots: [Option<Slot>; 4]) {
-        let stats = self.lse_and_delta(rec, given);
+        let stats = self.normaliser_and_delta(rec, given);
         let dout = given.dout.unwrap_or(given.out);
         let [dq, dk, dv, dbias] = slots;
         if let Some(slot) = dq {
@@ -123,11 +125,12 @@ impl Shapes {
         }
     }
 
-    /// Records [Z, N, 2]: each query's log-sum-exp and delta = dout.out - dlse, all that a backward pass keeps of its row.
-    pub(crate) fn lse_and_delta(&self, rec: &mut Recorder, given: &Given) -> Tensor {
+    /// Records [Z, N, 3]: each query's peak, 1 / sum and delta = dout.out - dlse, all that a backward pass keeps of its row.
+    pub(crate) fn normaliser_and_delta(&self, rec: &mut Recorder, given: &Given) -> Tensor {
         let rows = self.batch * self.queries;
-        let stats = rec.scratch("lse and delta", [rows, 2]);
-        let step = rec.step(&ATTEND_MERGE, "backward_prepare").bind("out", given.out).bind("lse", given.lse);
+        let stats = rec.scratch("normaliser and delta", [rows, 3]);
+        let step = rec.step(&ATTEND_MERGE, "backward_prepare").bind("out", given.out);
+        let step = step.bind("saved", given.peak_and_sum);
         let step = step.bind_or_absent("dout", given.dout).bind_or_absent("dlse", given.dlse);
         let sizes = Merge {
             rows,
