@@ -12,7 +12,7 @@ use lara_runtime::{Gpu, Parameters, Tape, Tensor, Tune};
 use serde::Serialize;
 
 use crate::config::TrainConfig;
-use crate::data::{Collate, Dataset, Split};
+use crate::data::{Collate, Dataset, Loader, Split};
 use crate::error::Result;
 
 pub use classify::Classify;
@@ -92,6 +92,9 @@ pub trait Task: Sized + 'static {
 
 /// What a task's batches are.
 pub type BatchOf<T> = <<T as Task>::Collate as Collate<<T as Task>::Dataset>>::Batch;
+
+/// What makes a task's batches.
+pub type LoaderOf<T> = Loader<<T as Task>::Dataset, <T as Task>::Collate>;
 
 /// A recorded loss.
 #[derive(Clone, Debug)]

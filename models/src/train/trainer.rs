@@ -13,7 +13,7 @@ use super::run_files::RunFiles;
 use super::{Control, Order, Session, StepResult, TrainConfig};
 use crate::data::{Dataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
-use crate::task::{BatchOf, Classify, Task};
+use crate::task::{BatchOf, Classify, LoaderOf, Task};
 
 /// A run: session, evaluator, data and the place in them; and its files, if it keeps any. Its task is classification unless
 /// said otherwise.
@@ -23,7 +23,7 @@ pub struct Trainer<T: Task = Classify> {
     session: Session<T>,
     config: TrainConfig,
     evaluator: T::Evaluator,
-    loader: Loader<T::Dataset, T::Collate>,
+    loader: LoaderOf<T>,
     held_out: Arc<T::Dataset>,
     classes: Vec<String>,
     data: DataSets,
@@ -436,7 +436,7 @@ fn open_loader<T: Task>(
     task: &T,
     samples: Arc<T::Dataset>,
     from: Option<&Checkpoint>,
-) -> Result<(Loader<T::Dataset, T::Collate>, u64)> {
+) -> Result<(LoaderOf<T>, u64)> {
     let train = &config.train;
     let collate = task.collate(Split::Train);
     let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, collate);
