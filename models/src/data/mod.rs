@@ -1,15 +1,18 @@
 //! Data sets and the loader that turns them into batches.
 
 pub mod augment;
+pub mod cifar;
 mod collate;
 pub mod config;
 pub mod digits;
+pub mod emoji;
 pub mod folder;
 pub mod images;
 pub mod loader;
 pub mod mnist;
 pub mod picture;
 pub mod registry;
+pub mod shards;
 
 use std::path::Path;
 
@@ -18,14 +21,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 
 pub use augment::Augment;
+pub use cifar::{Cifar10, Cifar100};
 pub use config::DataConfig;
 pub use digits::Digits;
+pub use emoji::Emoji;
 pub use folder::ImageFolder;
 pub use images::{Batch, ImageDataset, ImageShape, Mixed, Sample};
 pub use loader::{Collate, Loader, LoaderOptions, Picks, Position};
 pub use mnist::Mnist;
 pub use picture::{Picture, Preprocess};
 pub use registry::DatasetKind;
+pub use shards::Shards;
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,4 +63,8 @@ datasets! {
     "digits" => Digits(super::Digits),
     "mnist" => Mnist(super::Mnist),
     "folder" => Folder(super::ImageFolder),
+    "shards" => Shards(super::Shards),
+    "cifar10" => Cifar10(super::Cifar10),
+    "cifar100" => Cifar100(super::Cifar100),
+    "emoji" => Emoji(super::Emoji),
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::json::Object;
 use super::names::{Names, Pair};
 use crate::config::TrainConfig;
+use crate::data::Preprocess;
 use crate::error::{Error, Result, nearest};
 use crate::image_size::ImageSize;
 use crate::layers::MlpLayer;
@@ -118,14 +119,24 @@ pub(super) fn model(json: &Object<'_>, preprocessor: Option<&Object<'_>>, file: 
     let vit = VitConfig { num_classes: teacher.or(plain).unwrap_or(0), ..vit };
     let classes = labels(json, vit.num_classes)?;
     let mut config = TrainConfig { model: ModelConfig::Vit(vit), ..TrainConfig::default() };
-    // What the library's own preprocessors do where the file is missing.
-    let (mean, std) = if kind == "vit" { ([0.5; 3], [0.5; 3]) } else { (IMAGENET_MEAN, IMAGENET_STD) };
-    (config.data.mean, config.data.std) = (mean.to_vec(), std.to_vec());
-    config.data.crop_pct = if kind == "vit" { 1.0 } else { 0.875 };
-    if let Some(json) = preprocessor {
-        config.data.mean = json.numbers("image_mean")?.unwrap_or(config.data.mean);
-        config.data.std = json.numbers("image_std")?.unwrap_or(config.data.std);
-    }
+    // Where the file is missing, the published ones of these models.
+    let usual = match kind {
+        "vit" => json!({"image_processor_type": "ViTImageProcessor"}),
+        "deit" => {
+            json!({"image_processor_type": "DeiTImageProcessor", "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD})
+        }
+        _ => json!({
+            "image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "image_mean": IMAGENET_MEAN,
+            "image_std": IMAGENET_STD
+        }),
+    };
+    let (settings, place) = match preprocessor {
+        Some(preprocessor) => (preprocessor.value(), preprocessor.path()),
+        None => (usual, json.path()),
+    };
+    let shape = config.model.image_shape();
+    let fit = Preprocess::from_hugging_face(&settings, Some(shape))?;
+    config.data.fit_as(&fit, &place.display().to_string())?;
     Ok(Model { config, classes })
 }
 

@@ -30,6 +30,16 @@ impl<'a> Object<'a> {
         Object { path: self.path, within: format!("{}{key}.", self.within), values }
     }
 
+    /// All of it.
+    pub(super) fn value(&self) -> Value {
+        Value::Object(self.values.clone())
+    }
+
+    /// The file that it is in.
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
     /// A value that is there and not null.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.values.get(key).filter(|value| !value.is_null())
@@ -78,10 +88,6 @@ impl<'a> Object<'a> {
     /// The whole number under a key that must be there.
     pub(super) fn needed(&self, key: &str) -> Result<usize> {
         self.count(key)?.ok_or_else(|| Error::input(self.path, format!("does not say {}{key}", self.within)))
-    }
-
-    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
-        self.typed(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
     }
 
     pub(super) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {

@@ -9,6 +9,7 @@ use super::Model;
 use super::json::Object;
 use super::pyramids;
 use crate::config::TrainConfig;
+use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::image_size::ImageSize;
 use crate::layers::MlpLayer;
@@ -63,15 +64,9 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         vit.fc_norm = arguments.flag("fc_norm")?.unwrap_or(vit.global_pool == GlobalPool::Avg);
         vit.head_dist &= head.is_some();
     }
-    if let Some(mean) = pretrained.numbers("mean")? {
-        config.data.mean = mean;
-    }
-    if let Some(std) = pretrained.numbers("std")? {
-        config.data.std = std;
-    }
-    if let Some(crop) = pretrained.number("crop_pct")? {
-        config.data.crop_pct = crop;
-    }
+    let shape = config.model.image_shape();
+    let fit = Preprocess::from_timm(&pretrained.value(), Some(shape))?;
+    config.data.fit_as(&fit, &json.path().display().to_string())?;
     let classes = match json.texts("label_names")? {
         Some(names) => descriptions(json, names)?,
         None => Vec::new(),
@@ -141,7 +136,8 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
             "mean": config.data.mean,
             "std": config.data.std,
             "crop_pct": config.data.crop_pct,
-            "interpolation": "bicubic",
+            "crop_mode": config.data.crop_mode,
+            "interpolation": config.data.interpolation,
         },
     });
     if !classes.is_empty() {

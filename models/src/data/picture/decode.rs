@@ -36,7 +36,17 @@ pub fn is_called_picture(path: &Path) -> bool {
 pub fn load(path: impl AsRef<Path>) -> Result<Picture> {
     let path = path.as_ref();
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    decode(path, BufReader::new(file))
+    decode(path, BufReader::new(file), None)
+}
+
+/// As [`load`], but what is transparent is laid over a colour: for drawings, whose hidden colours mean nothing.
+///
+/// # Errors
+/// As there.
+pub fn load_over(path: impl AsRef<Path>, background: [u8; 3]) -> Result<Picture> {
+    let path = path.as_ref();
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    decode(path, BufReader::new(file), Some(background))
 }
 
 /// As [`load`], from the bytes of a file; `name` stands for it in messages.
@@ -44,10 +54,10 @@ pub fn load(path: impl AsRef<Path>) -> Result<Picture> {
 /// # Errors
 /// As there.
 pub fn from_bytes(name: impl AsRef<Path>, bytes: &[u8]) -> Result<Picture> {
-    decode(name.as_ref(), Cursor::new(bytes))
+    decode(name.as_ref(), Cursor::new(bytes), None)
 }
 
-fn decode(path: &Path, mut bytes: impl BufRead + Seek) -> Result<Picture> {
+fn decode(path: &Path, mut bytes: impl BufRead + Seek, background: Option<[u8; 3]>) -> Result<Picture> {
     if has_broken_palette(&mut bytes).map_err(Error::io("read", path))? {
         return Err(Error::input(path, "cannot be read as an image: its palette is no list of colours"));
     }
@@ -90,13 +100,14 @@ fn decode(path: &Path, mut bytes: impl BufRead + Seek) -> Result<Picture> {
     if !is_whole.map_err(Error::io("read", path))? {
         return Err(Error::input(path, "is cut short: the end of the image is missing; fetch it again"));
     }
-    let channels = narrow(&mut pixels, color);
+    let channels = narrow(&mut pixels, color, background);
     upright(pixels, [width, height], channels, orientation)
         .ok_or_else(|| Error::Failed(format!("{}: {width}x{height} pixels became none", path.display())))
 }
 
-/// Keeps the upper byte of the colours of every pixel, in place; returns how many there are.
-fn narrow(pixels: &mut Vec<u8>, color: ColorType) -> usize {
+/// Keeps the upper byte of the colours of every pixel, in place; returns how many there are. What is transparent is laid
+/// over the background, if there is one (its first number under grey).
+fn narrow(pixels: &mut Vec<u8>, color: ColorType, background: Option<[u8; 3]>) -> usize {
     let samples = usize::from(color.channel_count());
     let step = usize::from(color.bytes_per_pixel());
     let kept = if samples < 3 { 1 } else { 3 };
@@ -107,12 +118,23 @@ fn narrow(pixels: &mut Vec<u8>, color: ColorType) -> usize {
     let upper = if cfg!(target_endian = "little") { wide - 1 } else { 0 };
     let count = pixels.len() / step;
     for i in 0..count {
+        let alpha = pixels[(i + 1) * step - wide + upper];
         for c in 0..kept {
-            pixels[i * kept + c] = pixels[i * step + c * wide + upper];
+            let value = pixels[i * step + c * wide + upper];
+            pixels[i * kept + c] = match background.filter(|_| color.has_alpha()) {
+                Some(background) => laid(value, alpha, background[c]),
+                None => value,
+            };
         }
     }
     pixels.truncate(count * kept);
     kept
+}
+
+/// A value over another, as Pillow's `paste` mixes them.
+fn laid(value: u8, alpha: u8, below: u8) -> u8 {
+    let sum = u32::from(value) * u32::from(alpha) + u32::from(below) * u32::from(255 - alpha) + 128;
+    ((sum + (sum >> 8)) >> 8) as u8
 }
 
 fn upright(pixels: Vec<u8>, [width, height]: [u32; 2], channels: usize, orientation: Orientation) -> Option<Picture> {

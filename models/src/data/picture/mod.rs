@@ -10,7 +10,7 @@ use std::path::Path;
 use super::ImageShape;
 use crate::error::{Error, Result};
 
-pub use decode::{EXTENSIONS, from_bytes, is_called_picture, load};
+pub use decode::{EXTENSIONS, from_bytes, is_called_picture, load, load_over};
 pub use preprocess::{CropMode, Middle, Preprocess, Scale};
 pub use resample::{Interpolation, Resize};
 

@@ -39,7 +39,8 @@ pub enum Scale {
 }
 
 /// Where the middle is if it lies between two pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Middle {
     /// At the even one of the two; the wider border comes last (torchvision, timm).
     #[default]

@@ -14,22 +14,21 @@ const CLIP: [[f64; 3]; 2] = [[0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_6
 impl Preprocess {
     /// From timm's settings of a pretrained model: `pretrained_cfg` of a hub's config.json, or the whole of an older
     /// one. What is not there is what timm takes then: 3x224x224, ImageNet's mean and deviation, 0.875, center, bicubic.
-    /// With `size`, [rows, columns], for a model at another size than it was published with.
+    /// With `shape`, for a model that takes other images than it was published with.
     ///
     /// # Errors
     /// A value of the wrong kind, or an unknown name.
-    pub fn from_timm(settings: &Value, size: Option<[usize; 2]>) -> Result<Self> {
+    pub fn from_timm(settings: &Value, shape: Option<ImageShape>) -> Result<Self> {
         let config = Settings { name: "pretrained_cfg", values: settings.get("pretrained_cfg").unwrap_or(settings) };
         let input = config.numbers("input_size")?.unwrap_or_else(|| vec![3.0, 224.0, 224.0]);
         let [channels, rows, columns] = input[..] else {
             return Err(config.wrong("input_size", "three numbers: channels, rows, columns"));
         };
-        let sizes = [channels, rows, columns].map(|size| size as usize);
-        if sizes.contains(&0) {
+        let [channels, height, width] = [channels, rows, columns].map(|size| size as usize);
+        if [channels, height, width].contains(&0) {
             return Err(config.wrong("input_size", "three numbers above 0"));
         }
-        let [rows, columns] = size.unwrap_or([sizes[1], sizes[2]]);
-        let shape = ImageShape { channels: sizes[0], height: rows, width: columns };
+        let shape = shape.unwrap_or(ImageShape { channels, height, width });
         let crop_pct = config.number("crop_pct")?.unwrap_or(0.875);
         if !(crop_pct > 0.0 && crop_pct <= 1.0) {
             return Err(config.wrong("crop_pct", "a number above 0 and at most 1"));
@@ -41,21 +40,22 @@ impl Preprocess {
         let mode = mode.unwrap_or_default();
         let names = Interpolation::ALL.map(|interpolation| (interpolation.name(), interpolation));
         let mut interpolation = config.word("interpolation", &names)?.unwrap_or_default();
-        if mode == CropMode::Center && rows != columns {
+        if mode == CropMode::Center && shape.height != shape.width {
             // timm passes the setting on to squares only; its ResizeKeepRatio is bilinear unless told otherwise.
             interpolation = Interpolation::Bilinear;
         }
         let means = [config.numbers("mean")?, config.numbers("std")?];
         let [mean, std] = [0, 1].map(|i| means[i].clone().unwrap_or_else(|| IMAGENET[i].to_vec()));
-        Self::timm(shape, crop_pct, mode, interpolation).normalised(&of(&mean, sizes[0]), &of(&std, sizes[0]))
+        Self::timm(shape, crop_pct, mode, interpolation)
+            .normalised(&of(&mean, shape.channels), &of(&std, shape.channels))
     }
 
     /// From Hugging Face's preprocessor_config.json of an image classifier. What is not there is what the processor that
-    /// the file names takes then. With `size`, [rows, columns], for a model at another size than it was published with.
+    /// the file names takes then. With `shape`, for a model that takes other images than it was published with.
     ///
     /// # Errors
     /// A value of the wrong kind, or a resampling that Pillow has not.
-    pub fn from_hugging_face(settings: &Value, size: Option<[usize; 2]>) -> Result<Self> {
+    pub fn from_hugging_face(settings: &Value, shape: Option<ImageShape>) -> Result<Self> {
         let config = Settings { name: "preprocessor_config.json", values: settings };
         let kind = Kind::of(&config);
         let numbers = Interpolation::ALL;
@@ -79,7 +79,9 @@ impl Preprocess {
             (Some(Before::Exactly(size)), _) | (None, Before::Exactly(size)) => size,
             (Some(Before::Shorter(side)), _) | (None, Before::Shorter(side)) => [side; 2],
         };
-        let [rows, columns] = size.unwrap_or(published.map(|side| side as usize));
+        let [height, width] = published.map(|side| side as usize);
+        let shape = shape.unwrap_or(ImageShape { channels: 3, height, width });
+        let (rows, columns) = (shape.height, shape.width);
         // At another size the picture is resized in proportion.
         if [rows as u64, columns as u64] != published {
             let [down, across] = [rows as f64 / published[0] as f64, columns as f64 / published[1] as f64];
@@ -90,8 +92,7 @@ impl Preprocess {
                 other => other,
             };
         }
-        let shape = ImageShape { channels: 3, height: rows, width: columns };
-        let [mean, std] = config.statistics(kind)?;
+        let [mean, std] = config.statistics(kind)?.map(|values| of(&values, shape.channels));
         let square = Self::timm(shape, 1.0, CropMode::Center, interpolation);
         Self { scale, middle: Middle::First, ..square }.normalised(&mean, &std)
     }
