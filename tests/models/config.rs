@@ -147,7 +147,7 @@ fn values_of_the_wrong_kind_are_refused_with_their_line() {
         ),
         (
             "[data]\ndataset = \"cifar\"\n",
-            "`data.dataset` (run.toml, line 2) is \"cifar\", but must be one of digits, mnist, folder",
+            "`data.dataset` (run.toml, line 2) is \"cifar\", but must be one of digits, mnist, folder, shards, cifar10, cifar100, emoji; did you mean \"cifar10\"?",
         ),
     ] {
         assert_eq!(refuse_file(text), expected);

@@ -90,6 +90,10 @@ impl<'a> Object<'a> {
         self.count(key)?.ok_or_else(|| Error::input(self.path, format!("does not say {}{key}", self.within)))
     }
 
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        self.typed(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
     pub(super) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
         let count = |value: &Value| usize::try_from(value.as_u64()?).ok();
         self.typed(key, "a list of whole numbers", |value| value.as_array()?.iter().map(count).collect())
