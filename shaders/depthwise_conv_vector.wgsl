@@ -1,6 +1,7 @@
 // Depthwise convolution where channels are whole vec4s: formula, dispatch contract and write policy are those of
 // common/depthwise_conv.wgsl, a number being a vec4 of channels. `arranged` is depthwise_conv_scalar.arrange's.
 
+#import index
 #import depthwise_conv
 
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;        // [batch, height, width, channels/4]

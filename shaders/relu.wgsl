@@ -4,8 +4,6 @@
 
 #import index
 
-const WORKGROUP: u32 = 64u;
-
 struct Params { quads: u32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;        // [len]

@@ -11,8 +11,6 @@
 
 #import index
 
-const WORKGROUP: u32 = 64u;
-
 struct Params {
     items: u32,          // invocations that have something to do
     channels: u32,

@@ -10,7 +10,6 @@
 // Both can be cut in y. A chain of n additions is off by up to 1.5e-8 n: a piece and a block are 128 additions each at most.
 // Write policy: convolve stores y, or adds to it when params.accumulate == 1; backward_weight stores its parts.
 
-const WORKGROUP: u32 = 64u;
 const PIECE: u32 = 128u;
 
 struct Params {
