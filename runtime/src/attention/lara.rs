@@ -3,7 +3,7 @@
 use super::landmark_generator::{Generated, generate};
 use super::{
     Attend, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix, LaraWeights, MASKED,
-    Mask, MechanismKind, MisType, Padding, Noise, Qkv, RealLandmarks, RealTokens,
+    Mask, MechanismKind, MisType, Noise, Padding, Qkv, RealLandmarks, RealTokens,
 };
 use crate::ops::{Difference, Layout, MatMul, Residual};
 use crate::{Tape, Tensor};

@@ -197,7 +197,8 @@ fn huge_logits_stay_finite() {
 #[test]
 fn draws_its_noise_while_training() {
     let header = Header { step: 3, seed: [5, 6], ..Header::default() };
-    for (noise, std) in [(NoiseScale::Released, 1.0), (NoiseScale::Exact, 8.0_f64.powf(0.25)), (NoiseScale::None, 0.0)] {
+    for (noise, std) in [(NoiseScale::Released, 1.0), (NoiseScale::Exact, 8.0_f64.powf(0.25)), (NoiseScale::None, 0.0)]
+    {
         for (antithetics, multisample) in [(false, false), (true, false), (false, true)] {
             let mut lara = Lara::on_grid([2, 2, 8], [4, 4], 4).with(|c| {
                 c.proposal_gen = ProposalGen::Pool;

@@ -298,7 +298,8 @@ fn lara_with_the_noise_of_training() {
 #[test]
 fn ra() {
     for num_samples in [-1, 0, 1, 3] {
-        let setting = Setting::of(MechanismKind::Ra).with(|c| (c.num_samples, c.noise) = (num_samples, NoiseScale::Exact));
+        let setting =
+            Setting::of(MechanismKind::Ra).with(|c| (c.num_samples, c.noise) = (num_samples, NoiseScale::Exact));
         setting.check_sequences();
         setting.training().check_sequences();
     }

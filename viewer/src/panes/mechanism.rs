@@ -34,7 +34,8 @@ pub(crate) fn settings(ui: &mut Ui, attention: &mut AttentionConfig, patches: us
     *attention != before
 }
 
-const NOISES: [(&str, NoiseScale); 3] = [("released", NoiseScale::Released), ("exact", NoiseScale::Exact), ("none", NoiseScale::None)];
+const NOISES: [(&str, NoiseScale); 3] =
+    [("released", NoiseScale::Released), ("exact", NoiseScale::Exact), ("none", NoiseScale::None)];
 const MIS_TYPES: [(&str, MisType); 3] =
     [("mis-opt", MisType::MisOpt), ("mis-bh", MisType::MisBh), ("mis-biased", MisType::MisBiased)];
 /// Those that need learned weights first.
