@@ -3,13 +3,16 @@
 // loss = 1/R sum over rows of (LSE(x) - sum_k t'_k x_k); dx = dloss (softmax(x) - t') / R.
 //
 // forward    one invocation per row, 64 a workgroup: row loss, and 1 if the largest logit is that of the larger share
-// summarize  one workgroup of one invocation: R, means over the rows into loss [1] and statistics [3] (loss, accuracy, R)
+// summarize  one workgroup of 64: R, means over the rows into loss [1] and statistics [3] (loss, accuracy, R)
 //            under gradient accumulation the statistics are over all rows of the micro-steps so far
 // backward   one invocation per row, 64 a workgroup
 // Write policy: all stored; dx is added to when params.accumulate == 1. statistics is read where micro_step > 0.
 
 #import header
 #import index
+#import reduce
+
+const STRETCH = 128u; // rows that an invocation of summarize adds up by themselves
 
 struct Params { rows: u32, classes: u32, smoothing: f32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -80,17 +83,28 @@ fn forward(
     per_row[row * 3u + 2u] = largest + log(sum);
 }
 
-@compute @workgroup_size(1)
-fn summarize() {
-    var sum = 0.0;
-    var correct = 0.0;
-    var rows = 0u;
-    for (var row = 0u; row < params.rows; row++) {
-        sum += per_row[row * 3u];
-        correct += per_row[row * 3u + 1u];
-        rows += u32(counts(row));
+// Losses, correct rows and rows of every WORKGROUP-th row from `first` on: in stretches, since a chain of n additions is off by up to
+// 1.5e-8 n.
+fn gather(first: u32) -> vec4<f32> {
+    var all = vec4(0.0);
+    for (var begin = first; begin < params.rows; begin += STRETCH * WORKGROUP) {
+        var stretch = vec4(0.0);
+        for (var row = begin; row < min(begin + STRETCH * WORKGROUP, params.rows); row += WORKGROUP) {
+            stretch += vec4(per_row[row * 3u], per_row[row * 3u + 1u], f32(u32(counts(row))), 0.0);
+        }
+        all += stretch;
     }
-    let mean = vec2(sum, correct) / f32(max(rows, 1u));
+    return all;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn summarize(@builtin(local_invocation_index) local: u32) {
+    let sums = sum_of_four(gather(local), local);
+    if local > 0u {
+        return;
+    }
+    let rows = u32(sums.z);
+    let mean = sums.xy / f32(max(rows, 1u));
     loss[0] = mean.x;
     counted[0] = f32(max(rows, 1u));
     var before = vec2(0.0);

@@ -1,9 +1,10 @@
 // Log-sum-exp down the columns of each matrix: y_c = LSE_n x_nc, and its gradient dx_nc = exp(x_nc - y_c) dy_c.
 // LARA normalises its query-specific weights over the queries with it (spec 1.4).
 // partial   one invocation per column, 64 a workgroup in x; a block of params.block rows in y; a matrix in z
-// combine   one invocation per column of every matrix, 64 a workgroup
+// combine   one invocation per column of every matrix, 64 a workgroup: for few blocks
+// combine_many  eight invocations per column of every matrix, 64 a workgroup: for many blocks
 // backward  one invocation per element; a workgroup holds 64
-// A chain of n additions is off by up to 1.5e-8 n: a block is added up in stretches of 128 rows.
+// A chain of n additions is off by up to 1.5e-8 n: a block is added up in four chains side by side, blocks in eight.
 // Write policy: stores; dx is added to when params.accumulate == 1.
 
 #import index
@@ -27,21 +28,44 @@ fn partial(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     let begin = workgroup.y * params.block;
     let end = min(begin + params.block, params.rows);
     let at = workgroup.z * params.rows * params.cols + c;
-    var largest = MASKED;
-    for (var n = begin; n < end; n++) {
-        largest = max(largest, x[at + n * params.cols]);
+    let cols = params.cols;
+    let whole = end - (end - begin) % 4u;
+    var tops = vec4(MASKED);
+    for (var n = begin; n < whole; n += 4u) {
+        let i = at + n * cols;
+        tops = max(tops, vec4(x[i], x[i + cols], x[i + 2u * cols], x[i + 3u * cols]));
     }
-    var sum = 0.0;
-    for (var first = begin; first < end; first += 128u) {
-        var stretch = 0.0;
-        for (var n = first; n < min(first + 128u, end); n++) {
-            stretch += exp(x[at + n * params.cols] - largest);
-        }
-        sum += stretch;
+    for (var n = whole; n < end; n++) {
+        tops.x = max(tops.x, x[at + n * cols]);
     }
+    let largest = max(max(tops.x, tops.y), max(tops.z, tops.w));
+    var sums = vec4(0.0);
+    for (var n = begin; n < whole; n += 4u) {
+        let i = at + n * cols;
+        sums += exp(vec4(x[i], x[i + cols], x[i + 2u * cols], x[i + 3u * cols]) - largest);
+    }
+    for (var n = whole; n < end; n++) {
+        sums.x += exp(x[at + n * cols] - largest);
+    }
+    let sum = (sums.x + sums.y) + (sums.z + sums.w);
     let to = (workgroup.z * params.blocks + workgroup.y) * 2u * params.cols + c;
     parts[to] = largest;
     parts[to + params.cols] = sum;
+}
+
+// Largest and sum of every stride-th block of column i of all, from block `first` on.
+fn gather(i: u32, first: u32, stride: u32) -> vec2<f32> {
+    let at = (i / params.cols) * params.blocks * 2u * params.cols + i % params.cols;
+    var largest = MASKED;
+    for (var block = first; block < params.blocks; block += stride) {
+        largest = max(largest, parts[at + block * 2u * params.cols]);
+    }
+    var sum = 0.0;
+    for (var block = first; block < params.blocks; block += stride) {
+        let source = at + block * 2u * params.cols;
+        sum += parts[source + params.cols] * exp(parts[source] - largest);
+    }
+    return vec2(largest, sum);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -54,15 +78,39 @@ fn combine(
     if i >= params.batch * params.cols {
         return;
     }
-    let at = (i / params.cols) * params.blocks * 2u * params.cols + i % params.cols;
-    var largest = MASKED;
-    for (var block = 0u; block < params.blocks; block++) {
-        largest = max(largest, parts[at + block * 2u * params.cols]);
+    let all = gather(i, 0u, 1u);
+    y[i] = all.x + log(all.y);
+}
+
+const SHARERS = 8u; // invocations that share a column
+const COLUMNS = WORKGROUP / SHARERS;
+var<workgroup> shares: array<vec2<f32>, WORKGROUP>;
+
+// Neighbouring invocations have neighbouring columns.
+@compute @workgroup_size(WORKGROUP)
+fn combine_many(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_index(workgroup, workgroups, COLUMNS, local % COLUMNS);
+    let inside = i < params.batch * params.cols;
+    var own = vec2(MASKED, 0.0);
+    if inside {
+        own = gather(i, local / COLUMNS, SHARERS);
+    }
+    shares[local] = own;
+    workgroupBarrier();
+    if !inside || local >= COLUMNS {
+        return;
+    }
+    var largest = own.x;
+    for (var other = local + COLUMNS; other < WORKGROUP; other += COLUMNS) {
+        largest = max(largest, shares[other].x);
     }
     var sum = 0.0;
-    for (var block = 0u; block < params.blocks; block++) {
-        let source = at + block * 2u * params.cols;
-        sum += parts[source + params.cols] * exp(parts[source] - largest);
+    for (var other = local; other < WORKGROUP; other += COLUMNS) {
+        sum += shares[other].y * exp(shares[other].x - largest);
     }
     y[i] = largest + log(sum);
 }

@@ -17,6 +17,9 @@
 
 override HAS_PADDING: bool = false;
 
+const STRETCH: u32 = 128u;  // tokens that are added up by themselves
+const STRETCHES: u32 = 64u; // of a part
+
 struct Params {
     batch: u32, heads: u32, prefix: u32, frames: u32, grid_height: u32, grid_width: u32, depth: u32, rows: u32,
     columns: u32, dim: u32, segments: u32, accumulate: u32, copies: u32,
@@ -146,54 +149,56 @@ fn size_of(z: u32, box: Box) -> f32 {
     return f32(max(count_of(z, box), 1u));
 }
 
-// The sum over the real tokens of ranks box.columns.
-fn sum_of_ranks(z: u32, box: Box, e: u32) -> f32 {
-    let before = rank(z, params.prefix);
-    var sum = 0.0;
-    if box.columns.x < box.columns.y {
-        let first = token_of(z, before + box.columns.x);
-        for (var n = first; n < tokens() && rank(z, n) < before + box.columns.y; n++) {
-            let value = x[(z * tokens() + n) * params.dim + e];
-            sum += select(0.0, value, is_real(z, n));
+// The tokens of a box in order: the first one, and how many there are to go through. Those of a padded sequence, whose columns are
+// ranks of real ones, are a range with some padding in it.
+struct Walk { box: Box, len: u32 }
+
+fn walk_of(z: u32, box: Box) -> Walk {
+    if HAS_PADDING && params.segments == 1u {
+        let before = rank(z, params.prefix);
+        if box.columns.x >= box.columns.y {
+            return Walk(box, 0u);
         }
+        let first = token_of(z, before + box.columns.x) - params.prefix;
+        let end = token_of(z, before + box.columns.y - 1u) + 1u - params.prefix;
+        return Walk(Box(vec2(0u, 1u), vec2(0u, 1u), vec2(first, end)), end - first);
     }
-    return sum;
+    return Walk(box, (box.depth.y - box.depth.x) * (box.rows.y - box.rows.x) * (box.columns.y - box.columns.x));
 }
 
-// Line by line, these in stretches of 128 and parts of 64 stretches: a chain of n additions is off by up to 1.5e-8 n.
-fn sum_of(z: u32, box: Box, e: u32) -> f32 {
-    if HAS_PADDING && params.segments == 1u {
-        return sum_of_ranks(z, box, e);
-    }
-    let first = z * tokens();
-    var sum = 0.0;
-    for (var frame = box.depth.x; frame < box.depth.y; frame++) {
-        for (var row = box.rows.x; row < box.rows.y; row++) {
-            let begin = line(frame, row);
-            let end = begin + box.columns.y;
-            var part = 0.0;
-            var stretches = 0u;
-            for (var first_of = begin + box.columns.x; first_of < end; first_of += 128u) {
-                var stretch = 0.0;
-                for (var n = first_of; n < min(first_of + 128u, end); n++) {
-                    let value = x[(first + n) * params.dim + e];
-                    if HAS_PADDING {
-                        stretch += select(0.0, value, is_real(z, n));
-                    } else {
-                        stretch += value;
-                    }
-                }
-                part += stretch;
-                stretches++;
-                if stretches % 64u == 0u {
-                    sum += part;
-                    part = 0.0;
-                }
+// Up to four channels of the sum over the real tokens of a box, from channel d on. In stretches, and these in parts: a chain of n
+// additions is off by up to 1.5e-8 n. One loop for frames, rows and columns, because most boxes are small: loops in loops cost
+// more than what is in them.
+fn sum_of(z: u32, box: Box, d: u32) -> vec4<f32> {
+    let walk = walk_of(z, box);
+    let channels = min(vec4(d) + vec4(0u, 1u, 2u, 3u), vec4(params.dim - 1u));
+    var place = vec3(walk.box.depth.x, walk.box.rows.x, walk.box.columns.x);
+    var sum = vec4(0.0);
+    var part = vec4(0.0);
+    for (var first = 0u; first < walk.len; first += STRETCH) {
+        var stretch = vec4(0.0);
+        for (var i = first; i < min(first + STRETCH, walk.len); i++) {
+            let n = line(place.x, place.y) + place.z;
+            let at = (z * tokens() + n) * params.dim + channels;
+            let value = vec4(x[at.x], x[at.y], x[at.z], x[at.w]);
+            if HAS_PADDING {
+                stretch += select(vec4(0.0), value, is_real(z, n));
+            } else {
+                stretch += value;
             }
+            let at_end = place.z + 1u == walk.box.columns.y;
+            let at_last = at_end && place.y + 1u == walk.box.rows.y;
+            place.z = select(place.z + 1u, walk.box.columns.x, at_end);
+            place.y = select(place.y + select(0u, 1u, at_end), walk.box.rows.x, at_last);
+            place.x += select(0u, 1u, at_last);
+        }
+        part += stretch;
+        if (first / STRETCH + 1u) % STRETCHES == 0u {
             sum += part;
+            part = vec4(0.0);
         }
     }
-    return sum;
+    return sum + part;
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -223,8 +228,9 @@ fn forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     let d = (i - c * chunks) * 4u;
     let box = box_of(workgroup.y, c);
     let size = size_of(workgroup.y, box);
-    for (var e = d; e < min(d + 4u, params.dim); e++) {
-        y[(workgroup.y * landmarks + c) * params.dim + e] = sum_of(workgroup.y, box, e) / size;
+    let mean = sum_of(workgroup.y, box, d) / size;
+    for (var e = 0u; e < min(params.dim - d, 4u); e++) {
+        y[(workgroup.y * landmarks + c) * params.dim + d + e] = mean[e];
     }
 }
 

@@ -5,14 +5,15 @@
 //   max |a - b|                                                    largest difference
 // forward       one workgroup of 64 per row (GPUs); rows are spread over workgroups in x and y
 // forward_rows  one invocation per row, 8 a workgroup (CPU-like adapters: no barriers)
-// Sums are made in parts of up to 32 numbers, so that rounding does not grow with a long row.
+// Sums are made in parts of up to 32 numbers, and these in stretches, so that rounding does not grow with a long row.
 // Write policy: distances is stored.
 
 #import index
 #import reduce
 
 const SMALLEST = 1e-12;
-const PART = 32u;
+const PART = 32u;     // numbers
+const STRETCH = 128u; // parts
 
 struct Params { rows: u32, cols: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -47,14 +48,19 @@ struct Gathered { sums: vec4<f32>, largest: f32 }
 
 fn gather(begin: u32, end: u32, stride: u32) -> Gathered {
     var all = Gathered(vec4(0.0), 0.0);
-    for (var first = begin; first < end; first += PART * stride) {
-        var part = vec4(0.0);
-        for (var i = first; i < min(first + PART * stride, end); i += stride) {
-            let t = terms(i);
-            part += t;
-            all.largest = max(all.largest, t.w);
+    for (var first = begin; first < end; first += STRETCH * PART * stride) {
+        let last = min(first + STRETCH * PART * stride, end);
+        var stretch = vec4(0.0);
+        for (var at = first; at < last; at += PART * stride) {
+            var part = vec4(0.0);
+            for (var i = at; i < min(at + PART * stride, last); i += stride) {
+                let t = terms(i);
+                part += t;
+                all.largest = max(all.largest, t.w);
+            }
+            stretch += part;
         }
-        all.sums += part;
+        all.sums += stretch;
     }
     return all;
 }

@@ -1,7 +1,10 @@
 //! Sums over very many terms stay exact to 1e-5: equal terms, whose roundings all go the same way, are the worst case.
 
-use lara_runtime::attention::{Attend, AttentionConfig, Context, MechanismKind, ProposalGen, Qkv, mechanism};
-use lara_runtime::ops::{DepthwiseConv, Layout, Product, TokenPooling, column_sum};
+use lara_runtime::attention::{
+    Attend, AttentionConfig, ColumnLse, Context, MechanismKind, ProposalGen, Qkv, mechanism,
+};
+use lara_runtime::maps::map_distance;
+use lara_runtime::ops::{CrossEntropy, DepthwiseConv, Layout, Product, TokenPooling, column_sum};
 use lara_runtime::{Header, Mode, Parameters, Plan, Recorder, Shape, Tape, Tensor};
 use lara_tests::{adapter, random, tune};
 
@@ -184,4 +187,66 @@ fn of_depthwise_gradients() {
         assert_all_close(&format!("{name}: dweight"), &got, |i| of_weight(there[i]));
         assert_all_close(&format!("{name}: dbias"), &dx[2], |_| (height * width) as f64 * 0.7);
     }
+}
+
+/// Log-sum-exp down columns, within what a relative error of the sum makes of it.
+#[test]
+fn of_exponentials_down_columns() {
+    for rows in [12_544_usize, 1_000_003] {
+        let low = -(rows as f32).ln();
+        let x: Vec<f32> = (0..rows * 4).map(|i| low + CHANNELS[i % 4]).collect();
+        let inputs = vec![(Shape::from([1, 1, rows, 4]), x.clone())];
+        let [y, _] = outcome(&[], inputs, |tape, x| vec![tape.apply(ColumnLse, x)], None);
+        for (i, &got) in y[0].iter().enumerate() {
+            let error = (f64::from(got) - f64::from(x[i]) - (rows as f64).ln()).abs();
+            assert!(error < TOLERANCE, "{rows} rows, column {i}: off by {error:.1e}");
+        }
+    }
+}
+
+/// The mean loss of rows that are all alike.
+#[test]
+fn of_losses() {
+    let rows = 1_000_003;
+    let logits = (Shape::from([rows, 2]), [0.7, 0.1].repeat(rows));
+    let targets = (Shape::from([rows, 3]), [0.0, 0.0, 0.0].repeat(rows));
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(CrossEntropy { smoothing: 0.0 }, x);
+    let [y, _] = outcome(&[], vec![logits, targets], build, None);
+    let loss = (f64::from(0.1_f32) - f64::from(0.7_f32)).exp().ln_1p();
+    assert_all_close("loss", &y[0], |_| loss);
+    assert_all_close("statistics", &y[1], |i| [loss, 1.0, rows as f64][i]);
+}
+
+/// Distances of two maps that are each the same number everywhere.
+#[test]
+fn of_distances() {
+    for cols in [12_544, 1_000_003] {
+        let [a, b] = [0.7_f32, 0.9].map(|x| x / cols as f32);
+        let maps = [a, b].map(|x| (Shape::from([1, cols]), vec![x; cols]));
+        for variant in ["forward", "forward_rows"] {
+            let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![map_distance(&mut tape.rec, x[0], x[1])];
+            let [y, _] = outcome(&[variant], maps.to_vec(), build, None);
+            let [a, b, n] = [f64::from(a), f64::from(b), cols as f64];
+            let want = [(b - a) / b, n * b * (b / a).ln(), 0.5 * n * (b - a), b - a];
+            assert_all_close(&format!("{variant} over {cols}"), &y[0], |i| want[i]);
+        }
+    }
+}
+
+/// The gradient norm of four thousand million numbers, from their partial sums.
+#[test]
+fn of_squared_gradients() {
+    let partials = 1_000_003;
+    let mut rec = Recorder::new(tune(&[]));
+    let (partial, norm) = (rec.pinned("squared gradients", [partials]), rec.pinned("gradient norm", [2]));
+    let step = rec.step(&lara_shaders::GRAD_NORM, "finish").bind("partial", partial).bind("norm", norm);
+    let step = step.uint("len", 0).uint("offset", 0).uint("partials", partials);
+    step.float("max_norm", 1.0).float("not_finite", f32::NAN).dispatch([1, 1, 1]);
+    let plan = Plan::compile_blocking(adapter(), rec, &Parameters::new(adapter())).expect("it compiles");
+    plan.poison();
+    plan.write(partial, &vec![0.7; partials]).expect("it is pinned");
+    plan.run().steps().submit().expect("it runs");
+    let length = (partials as f64 * f64::from(0.7_f32)).sqrt();
+    let got = plan.read_blocking(norm).expect("it is pinned");
+    assert_all_close("norm and factor", &got, |i| [length, 1.0 / length][i]);
 }

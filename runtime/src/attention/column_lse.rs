@@ -2,7 +2,7 @@
 
 use lara_shaders::COLUMN_LSE;
 
-use crate::ops::blocks;
+use crate::ops::{FEW_BLOCKS, SHARERS, blocks};
 use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
 
 /// x [batch, heads, rows, cols] -> y [batch, heads, cols], y_c = log sum_n exp x_nc.
@@ -33,8 +33,9 @@ impl Op for ColumnLse {
         let y = rec.scratch("column lse", [batch, heads, cols]);
         let step = rec.step(&COLUMN_LSE, "partial").bind("x", x).bind("parts", parts);
         sizes(step, x, false).dispatch_grid(cols, [blocks, batch * heads]);
-        let step = rec.step(&COLUMN_LSE, "combine").bind("parts", parts).bind("y", y);
-        sizes(step, x, false).dispatch_items(y.len());
+        let (entry, sharers) = if blocks > FEW_BLOCKS { ("combine_many", SHARERS) } else { ("combine", 1) };
+        let step = rec.step(&COLUMN_LSE, entry).bind("parts", parts).bind("y", y);
+        sizes(step, x, false).dispatch_items(sharers * y.len());
         Forward::one(y)
     }
 

@@ -4,13 +4,20 @@ use lara_shaders::COLUMN_SUM;
 
 use crate::{Recorder, Tensor};
 
-/// Most blocks of rows that are summed side by side, and the fewest rows worth a block.
-const BLOCKS: usize = 256;
-const ROWS: usize = 32;
+/// Blocks of rows that are summed side by side: as a rule up to 256 of at least 32 rows, else as many of 512 rows, whose sums are
+/// exact still, and at most 2,048.
+const USUAL_BLOCKS: usize = 256;
+const ROWS: [usize; 2] = [32, 512];
+const MOST_BLOCKS: usize = 2048;
+
+/// Most blocks that one invocation puts together, and how many do it where there are more.
+pub(crate) const FEW_BLOCKS: usize = 32;
+pub(crate) const SHARERS: usize = 8;
 
 /// Rows of a block and number of blocks when `rows` are summed in parts.
 pub(crate) fn blocks(rows: usize) -> (usize, usize) {
-    let block = rows.div_ceil(BLOCKS).max(ROWS);
+    let [least, most] = ROWS;
+    let block = rows.div_ceil(USUAL_BLOCKS).clamp(least, most).max(rows.div_ceil(MOST_BLOCKS));
     (block, rows.div_ceil(block))
 }
 
@@ -42,7 +49,8 @@ pub(crate) fn column_sum_at(
         .uint("offset", offset)
         .flag("accumulate", accumulate)
         .dispatch_grid(cols, [blocks, batch]);
-    rec.step(&COLUMN_SUM, "combine")
+    let (entry, sharers) = if blocks > FEW_BLOCKS { ("combine_many", SHARERS) } else { ("combine", 1) };
+    rec.step(&COLUMN_SUM, entry)
         .bind("parts", parts)
         .bind("y", y)
         .uint("batch", batch)
@@ -53,5 +61,5 @@ pub(crate) fn column_sum_at(
         .float("scale", scale)
         .uint("offset", offset)
         .flag("accumulate", accumulate)
-        .dispatch_items(batch * cols);
+        .dispatch_items(sharers * batch * cols);
 }

@@ -25,7 +25,7 @@ mod unfold;
 pub use adamw::{AdamW, Clip};
 pub use agc::agc;
 pub use column_sum::column_sum;
-pub(crate) use column_sum::{blocks, column_sum_at};
+pub(crate) use column_sum::{FEW_BLOCKS, SHARERS, blocks, column_sum_at};
 pub use cross_entropy::CrossEntropy;
 pub use depthwise_conv::DepthwiseConv;
 pub use difference::Difference;
