@@ -3,15 +3,19 @@
 mod adapter;
 mod attend;
 mod bench;
+mod convert;
 mod data;
 mod devices;
 mod eval;
 mod experiment;
 mod export_maps;
 mod fail;
+mod files;
 mod interrupt;
 mod model;
+mod models;
 mod predict;
+mod run;
 mod train;
 #[cfg(feature = "view")]
 mod view;
@@ -50,6 +54,7 @@ Examples:
   lara view runs/digits
   lara export-maps runs/digits photo.png --overview --format html --out maps/
   lara attend --input in.safetensors --output out.safetensors --mechanism softmax
+  lara run hf:facebook/dino-vits8 --input in.safetensors --output out.safetensors
   lara experiment approximation --source checkpoint runs/digits
   lara bench --json
 
@@ -71,6 +76,12 @@ enum Command {
     Devices(devices::Options),
     /// Apply an attention mechanism to tensors of a file.
     Attend(attend::Options),
+    /// List architectures: parameters, tokens, multiply-adds; of one, the memory with each attention mechanism.
+    Models(models::Options),
+    /// Run a model on tensors of a file, and compare what comes out.
+    Run(run::Options),
+    /// Write a model as another library has it.
+    Convert(convert::Options),
     /// The paper's comparisons: approximation error, and classification at equal budget.
     Experiment(experiment::Options),
     /// Measure this adapter: peaks, matmul, attention, a training step.
@@ -88,6 +99,9 @@ fn run(command: &Command) -> Outcome {
         Command::View(options) => view::run(options),
         Command::Devices(options) => devices::run(options),
         Command::Attend(options) => attend::run(options),
+        Command::Models(options) => models::run(options),
+        Command::Run(options) => run::run(options),
+        Command::Convert(options) => convert::run(options),
         Command::Experiment(options) => experiment::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Data(options) => data::run(options),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lara_models::Model;
+use lara_models::data::{DataConfig, Split};
 use lara_models::train::TrainConfig;
 use lara_models::train::checkpoint::TrainedModel;
 
@@ -30,5 +31,33 @@ pub(crate) fn trained(path: &Path, preset: Option<&str>, sets: &[String]) -> Out
         config.set(assignment)?;
     }
     config.validate()?;
+    Ok((trained, config))
+}
+
+/// What a new run begins with: the model, its attention and its normalisation of a checkpoint over a preset, or all that the
+/// checkpoint says, with `sets` on top. Where none of them says how many classes there are, the data do.
+pub(crate) fn beginning(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcome<(TrainedModel, TrainConfig)> {
+    let mut trained = TrainedModel::open(path)?;
+    let mut config =
+        match (preset.map(|preset| TrainConfig::load(preset, &[] as &[&str])).transpose()?, &trained.config) {
+            (Some(preset), Some(own)) => {
+                let TrainConfig { model, attention, .. } = own.clone();
+                let data = DataConfig { mean: own.data.mean.clone(), std: own.data.std.clone(), ..preset.data };
+                TrainConfig { model, attention, data, ..preset }
+            }
+            (None, Some(own)) => own.clone(),
+            (Some(preset), None) => preset,
+            (None, None) => {
+                let what = format!("{} carries no configuration; name one with --preset", path.display());
+                return Err(Failure::input(what));
+            }
+        };
+    sets.iter().try_for_each(|set| config.set(set))?;
+    if !sets.iter().any(|set| set.contains("num_classes")) {
+        let classes = config.data.open(config.model.image_shape(), Split::Train)?.classes().len();
+        config.set(&format!("model.num_classes={classes}"))?;
+    }
+    config.validate()?;
+    trained.fit(&config)?;
     Ok((trained, config))
 }

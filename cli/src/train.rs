@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lara_models::data::{Augment, Loader, LoaderOptions, Position, Split};
-use lara_models::train::{Event, Progress, Session, Summary, TrainConfig, Trainer};
+use lara_models::train::checkpoint::TrainedModel;
+use lara_models::train::{Event, Initialized, Progress, Session, Summary, TrainConfig, Trainer, initialize};
 use lara_runtime::profile::{self, Timing};
 use lara_runtime::{Gpu, Tune, human_bytes};
 
 use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
 use crate::interrupt::Interrupt;
-use crate::view;
+use crate::{model, view};
 
 /// Train a Vision Transformer.
 #[derive(Args)]
@@ -22,11 +23,16 @@ Examples:
   lara train --preset mnist --set train.lr=5e-4 --set train.epochs=3
   lara train --preset mine.toml --attention softmax --output-dir runs/softmax
   lara train --preset digits --view
+  lara train --init hf:timm/deit_tiny_patch16_224.fb_in1k --set data.path=photos/ --set train.epochs=5 --output-dir runs/photos
   lara train --resume runs/digits")]
 pub(crate) struct Options {
     /// `digits`, `mnist`, or a TOML file.
-    #[arg(long, value_name = "NAME|FILE", required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["resume", "init"], conflicts_with = "resume")]
     preset: Option<String>,
+    /// Begin with the weights of a trained model: a checkpoint, or hf:ORG/NAME[@REVISION]. The model, its attention and its
+    /// normalisation are that model's, all else the preset's; a classifier for other classes begins anew.
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// Set a value of the configuration, for instance train.lr=1e-3; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
     set: Vec<String>,
@@ -59,11 +65,17 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn config(&self, preset: &str) -> Outcome<TrainConfig> {
+    /// The configuration of a new run, and the model that it begins with.
+    fn config(&self) -> Outcome<Option<(TrainConfig, Option<TrainedModel>)>> {
         let mut sets = self.set.clone();
         sets.extend(self.attention.iter().map(|a| format!("attention={a}")));
         sets.extend(self.output_dir.iter().map(|d| format!("output.dir={}", d.display())));
-        Ok(TrainConfig::load(preset, &sets)?)
+        let Some(path) = &self.init else {
+            let Some(preset) = &self.preset else { return Ok(None) };
+            return Ok(Some((TrainConfig::load(preset, &sets)?, None)));
+        };
+        let (trained, config) = model::beginning(path, self.preset.as_deref(), &sets)?;
+        Ok(Some((config, Some(trained))))
     }
 }
 
@@ -71,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if options.view {
         view::is_there()?;
     }
-    let config = options.preset.as_deref().map(|preset| options.config(preset)).transpose()?;
+    let (config, trained) = options.config()?.unzip();
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
     tracing::info!("{} ({}): recording and compiling", gpu.report().name, gpu.report().backend);
@@ -85,6 +97,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
             (None, None) => Err(lara_models::Error::BadInput("give --preset or --resume".into())),
         }
     })?;
+    if let Some(trained) = trained.flatten() {
+        let Initialized { taken, fresh } = initialize(&gpu, trainer.session(), &trained)?;
+        let rest = if fresh.is_empty() { String::new() } else { format!("; these begin anew: {}", fresh.join(", ")) };
+        tracing::info!("{taken} tensors come from {}{rest}", trained.weights.path().display());
+    }
     let memory = trainer.session().memory();
     tracing::info!(
         "{} parameters; {} on the GPU: weights {}, gradients {}, optimizer {}, activations {}",

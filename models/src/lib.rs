@@ -20,6 +20,7 @@ mod compile;
 pub mod config;
 pub mod data;
 mod error;
+pub mod estimate;
 mod family;
 mod finite;
 pub mod hub;

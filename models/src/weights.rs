@@ -160,7 +160,7 @@ fn is_not_needed(name: &str) -> bool {
 }
 
 /// Whether a name is that of a weight which depends on the attention mechanism.
-fn is_of_a_mechanism(name: &str) -> bool {
+pub(crate) fn is_of_a_mechanism(name: &str) -> bool {
     [".attn.q_landmarks.", ".attn.k_landmarks.", ".attn.projection", ".attn.features."]
         .iter()
         .any(|part| name.contains(part))

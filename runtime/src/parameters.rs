@@ -103,6 +103,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// Whether it has a buffer of this role.
+    fn has(&self, role: Role) -> bool {
+        role == Role::Weight || self.keep != Keep::Buffer
+    }
+
     fn bytes(&self) -> u64 {
         DTYPE.bytes(self.len)
     }
@@ -218,6 +223,11 @@ impl Parameters {
         self.buffers.get(&role).map_or(0, |b| b.iter().flatten().map(|buffer| buffer.size()).sum())
     }
 
+    /// Bytes that the buffers of a role take, whether they are there or not.
+    pub(crate) fn needed(&self, role: Role) -> u64 {
+        self.chunks.iter().filter(|chunk| chunk.has(role)).map(Chunk::bytes).sum()
+    }
+
     /// Creates the buffers of these roles, zeroed, if they are not there yet.
     ///
     /// # Errors
@@ -225,9 +235,7 @@ impl Parameters {
     pub async fn allocate(&mut self, gpu: &Gpu, roles: &[Role]) -> Result<()> {
         use wgpu::BufferUsages as U;
         let wanted: Vec<Role> = roles.iter().copied().filter(|&role| !self.has(role)).collect();
-        let has = |role: Role, chunk: &Chunk| role == Role::Weight || chunk.keep != Keep::Buffer;
-        let of = |role: &Role| self.chunks.iter().filter(|chunk| has(*role, chunk)).map(Chunk::bytes).sum::<u64>();
-        let bytes = wanted.iter().map(of).sum::<u64>();
+        let bytes = wanted.iter().map(|role| self.needed(*role)).sum::<u64>();
         let what = format!("the parameters of a model ({} numbers, {wanted:?})", self.count());
         gpu.refuse_if_lost()?;
         gpu.reserve(&what, bytes)?;
@@ -235,7 +243,7 @@ impl Parameters {
         let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
         for &role in &wanted {
             let label = format!("{role:?}");
-            let buffer = |chunk: &Chunk| has(role, chunk).then(|| gpu.buffer(&label, chunk.bytes(), usage));
+            let buffer = |chunk: &Chunk| chunk.has(role).then(|| gpu.buffer(&label, chunk.bytes(), usage));
             self.buffers.insert(role, self.chunks.iter().map(buffer).collect());
         }
         if scope.pop().await.is_some() {

@@ -88,7 +88,7 @@ fn in_folder(mut command: Process, dir: &Path, arguments: &[&str]) -> Process {
     command.current_dir(dir).env("LARA_CACHE", cache()).env_remove("RUST_LOG").args(arguments);
     let opens_adapter = matches!(
         arguments.first(),
-        Some(&("train" | "eval" | "predict" | "attend" | "experiment" | "export-maps" | "bench"))
+        Some(&("train" | "eval" | "predict" | "run" | "attend" | "experiment" | "export-maps" | "bench"))
     );
     let is_given = arguments.iter().any(|argument| argument.starts_with("--adapter"));
     if let (true, false, Ok(name)) = (opens_adapter, is_given, std::env::var("LARA_ADAPTER")) {

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use lara_models::Model;
-use lara_models::train::TrainConfig;
+use lara_models::estimate::estimate;
+use lara_models::hub::Hub;
+use lara_models::import::positions::Resampling;
+use lara_models::import::{self, Library};
 use lara_models::train::checkpoint::TrainedModel;
-use lara_models::weights::TensorFile;
-use lara_runtime::{Tune, Variant};
+use lara_models::train::{Initialized, Session, TrainConfig, initialize};
+use lara_models::weights::{Metadata, TensorFile};
+use lara_models::{Model, ModelConfig, Predictor};
+use lara_runtime::{Mode, Parameters, Role, Tape, Tune, Variant};
 use lara_tests::adapter;
 use pollster::block_on;
 
@@ -90,5 +94,340 @@ fn pyramids_compute_what_timm_and_the_authors_computed() {
 fn the_authors_vits_compute_what_they_computed_there() {
     for name in ["softmax", "lara", "lara_mixed", "ra_mean", "ra_softmax_mean", "performer"] {
         agrees(&format!("hkunlp_evit_{name}"), &[]);
+    }
+}
+
+/// Every golden Vision Transformer, and whose it is.
+const ALL: [(&str, Library); 16] = [
+    ("timm_vit_token", Library::Timm),
+    ("timm_vit_cls_avg", Library::Timm),
+    ("timm_vit_avg_fc_norm", Library::Timm),
+    ("timm_vit_layer_scale_registers", Library::Timm),
+    ("timm_vit_qk_norm_no_bias", Library::Timm),
+    ("timm_vit_resized", Library::Timm),
+    ("timm_deit_distilled", Library::Timm),
+    ("hf_vit", Library::Hf),
+    ("hf_deit_teacher", Library::Hf),
+    ("hf_dinov2", Library::Hf),
+    ("hkunlp_evit_softmax", Library::Hkunlp),
+    ("hkunlp_evit_lara", Library::Hkunlp),
+    ("hkunlp_evit_lara_mixed", Library::Hkunlp),
+    ("hkunlp_evit_ra_mean", Library::Hkunlp),
+    ("hkunlp_evit_ra_softmax_mean", Library::Hkunlp),
+    ("hkunlp_evit_performer", Library::Hkunlp),
+];
+
+/// Names, shapes and bits.
+fn contents(file: &TensorFile) -> Vec<(String, Vec<usize>, Vec<u32>)> {
+    let tensor = |name: &str| {
+        let (shape, values) = file.numbers(name).unwrap();
+        (name.to_owned(), shape, values.iter().map(|x| x.to_bits()).collect())
+    };
+    file.names().map(tensor).collect()
+}
+
+/// Writes a model as a library has it, into a folder.
+fn write(folder: &Path, trained: &TrainedModel, library: Library) {
+    let config = trained.config.as_ref().unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    let weights = import::export(&trained.weights, library, config).unwrap_or_else(|e| panic!("{e}"));
+    let json = import::config_json(library, config, &trained.classes).unwrap_or_else(|e| panic!("{e}"));
+    let mut metadata = Metadata::new();
+    match json {
+        Some(json) => std::fs::write(folder.join("config.json"), json.to_string()).unwrap(),
+        None => {
+            metadata.insert("config".into(), config.to_toml().unwrap());
+            metadata.insert("classes".into(), serde_json::to_string(&trained.classes).unwrap());
+        }
+    }
+    let mut file = std::fs::File::create(folder.join("model.safetensors")).unwrap();
+    weights.write_to(&mut file, &metadata).unwrap();
+}
+
+/// From a library to us and back: the same tensors, bit for bit, and settings that mean the same.
+#[test]
+fn what_is_converted_there_and_back_is_what_it_was() {
+    let temp = tempfile::tempdir().unwrap();
+    for (name, library) in ALL {
+        let first = TrainedModel::open(golden(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(first.library, library, "{name}");
+        let [ours, theirs] = ["ours", "theirs"].map(|side| temp.path().join(format!("{name}-{side}")));
+        write(&ours, &first, Library::Lara);
+        let here = TrainedModel::open(&ours).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (here.library, &here.config, &here.classes),
+            (Library::Lara, &first.config, &first.classes),
+            "{name}"
+        );
+        write(&theirs, &here, library);
+        let original = TensorFile::open(golden(name).join("model.safetensors")).unwrap();
+        let back = TensorFile::open(theirs.join("model.safetensors")).unwrap();
+        assert_eq!(contents(&original), contents(&back), "{name}");
+        let again = TrainedModel::open(&theirs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((again.library, &again.config, &again.classes), (library, &first.config, &first.classes), "{name}");
+    }
+}
+
+/// Halves stay halves: nothing is rounded on the way.
+#[test]
+fn a_conversion_keeps_the_type_of_numbers() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = TrainedModel::open(golden("hf_vit")).unwrap();
+    write(&temp.path().join("half"), &first, Library::Hf);
+    let path = temp.path().join("half/model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // The upper half of every word is a BF16; half the bytes, at half the offsets.
+    let mut info: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes[8..header]).unwrap();
+    for tensor in info.values_mut() {
+        tensor["dtype"] = "BF16".into();
+        for at in 0..2 {
+            tensor["data_offsets"][at] = (tensor["data_offsets"][at].as_u64().unwrap() / 2).into();
+        }
+    }
+    let text = serde_json::to_vec(&info).unwrap();
+    let data: Vec<u8> = bytes[header..].chunks(4).flat_map(|word| [word[2], word[3]]).collect();
+    std::fs::write(&path, [&(text.len() as u64).to_le_bytes()[..], &text, &data].concat()).unwrap();
+    let halves = TrainedModel::open(temp.path().join("half")).unwrap_or_else(|e| panic!("{e}"));
+    write(&temp.path().join("back"), &halves, Library::Hf);
+    let back = std::fs::read(temp.path().join("back/model.safetensors")).unwrap();
+    assert!(back.ends_with(&data), "the numbers are not those that were read");
+    assert!(String::from_utf8_lossy(&back[8..400]).contains("BF16"));
+}
+
+/// What a broken or unknown model is refused with.
+#[test]
+fn models_that_are_not_known_are_refused_in_a_sentence() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    std::fs::copy(golden("timm_vit_token").join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let said = |config: &str| {
+        std::fs::write(folder.join("config.json"), config).unwrap();
+        TrainedModel::open(folder).expect_err(config).to_string()
+    };
+    for (config, expected) in [
+        (r#"{"architecture": "deit_tinny_patch16_224"}"#, "did you mean \"deit_tiny_patch16_224\"?"),
+        (r#"{"model_type": "dinov3"}"#, "did you mean \"dinov2\"?"),
+        (r#"{"model_type": "vit", "hidden_act": "quick_gelu"}"#, "only \"gelu\" can be computed here"),
+        (r#"{"model_type": "vit", "hidden_size": "wide"}"#, "hidden_size = \"wide\", where a whole number is expected"),
+        (
+            r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"embed_dimm": 48}}"#,
+            "did you mean `model.embed_dim`?",
+        ),
+        (r#"{"architectures": ["ViT"]}"#, "so it is not known whose model it is"),
+        (r#"{"#, "is no valid JSON"),
+        (r#"[]"#, "is no JSON object"),
+    ] {
+        let sentence = said(config);
+        assert!(sentence.contains(expected), "{config}: {sentence}");
+        assert!(sentence.contains("config.json"), "{config}: {sentence}");
+        assert!(!sentence.contains('\n'), "{sentence}");
+    }
+}
+
+/// A tensor too many or too few is named, with the nearest.
+#[test]
+fn tensors_that_do_not_fit_are_named() {
+    let mut trained = TrainedModel::open(golden("timm_vit_token")).unwrap();
+    let config = trained.config.as_mut().unwrap();
+    config.set("model.qk_norm=true").unwrap();
+    let model = Model::from_trained("model", trained).unwrap();
+    let error = block_on(model.predictor(adapter(), &tune(), 1)).err().expect("no norms").to_string();
+    assert!(error.contains("has no tensor blocks.0.attn.q_norm.weight") && error.contains("nearest"), "{error}");
+    let mut trained = TrainedModel::open(golden("timm_vit_qk_norm_no_bias")).unwrap();
+    trained.config.as_mut().unwrap().set("model.qk_norm=false").unwrap();
+    let model = Model::from_trained("model", trained).unwrap();
+    let error = block_on(model.predictor(adapter(), &tune(), 1)).err().expect("too much").to_string();
+    assert!(error.contains("has tensor blocks.0.attn.k_norm.bias and 11 more"), "{error}");
+}
+
+/// A stretch of the hub's cache, with a link as it makes them.
+#[test]
+fn the_cache_of_the_hub_is_read_as_it_lies() {
+    let temp = tempfile::tempdir().unwrap();
+    let repository = temp.path().join("hub/models--timm--vit");
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let snapshot = repository.join("snapshots").join(commit);
+    let blobs = repository.join("blobs");
+    for folder in [&snapshot, &blobs, &repository.join("refs")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    std::fs::write(repository.join("refs/main"), commit).unwrap();
+    let home = temp.path().to_path_buf();
+    let hub = Hub::from_env(|name| (name == "HF_HOME").then(|| home.clone())).unwrap();
+    let refusal = |name: &str| hub.folder(name).expect_err(name).to_string();
+    let said = refusal("hf:timm/vit");
+    assert!(said.contains("model.safetensors of timm/vit is not in the hub's cache"), "{said}");
+    assert!(said.contains("`hf download timm/vit model.safetensors config.json preprocessor_config.json`"), "{said}");
+    std::fs::write(snapshot.join("pytorch_model.bin"), "PK").unwrap();
+    assert!(refusal("hf:timm/vit").contains("pytorch_model.bin: is a file of PyTorch"));
+    for file in ["model.safetensors", "config.json"] {
+        let blob = blobs.join(file);
+        std::fs::copy(golden("timm_vit_token").join(file), &blob).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(format!("../../blobs/{file}"), snapshot.join(file)).unwrap();
+        #[cfg(not(unix))]
+        std::fs::copy(&blob, snapshot.join(file)).unwrap();
+    }
+    for name in ["hf:timm/vit", "hf:timm/vit@main", &format!("timm/vit@{commit}")] {
+        assert_eq!(hub.folder(name).unwrap_or_else(|e| panic!("{e}")), snapshot);
+    }
+    assert!(TrainedModel::open(hub.folder("hf:timm/vit").unwrap()).is_ok());
+    let said = refusal("hf:timm/vit@v2");
+    assert!(said.contains("revision v2 of timm/vit") && said.contains("--revision v2"), "{said}");
+    assert!(refusal("hf:timm/vitt").contains("timm/vitt is not in the hub's cache"));
+    for name in ["hf:", "hf:a/b/c", "hf:../../etc", "hf:timm/..", "hf:timm/vit@../../x"] {
+        assert!(refusal(name).contains("names no model on the hub"), "{name}");
+    }
+    std::fs::remove_file(blobs.join("config.json")).unwrap();
+    if cfg!(unix) {
+        assert!(refusal("hf:timm/vit").contains("config.json of timm/vit is not in"), "a link without its blob");
+    }
+}
+
+#[test]
+fn the_hub_is_where_the_environment_says() {
+    let root = |set: &[(&str, &str)]| {
+        let hub = Hub::from_env(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()));
+        hub.map(|hub| hub.folder("a/b").expect_err("nothing there").to_string()).unwrap_or_else(|e| e.to_string())
+    };
+    let home = ("HOME", "home");
+    for (set, expected) in [
+        (&[home][..], "home/.cache/huggingface/hub;"),
+        (&[home, ("XDG_CACHE_HOME", "xdg")], "xdg/huggingface/hub;"),
+        (&[home, ("XDG_CACHE_HOME", "xdg"), ("HF_HOME", "hf")], "hf/hub;"),
+        (&[home, ("HF_HOME", "hf"), ("HUGGINGFACE_HUB_CACHE", "old")], "cache old;"),
+        (&[("HUGGINGFACE_HUB_CACHE", "old"), ("HF_HUB_CACHE", "new")], "cache new;"),
+        (&[("HF_HUB_CACHE", ""), home], "home/.cache/huggingface/hub;"),
+        (&[], "set HF_HUB_CACHE"),
+    ] {
+        let said = root(set).replace('\\', "/");
+        assert!(said.contains(expected), "{set:?}: {said}");
+    }
+}
+
+/// Names, sizes and numbers of parameters as they were published.
+#[test]
+fn architectures_have_the_published_numbers_of_parameters() {
+    for (name, count) in [
+        ("deit_tiny_patch16_224.fb_in1k", 5_717_416),
+        ("deit_small_patch16_224", 22_050_664),
+        ("deit_base_patch16_224", 86_567_656),
+        ("deit_base_patch16_384", 86_859_496),
+        ("deit_tiny_distilled_patch16_224", 5_910_800),
+        ("deit_small_distilled_patch16_224", 22_436_432),
+        ("deit_base_distilled_patch16_224", 87_338_192),
+        ("vit_small_patch8_224", 22_055_272),
+        ("evit_tiny_p16", 5_717_032),
+        ("evit_small_p8", 22_054_504),
+        ("evit_base_p16", 86_566_120),
+    ] {
+        let mut config = TrainConfig::default();
+        config.set("attention.mechanism=softmax").unwrap();
+        config.set(&format!("model.name={name}")).unwrap_or_else(|e| panic!("{e}"));
+        config.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut parameters = Parameters::new(adapter());
+        let mut tape = Tape::new(&mut parameters, &tune(), Mode::Eval);
+        let inputs = config.model.declare(&mut tape, 1);
+        config.build().unwrap().forward(&mut tape, &inputs);
+        tape.finish().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(parameters.count(), count, "{name}");
+    }
+}
+
+/// A name stands for settings, and what a file says beside it counts.
+#[test]
+fn an_architecture_is_a_model_with_its_settings() {
+    let text = "[model]\nname = \"deit3_small_patch16_384\"\nnum_classes = 10\n";
+    let config = TrainConfig::from_toml(text, "run.toml").unwrap();
+    let ModelConfig::Vit(vit) = &config.model else { panic!("a ViT") };
+    assert_eq!((vit.embed_dim, vit.num_heads, vit.num_classes, vit.num_patches()), (384, 6, 10, 576));
+    assert!(vit.no_embed_class && vit.init_values == 1e-6);
+    // What is written has the model's own name, and reads back the same.
+    assert_eq!(TrainConfig::from_toml(&config.to_toml().unwrap(), "again").unwrap(), config);
+    for name in lara_models::zoo::names() {
+        let mut config = TrainConfig::default();
+        config.set(&format!("model.name={name}")).unwrap_or_else(|e| panic!("{e}"));
+        config.set("attention.mechanism=softmax").unwrap();
+        config.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+/// A run that begins with another model's weights: what the model does not have begins as in any run.
+#[test]
+fn a_run_begins_with_the_weights_of_a_model() {
+    let mut trained = TrainedModel::open(golden("timm_vit_token")).unwrap();
+    let mut config = trained.config.clone().unwrap();
+    for set in [
+        "model.num_classes=4",
+        "model.image_size=48",
+        "attention.mechanism=lara",
+        "attention.num_landmarks=4",
+        "train.model_ema=true",
+    ] {
+        config.set(set).unwrap_or_else(|e| panic!("{e}"));
+    }
+    trained.fit(&config).unwrap();
+    let session =
+        block_on(Session::new(adapter(), &tune(), &config, config.schedule(10))).unwrap_or_else(|e| panic!("{e}"));
+    let Initialized { taken, fresh } = initialize(adapter(), &session, &trained).unwrap_or_else(|e| panic!("{e}"));
+    assert!(fresh.contains(&"head.weight".to_owned()) && fresh.contains(&"head.bias".to_owned()), "{fresh:?}");
+    assert!(fresh.iter().all(|name| name.starts_with("head.") || name.contains("_landmarks.")), "{fresh:?}");
+    assert_eq!((fresh.len(), taken), (2 + 3 * 8, trained.weights.names().count() - 2));
+    for role in [Role::Weight, Role::Ema] {
+        let values = block_on(session.parameters.read(adapter(), role)).unwrap();
+        for (entry, values) in session.parameters.entries().iter().zip(&values) {
+            let expected = match fresh.contains(&entry.name) {
+                true => entry.initial(config.train.seed),
+                false => trained.weights.get(&entry.name, entry.shape.dims()).unwrap(),
+            };
+            assert_eq!(values, &expected, "{} {role:?}", entry.name);
+        }
+    }
+    // A tensor of another shape is no weight of another mechanism.
+    config.set("model.mlp_ratio=2").unwrap();
+    let session = block_on(Session::new(adapter(), &tune(), &config, config.schedule(10))).unwrap();
+    let error = initialize(adapter(), &session, &trained).expect_err("another MLP").to_string();
+    assert!(error.contains("blocks.0.mlp.fc1.weight has shape [192, 48]"), "{error}");
+}
+
+/// The example in the documentation of `torch.nn.Upsample`, mode "bicubic".
+#[test]
+fn plain_resampling_is_that_of_pytorch() {
+    let found = Resampling::Plain.apply(&[1.0, 2.0, 3.0, 4.0], 1, [2, 2], [4, 4]);
+    let expected = [
+        0.6836, 1.0156, 1.5625, 1.8945, 1.3477, 1.6797, 2.2266, 2.5586, 2.4414, 2.7734, 3.3203, 3.6523, 3.1055, 3.4375,
+        3.9844, 4.3164,
+    ];
+    assert!(found.iter().zip(expected).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-4), "{found:?}");
+    for how in [Resampling::Plain, Resampling::Antialiased] {
+        let table: Vec<f32> = (0..2 * 3 * 5).map(|i| (i as f32).sin()).collect();
+        assert_eq!(how.apply(&table, 5, [2, 3], [2, 3]), table, "{how:?}: the same grid");
+        let flat = how.apply(&[0.25; 12], 1, [3, 4], [5, 2]);
+        assert!(flat.iter().all(|x| (x - 0.25).abs() < 1e-6), "{how:?}: {flat:?}");
+    }
+}
+
+/// What is predicted is what is compiled, in bytes; multiply-adds are those of the paper's table.
+#[test]
+fn estimates_are_what_plans_take() {
+    for (name, mechanism) in [("timm_vit_layer_scale_registers", "softmax"), ("hkunlp_evit_lara", "lara")] {
+        let mut config = TrainedModel::open(golden(name)).unwrap().config.unwrap();
+        config.set(&format!("attention.mechanism={mechanism}")).unwrap();
+        config.set("train.batch_size=3").unwrap();
+        let estimate = estimate(adapter(), &tune(), &config, 3).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut parameters = Parameters::new(adapter());
+        let predictor = block_on(Predictor::new(adapter(), &tune(), &config, &mut parameters, 3, false)).unwrap();
+        assert_eq!(estimate.inference, predictor.plan().memory(), "{name}: inference");
+        assert_eq!(estimate.parameters, parameters.count());
+        let session = block_on(Session::new(adapter(), &tune(), &config, config.schedule(10))).unwrap();
+        assert_eq!(estimate.training, Some(session.memory()), "{name}: training");
+    }
+    for (name, mechanism, macs) in [("evit_tiny_p16", "softmax", 1.247e9), ("evit_tiny_p8", "softmax", 7.023e9)] {
+        let mut config = TrainConfig::default();
+        config.set(&format!("model.name={name}")).unwrap();
+        config.set(&format!("attention.mechanism={mechanism}")).unwrap();
+        let found = estimate(adapter(), &tune(), &config, 1).unwrap_or_else(|e| panic!("{e}")).macs;
+        assert!((found / macs - 1.0).abs() < 0.01, "{name}: {found:e}, not {macs:e}");
     }
 }

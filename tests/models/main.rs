@@ -18,6 +18,7 @@ mod export_maps;
 mod extremes;
 mod finite;
 mod library;
+mod library_cli;
 mod live;
 mod loader;
 mod metrics;

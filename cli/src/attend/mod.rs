@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use lara_models::attend::{self, Array, Arrays, Layer, Setting, Want};
 use lara_models::train::TrainConfig;
-use lara_models::weights::{self, Metadata, TensorView};
+use lara_models::weights::Metadata;
 use lara_runtime::attention::{AttentionConfig, Grid};
 use lara_runtime::{Mode, Tune, human_bytes};
 use pollster::block_on;
 use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
-use crate::fail::{Failure, Outcome, print, print_json};
+use crate::fail::{Outcome, print, print_json};
+use crate::files;
 
 pub(crate) use compare::relative_error;
 use input::Input;
@@ -127,7 +128,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         options.set.iter().any(|set| set.trim_start().trim_start_matches("attention.").starts_with("projection="));
     let input = Input::open(&options.input, &mut setting, options.grad, chosen)?;
     let mut given = input.read()?;
-    check_output(&options.input, &options.output)?;
+    files::check_output(&options.input, &options.output)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
     let want = if options.grad { Want::Gradients } else { Want::Output };
@@ -144,7 +145,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         let map = block_on(attend::map(&gpu, &tune, &setting, &given, options.seed))?;
         results.insert(1, ("weights".to_owned(), map));
     }
-    check_finite(&results)?;
+    files::check_finite(&results, "if the inputs are below 1e4 this is a bug in lara")?;
     let error = match options.no_compare {
         true => None,
         false => Some(compare::with_softmax(&gpu, &tune, &setting, &given, &results)?),
@@ -177,52 +178,10 @@ fn setting(options: &Options) -> Outcome<Setting> {
     Ok(Setting { config, mode, grid, key_grid: options.key_grid, prefix: options.prefix })
 }
 
-/// Before anything is computed that could not be written.
-fn check_output(input: &Path, output: &Path) -> Outcome {
-    let is_input =
-        std::fs::canonicalize(output).is_ok_and(|path| std::fs::canonicalize(input).is_ok_and(|i| i == path));
-    if is_input {
-        return Err(Failure::input(format!("--output {} is the input itself; name another file", output.display())));
-    }
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.is_dir() && !output.is_dir() {
-        return Ok(());
-    }
-    let problem = if output.is_dir() { "is a folder" } else { "lies in a folder that does not exist" };
-    Err(Failure::input(format!("--output {} {problem}; name a file in a folder that is there", output.display())))
-}
-
-fn check_finite(results: &[(String, Array)]) -> Outcome {
-    for (name, array) in results {
-        if let Some((value, place)) = array.not_finite() {
-            return Err(Failure::failed(format!(
-                "{name} came out as {value} at {place:?} and nothing was written; if the inputs are below 1e4 this is a \
-                 bug in lara"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Writes beside the file first, so that what was there before stays if this fails.
+/// Writes the results, and the settings that gave them.
 fn write(path: &Path, results: &[(String, Array)], config: &AttentionConfig) -> Outcome {
-    let views: Vec<TensorView<'_>> = results
-        .iter()
-        .map(|(name, array)| TensorView { name: name.into(), shape: &array.shape, data: &array.values })
-        .collect();
     let metadata = Metadata::from([("attention".to_owned(), serde_json::to_string(config)?)]);
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let written = std::fs::File::create(&beside).and_then(|mut file| {
-        weights::write(&mut file, &views, &metadata)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    });
-    written.map_err(|error| {
-        // The original error is the one to tell.
-        let _ = std::fs::remove_file(&beside);
-        Failure::input(format!("cannot write {}: {error}", path.display()))
-    })
+    files::write_tensors(path, results, &metadata)
 }
 
 fn show(report: &Report, given: &Arrays) -> Outcome {

@@ -20,7 +20,7 @@ use crate::data::DatasetKind;
 use crate::error::{Error, Result};
 use crate::imagenet;
 use crate::registry::ModelConfig;
-use crate::weights::TensorFile;
+use crate::weights::{Stored, TensorFile};
 pub(crate) use fit::fit;
 use json::Object;
 use positions::Resampling;
@@ -157,8 +157,9 @@ pub fn export(file: &TensorFile, library: Library, config: &TrainConfig) -> Resu
         Library::Hkunlp => {
             let theirs = hkunlp::names(config).export(file)?;
             let mut tensors = theirs.clone().into_tensors();
-            if let Some(table) = tensors.remove("pos_embed") {
-                let [rows, columns] = vit.grid_size();
+            let [rows, columns] = vit.grid_size();
+            let is_grid = |stored: &Stored| stored.shape() == [1, rows * columns, vit.embed_dim];
+            if let Some(table) = tensors.get("pos_embed").filter(|table| is_grid(table)).cloned() {
                 tensors.insert("pos_embed".to_owned(), table.reshaped(vec![1, rows, columns, vit.embed_dim]));
             }
             Ok(theirs.with_tensors(tensors))
