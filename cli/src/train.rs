@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lara_models::data::{Augment, Loader, LoaderOptions, Position, Split};
+use lara_models::data::augment::Recipe;
+use lara_models::data::{Loader, LoaderOptions, Position, Split};
 use lara_models::train::checkpoint::TrainedModel;
 use lara_models::train::{Event, Initialized, Progress, Session, Summary, TrainConfig, Trainer, initialize};
 use lara_runtime::profile::{self, Timing};
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     /// Before the run, time every dispatch of a step on the GPU and write a Chrome/Perfetto trace.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Print every setting that the run would have as TOML, defaults included, and do nothing else.
+    #[arg(long, conflicts_with = "resume")]
+    print_config: bool,
     /// Print every dispatch of the compiled step with its shapes and workgroups, then go on.
     #[arg(long)]
     print_plan: bool,
@@ -84,6 +88,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
         view::is_there()?;
     }
     let (config, trained) = options.config()?.unzip();
+    if let (true, Some(config)) = (options.print_config, &config) {
+        return print_config(config);
+    }
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
     tracing::info!("{} ({}): recording and compiling", gpu.report().name, gpu.report().backend);
@@ -123,6 +130,19 @@ pub(crate) fn run(options: &Options) -> Outcome {
         return print_json(&summary);
     }
     show(&summary);
+    Ok(())
+}
+
+/// The settings, and first what follows from several of them together.
+fn print_config(config: &TrainConfig) -> Outcome {
+    let train = &config.train;
+    print(format!(
+        "# {} images a step, in {} passes",
+        train.batch_size * train.grad_accum_steps,
+        train.grad_accum_steps
+    ));
+    print(format!("# peak learning rate {:e}; {} epochs in all", train.peak_lr(), train.total_epochs()));
+    print(config.to_toml()?);
     Ok(())
 }
 
@@ -203,7 +223,8 @@ fn show(summary: &Summary) {
 /// Profiles one step of a session of its own, so that the run's weights and moments stay what they would have been.
 fn write_profile(gpu: &Gpu, tune: &Tune, config: &TrainConfig, file: &Path) -> Outcome {
     let images = config.open_data(Split::Train)?;
-    let options = LoaderOptions::train(config.train.batch_size, config.train.seed, 0, Augment::train(&config.data));
+    let recipe = Recipe::train(&config.data, &config.augment)?;
+    let options = LoaderOptions::train(config.train.batch_size, config.train.seed, 0, recipe);
     let batch = Loader::new(images, options, Position::default())?.next().transpose()?;
     let mut session = pollster::block_on(Session::new(gpu, tune, config, config.schedule(1)))?;
     session.step(0, batch.as_slice())?;

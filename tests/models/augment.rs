@@ -1,12 +1,12 @@
 //! The augmentations of single pictures, against what Pillow and timm make of the same pictures, and what they draw against
 //! the distributions that timm draws from.
 
-use lara_models::data::ImageShape;
 use lara_models::data::augment::affine::{affine, rotate};
 use lara_models::data::augment::rand_augment::{Manner, Op};
 use lara_models::data::augment::{
-    Bitmap, ColorJitter, ErasingMode, Interpolation, RandAugment, RandomErasing, RandomResizedCrop, enhance,
+    ColorJitter, ErasingMode, Filter, RandAugment, RandomErasing, RandomResizedCrop, enhance,
 };
+use lara_models::data::{ImageShape, Picture};
 use lara_models::random::{Draws, Purpose};
 
 /// What Pillow 13.0 and timm 1.0.31 made of [`pattern`], a line for each picture, operation (in timm's order), level, `inc`,
@@ -18,25 +18,24 @@ const FROM_PILLOW: &str = include_str!("fixtures/rand_augment.json");
 const FILL: [u8; 3] = [124, 116, 104];
 
 /// A pattern that no symmetry leaves alone, its third channel with little contrast.
-fn pattern(width: usize, height: usize, channels: usize) -> Bitmap {
+fn pattern(width: usize, height: usize, channels: usize) -> Picture {
     let values = |x: usize, y: usize| [7 * x * x + 13 * y + 3 * x * y, 11 * x + 5 * y * y + x * y, 40 + 3 * x + 2 * y];
     let bytes = (0..width * height)
         .flat_map(|i| values(i % width, i / width).into_iter().take(channels))
         .map(|value| (value % 256) as u8)
         .collect();
-    Bitmap::new(channels, width, height, bytes).unwrap()
+    Picture::new(width as u32, height as u32, channels, bytes).unwrap()
 }
 
-fn crc(picture: &Bitmap) -> u32 {
+fn crc(picture: &Picture) -> u32 {
     let mut sum = flate2::Crc::new();
-    sum.update(picture.bytes());
+    sum.update(picture.pixels());
     sum.sum()
 }
 
 #[test]
 fn every_operation_makes_pillows_pixels() {
-    let lines: Vec<(usize, usize, usize, usize, f64, u8, u8, Interpolation, u32)> =
-        serde_json::from_str(FROM_PILLOW).unwrap();
+    let lines: Vec<(usize, usize, usize, usize, f64, u8, u8, Filter, u32)> = serde_json::from_str(FROM_PILLOW).unwrap();
     assert_eq!(lines.len(), 453);
     for (width, height, channels, op, level, is_increasing, is_negated, interpolation, expected) in lines {
         let (is_increasing, is_negated) = (is_increasing == 1, is_negated == 1);
@@ -50,12 +49,12 @@ fn every_operation_makes_pillows_pixels() {
 #[test]
 fn rows_of_the_specification() {
     let picture = pattern(9, 7, 1);
-    let row = |picture: &Bitmap, y: usize| picture.bytes()[9 * y..][..9].to_vec();
+    let row = |picture: &Picture, y: usize| picture.pixels()[9 * y..][..9].to_vec();
     assert_eq!(row(&picture, 3), [39, 55, 85, 129, 187, 3, 89, 189, 47]);
-    let moved = |matrix| row(&affine(&picture, matrix, Interpolation::Bicubic, &[124]), 3);
+    let moved = |matrix| row(&affine(&picture, matrix, Filter::Bicubic, &[124]), 3);
     assert_eq!(moved([1.0, 0.27, 0.0, 0.0, 1.0, 0.0]), [52, 81, 123, 192, 9, 78, 190, 55, 124]);
     assert_eq!(moved([1.0, 0.0, 3.645, 0.0, 1.0, 0.0]), [197, 60, 28, 181, 105, 124, 124, 124, 124]);
-    let turned = rotate(&picture, 27.0, Interpolation::Bicubic, &[124]);
+    let turned = rotate(&picture, 27.0, Filter::Bicubic, &[124]);
     assert_eq!(row(&turned, 3), [18, 39, 79, 129, 187, 0, 72, 154, 68]);
     assert_eq!(row(&turned, 0), [124, 124, 124, 133, 196, 57, 152, 72, 124]);
     assert_eq!(row(&enhance::brightness(&picture, 1.81), 3), [70, 99, 153, 233, 255, 5, 161, 255, 85]);
@@ -70,7 +69,7 @@ fn quarter_and_half_turns_move_pixels_where_pillow_does() {
         (-90.0, 1_303_012_028, 2_332_548_082),
     ];
     for (degrees, square, oblong) in expected {
-        let turned = |width, height| crc(&rotate(&pattern(width, height, 3), degrees, Interpolation::Bicubic, &FILL));
+        let turned = |width, height| crc(&rotate(&pattern(width, height, 3), degrees, Filter::Bicubic, &FILL));
         assert_eq!((turned(32, 32), turned(37, 23)), (square, oblong), "{degrees} degrees");
     }
 }
@@ -154,7 +153,7 @@ fn rand_augment_draws_as_timm_does() {
     let pairs: Vec<_> = drawn.iter().filter(|ops| ops.len() == 2).collect();
     assert_share("twice the same", pairs.iter().filter(|ops| ops[0].op == ops[1].op).count(), pairs.len(), 1.0 / 15.0);
     assert_share("signs", all.iter().filter(|drawn| drawn.is_negated).count(), all.len(), 0.5);
-    let bicubic = all.iter().filter(|drawn| drawn.interpolation == Interpolation::Bicubic).count();
+    let bicubic = all.iter().filter(|drawn| drawn.interpolation == Filter::Bicubic).count();
     assert_share("interpolations", bicubic, all.len(), 0.5);
     // A normal distribution that is cut at 10, two standard deviations above its mean.
     assert_share("levels of 10", all.iter().filter(|drawn| drawn.level == 10.0).count(), all.len(), 0.022_750);
@@ -169,8 +168,7 @@ fn rand_augment_draws_as_timm_does() {
 #[test]
 fn weighted_operations_come_once_and_by_their_weights() {
     let weighted = RandAugment::parse("rand-m9-n2-p1-w0").unwrap();
-    let drawn: Vec<_> =
-        (0..20_000).map(|index| weighted.draw(Some(Interpolation::Bicubic), &mut draws(index))).collect();
+    let drawn: Vec<_> = (0..20_000).map(|index| weighted.draw(Some(Filter::Bicubic), &mut draws(index))).collect();
     assert!(drawn.iter().all(|ops| ops.len() == 2 && ops[0].op != ops[1].op));
     // timm's weights without the two that are 0: 3, 2, 2, 1, 1, three times 0.25, five times 0.05.
     let total = 9.0 + 0.75 + 0.25;
@@ -231,9 +229,9 @@ fn where_no_crop_fits_the_middle_is_taken() {
 
 #[test]
 fn colour_jitter_is_uniform_around_the_picture() {
-    let grey = Bitmap::new(1, 1, 1, vec![100]).unwrap();
+    let grey = Picture::new(1, 1, 1, vec![100]).unwrap();
     let jitter = ColorJitter { strength: [0.4, 0.0, 0.0] };
-    let level = |index| jitter.apply(grey.clone(), &mut draws(index)).bytes()[0];
+    let level = |index| jitter.apply(grey.clone(), &mut draws(index)).pixels()[0];
     // Truncated: 99.5 in the middle of 60 .. 140, less half a level.
     assert_uniform("brightness", (0..5000).map(|index| f64::from(level(index)) + 0.5).collect(), 60.0, 140.0);
     // Brightness above 1 is no less than 0, and the order matters: contrast after brightness is another picture.

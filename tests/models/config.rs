@@ -107,7 +107,10 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
             "unknown key `attention.num_landmark` (run.toml, line 2); did you mean `attention.num_landmarks`?",
         ),
         ("\n[trian]\nlr = 3\n", "unknown section [trian] (run.toml, line 2); did you mean [train]?"),
-        ("[x]\nlr = 3\n", "unknown section [x] (run.toml, line 1); sections are attention, data, model, output, train"),
+        (
+            "[x]\nlr = 3\n",
+            "unknown section [x] (run.toml, line 1); sections are attention, augment, data, model, output, train",
+        ),
         ("lr = 1e-3\n", "`lr` (run.toml, line 1) stands outside its section; it belongs below [train]"),
         ("train = 3\n", "`train` (run.toml, line 1) is a section; write [train] and its keys below"),
         ("epoch = 3\n", "unknown key `epoch` (run.toml, line 1); did you mean `train.epochs`?"),
@@ -123,7 +126,8 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
     assert_eq!(refuse_set("lr"), "--set lr has no value; write --set KEY=VALUE, such as --set train.lr=1e-3");
     assert_eq!(
         sentence(TrainConfig::load("digit", NONE)),
-        "there is no preset and no file `digit`; presets are digits, mnist; did you mean `digits`?"
+        "there is no preset and no file `digit`; presets are digits, mnist, deit_tiny_p16, deit_tiny_p8, \
+         deit_small_p16, deit_small_p8; did you mean `digits`?"
     );
     assert!(sentence(TrainConfig::load("no/such/run.toml", NONE)).starts_with("cannot read no/such/run.toml: "));
 }

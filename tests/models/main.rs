@@ -30,6 +30,7 @@ mod published;
 mod pvt;
 mod random;
 mod readers;
+mod recipe;
 mod resume;
 mod schedule;
 mod sets;

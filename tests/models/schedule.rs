@@ -1,6 +1,13 @@
 //! The learning rate over a run, as timm and the scripts that call it have it; and what it is multiplied by, layer by layer.
 
-use lara_models::train::TrainConfig;
+use lara_models::data::augment::Recipe;
+use lara_models::data::{Loader, LoaderOptions, Position, Split};
+use lara_models::train::{Session, TrainConfig};
+use lara_runtime::Role;
+use lara_tests::adapter;
+use pollster::block_on;
+
+use crate::trainer::tune;
 
 const NONE: &[&str] = &[];
 
@@ -120,5 +127,35 @@ fn layers_learn_more_slowly_towards_the_images() {
         ("patch_embed.proj.weight", 0.03125),
     ] {
         assert_eq!(of(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_step_moves_the_layers_as_far_as_their_rates_say() {
+    // Without decay AdamW's first step moves every number by the learning rate, as far as there is a gradient.
+    let sets = [
+        "train.layer_decay=0.1",
+        "model.weight_init=timm",
+        "train.weight_decay=0",
+        "train.warmup_epochs=0",
+        "train.lr=1e-3",
+        "train.min_lr=0",
+    ];
+    let config = TrainConfig::load("digits", &sets).unwrap();
+    let options = LoaderOptions::train(32, 1, 0, Recipe::train(&config.data, &config.augment).unwrap());
+    let images = config.open_data(Split::Train).unwrap();
+    let batch = Loader::new(images, options, Position::default()).unwrap().next().unwrap().unwrap();
+    let mut session = block_on(Session::new(adapter(), &tune(), &config, config.schedule(10))).unwrap();
+    let read = |session: &Session| block_on(session.parameters.read(adapter(), Role::Weight)).unwrap();
+    let before = read(&session);
+    session.step(0, &[batch]).unwrap();
+    session.finish().unwrap();
+    let after = read(&session);
+    for (name, above) in [("head.bias", 0), ("norm.bias", 1), ("blocks.3.mlp.fc2.bias", 1), ("blocks.1.norm1.bias", 3)]
+    {
+        let at = session.parameters.entries().iter().position(|entry| entry.name == name).unwrap();
+        let moved = before[at].iter().zip(&after[at]).map(|(before, after)| (before - after).abs()).fold(0.0, f32::max);
+        let expected = 1e-3 * 0.1f32.powi(above);
+        assert!((moved / expected - 1.0).abs() < 1e-2, "{name} moved by {moved:e}, not {expected:e}");
     }
 }

@@ -71,10 +71,10 @@ impl Collate<Sequences> for Pad {
 
     fn collate(&self, dataset: &Sequences, picks: &Picks<'_>) -> Result<Padded> {
         let mut batch = Padded { numbers: vec![], targets: vec![], indices: picks.indices.to_vec() };
-        for &index in picks.indices {
+        for (at, &index) in picks.indices.iter().enumerate() {
             let Sequence { mut numbers, labels } = dataset.get(index as usize)?;
             // What is drawn for a sample is its own, whatever the batch.
-            let gain = 1.0 + 0.1 * picks.of_sample(Purpose::Augment, index).uniform();
+            let gain = 1.0 + 0.1 * picks.of_sample(Purpose::Augment, at).uniform();
             numbers.iter_mut().for_each(|number| *number *= gain);
             numbers.resize(STEPS * WIDTH, 9.0);
             batch.numbers.extend(numbers);
@@ -221,7 +221,7 @@ fn after_a_step(sets: &[&str], batches: &[BatchOf<Label>]) -> (Vec<Vec<f32>>, f6
 #[test]
 fn micro_batches_weigh_as_many_as_their_targets() {
     let pick = |indices: &[u32]| {
-        let picks = Picks { indices, position: Position::default(), seed: 1 };
+        let picks = Picks { indices, position: Position::default(), seed: 1, begin: 0, repeats: 1 };
         Pad.collate(&Sequences(40), &picks).unwrap()
     };
     // Sequences of one and two steps, and of six and seven.

@@ -9,6 +9,7 @@ use lara_runtime::attention::AttentionConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::check::ensure;
+use crate::data::augment::AugmentConfig;
 use crate::data::{DataConfig, ImageDataset, Preprocess, Split};
 use crate::error::Result;
 use crate::family::Network;
@@ -26,6 +27,8 @@ pub struct TrainConfig {
     pub attention: AttentionConfig,
     /// Where images come from and what is done to them.
     pub data: DataConfig,
+    /// What is done to training images beyond a padded crop and a flip.
+    pub augment: AugmentConfig,
     /// How it is trained.
     pub train: OptimConfig,
     /// What is written, where and how often.
@@ -40,6 +43,13 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<()> {
         self.model.check(&self.attention)?;
         self.data.check(self.model.image_shape())?;
+        self.augment.check(self.train.batch_size)?;
+        ensure(self.augment.crop().is_none() || self.data.crop_padding == 0, || {
+            format!(
+                "data.crop_padding = {} does nothing beside augment.scale, which crops pictures of any size; set it to 0",
+                self.data.crop_padding
+            )
+        })?;
         self.train.check()?;
         self.output.check()
     }

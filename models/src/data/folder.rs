@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::picture::Picture;
 use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Preprocess, Sample, Split, picture};
 use crate::error::{Error, Result};
 
@@ -62,6 +63,18 @@ impl ImageFolder {
     }
 }
 
+impl ImageFolder {
+    fn file(&self, index: usize) -> Result<&(PathBuf, u32)> {
+        self.files.get(index).ok_or_else(|| {
+            Error::Failed(format!(
+                "the data set {} has {} images here; number {index} was asked for",
+                self.name,
+                self.len()
+            ))
+        })
+    }
+}
+
 impl Open for ImageFolder {
     const ANY_SIZE: bool = true;
 
@@ -77,6 +90,11 @@ impl ImageDataset for ImageFolder {
 
     fn image_shape(&self) -> ImageShape {
         self.preprocess.shape
+    }
+
+    fn picture(&self, index: usize) -> Result<(Picture, u32)> {
+        let (path, label) = self.file(index)?;
+        Ok((picture::load(path)?, *label))
     }
 }
 
@@ -101,13 +119,7 @@ impl Dataset for ImageFolder {
     }
 
     fn get(&self, index: usize) -> Result<Sample> {
-        let (path, label) = self.files.get(index).ok_or_else(|| {
-            Error::Failed(format!(
-                "the data set {} has {} images here; number {index} was asked for",
-                self.name,
-                self.len()
-            ))
-        })?;
+        let (path, label) = self.file(index)?;
         Ok(Sample { pixels: self.preprocess.read(path)?, label: *label })
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::Dataset;
 use super::loader::Position;
+use super::picture::Picture;
+use crate::error::Result;
 
 /// The shape of every image of a data set, printed as channels x height x width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,16 @@ pub trait ImageDataset: Dataset<Item = Sample> {
 
     /// The shape of every sample's pixels.
     fn image_shape(&self) -> ImageShape;
+
+    /// Sample number `index` as the picture that it was before it got that shape, and its label; where samples come in it,
+    /// the sample rounded to 8 bits.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    fn picture(&self, index: usize) -> Result<(Picture, u32)> {
+        let sample = self.get(index)?;
+        Ok((Picture::from_planes(&sample.pixels, self.image_shape())?, sample.label))
+    }
 }
 
 /// What an image is to be taken for besides its label: the other half of a mixture of two (mixup, CutMix).

@@ -30,12 +30,18 @@ pub struct Picks<'a> {
     pub position: Position,
     /// Seed of the run.
     pub seed: u64,
+    /// Where the batch begins among the epoch's samples.
+    pub begin: usize,
+    /// Times that each sample comes in an epoch, one after the other.
+    pub repeats: usize,
 }
 
 impl Picks<'_> {
-    /// What is drawn for one sample: the same in whichever batch of the epoch it comes and whichever thread makes it.
-    pub fn of_sample(&self, purpose: Purpose, index: u32) -> Draws {
-        Draws::new(self.seed, purpose, self.position.epoch, u64::from(index))
+    /// What is drawn for sample number `at` of the batch: the same in whichever batch of the epoch it comes and whichever
+    /// thread makes it, and something else each time that it comes.
+    pub fn of_sample(&self, purpose: Purpose, at: usize) -> Draws {
+        let copy = (self.begin + at) % self.repeats.max(1);
+        Draws::new(self.seed, purpose, self.position.epoch, u64::from(self.indices[at])).of_copy(copy as u32)
     }
 
     /// What is drawn for the batch as a whole.
@@ -79,6 +85,9 @@ pub struct LoaderOptions<C> {
     pub workers: usize,
     /// Batches made ahead of the consumer (at least 1 counts).
     pub prefetch: usize,
+    /// Times that each sample comes in an epoch, one after the other (repeated augmentation, Hoffer et al. 2020). An epoch
+    /// has no more samples for that; see [`samples_per_epoch`].
+    pub repeats: usize,
     /// What makes a batch of samples.
     pub collate: C,
     /// Stop when this many epochs are complete (counted from the beginning, not from the start position); None goes on
@@ -90,14 +99,30 @@ impl<C> LoaderOptions<C> {
     /// For training: shuffled, full batches only, without end.
     pub fn train(batch_size: usize, seed: u64, workers: usize, collate: C) -> Self {
         let prefetch = 2 * workers;
-        Self { batch_size, seed, shuffle: true, drop_last: true, workers, prefetch, collate, epochs: None }
+        Self { batch_size, seed, shuffle: true, drop_last: true, workers, prefetch, repeats: 1, collate, epochs: None }
     }
 
     /// For evaluation: every sample once, in order; the last batch may be short.
     pub fn eval(batch_size: usize, workers: usize, collate: C) -> Self {
         let prefetch = 2 * workers;
-        Self { batch_size, seed: 0, shuffle: false, drop_last: false, workers, prefetch, collate, epochs: Some(1) }
+        Self {
+            batch_size,
+            seed: 0,
+            shuffle: false,
+            drop_last: false,
+            workers,
+            prefetch,
+            repeats: 1,
+            collate,
+            epochs: Some(1),
+        }
     }
+}
+
+/// Samples that an epoch has of a data set of `samples`, where each comes `repeats` times: as many as there are; with
+/// repeats, as in DeiT, the largest multiple of 256 of them, unless they are fewer.
+pub fn samples_per_epoch(samples: usize, repeats: usize) -> usize {
+    if repeats > 1 && samples >= 256 { samples / 256 * 256 } else { samples }
 }
 
 /// An iterator over batches. The same options and position give the same batches, whatever the number of workers. An
@@ -118,7 +143,7 @@ impl<D: Dataset + ?Sized + 'static, C: Collate<D>> Loader<D, C> {
     /// With the numbers: a batch of 0 samples, an empty data set, and (where only full batches are delivered) a batch larger
     /// than the data set; also what [`Collate::check`] refuses.
     pub fn new(dataset: Arc<D>, options: LoaderOptions<C>, position: Position) -> Result<Self> {
-        let (samples, size) = (dataset.len(), options.batch_size);
+        let (samples, size) = (samples_per_epoch(dataset.len(), options.repeats), options.batch_size);
         if size == 0 || samples == 0 || (options.drop_last && size > samples) {
             return Err(Error::BadInput(format!(
                 "cannot make batches of {size} from the {samples} samples of the data set {}; \
@@ -208,9 +233,11 @@ impl<D: Dataset + ?Sized, C: Collate<D>> Source<D, C> {
             }
             order.epoch = Some(position.epoch);
         }
+        let repeats = self.options.repeats.max(1);
         let begin = position.batch as usize * self.options.batch_size;
-        let end = (begin + self.options.batch_size).min(order.samples.len());
-        let picks = Picks { indices: &order.samples[begin..end], position, seed: self.options.seed };
+        let end = (begin + self.options.batch_size).min(samples_per_epoch(order.samples.len(), repeats));
+        let indices: Vec<u32> = (begin..end).map(|at| order.samples[at / repeats]).collect();
+        let picks = Picks { indices: &indices, position, seed: self.options.seed, begin, repeats };
         self.options.collate.collate(&self.dataset, &picks)
     }
 }

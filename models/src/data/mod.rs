@@ -27,7 +27,7 @@ pub use digits::Digits;
 pub use emoji::Emoji;
 pub use folder::ImageFolder;
 pub use images::{Batch, ImageDataset, ImageShape, Mixed, Sample};
-pub use loader::{Collate, Loader, LoaderOptions, Picks, Position};
+pub use loader::{Collate, Loader, LoaderOptions, Picks, Position, samples_per_epoch};
 pub use mnist::Mnist;
 pub use picture::{Picture, Preprocess};
 pub use registry::DatasetKind;

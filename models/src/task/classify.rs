@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{Objective, Score, Task};
 use crate::config::TrainConfig;
-use crate::data::{Augment, Batch, ImageDataset, Loader, LoaderOptions, Position, Split};
+use crate::data::augment::{Augment, Recipe};
+use crate::data::{Batch, ImageDataset, Loader, LoaderOptions, Position, Split};
 use crate::error::{Error, Result};
 use crate::predictor::{Predictor, softmax, top};
 
@@ -17,16 +18,18 @@ use crate::predictor::{Predictor, softmax, top};
 #[derive(Clone, Debug)]
 pub struct Classify {
     config: TrainConfig,
+    /// What is done to training images.
+    recipe: Recipe,
 }
 
 impl Task for Classify {
     type Dataset = dyn ImageDataset;
-    type Collate = Augment;
+    type Collate = Recipe;
     type Evaluator = Predictor;
     type Evaluation = Evaluation;
 
     fn new(config: &TrainConfig) -> Result<Self> {
-        Ok(Self { config: config.clone() })
+        Ok(Self { recipe: Recipe::train(&config.data, &config.augment)?, config: config.clone() })
     }
 
     fn open(&self, split: Split) -> Result<Arc<dyn ImageDataset>> {
@@ -37,10 +40,10 @@ impl Task for Classify {
         dataset.classes().to_vec()
     }
 
-    fn collate(&self, split: Split) -> Augment {
+    fn collate(&self, split: Split) -> Recipe {
         match split {
-            Split::Train => Augment::train(&self.config.data),
-            Split::Test => Augment::eval(&self.config.data),
+            Split::Train => self.recipe.clone(),
+            Split::Test => Augment::eval(&self.config.data).into(),
         }
     }
 
@@ -72,7 +75,7 @@ impl Task for Classify {
         dataset: &Arc<dyn ImageDataset>,
         go_on: impl FnMut(usize) -> bool,
     ) -> Result<Option<Evaluation>> {
-        evaluate_while(evaluator, dataset, &self.collate(Split::Test), self.config.data.workers, go_on).await
+        evaluate_while(evaluator, dataset, &Augment::eval(&self.config.data), self.config.data.workers, go_on).await
     }
 }
 

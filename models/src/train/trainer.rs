@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::progress::{ADVICE, Progress};
 use super::run_files::RunFiles;
 use super::{Control, Order, Session, StepResult, TrainConfig};
-use crate::data::{Dataset, Loader, LoaderOptions, Position, Split};
+use crate::data::{Dataset, Loader, LoaderOptions, Position, Split, samples_per_epoch};
 use crate::error::{Error, Result};
 use crate::task::{BatchOf, Classify, LoaderOf, Task};
 
@@ -439,8 +439,10 @@ fn open_loader<T: Task>(
 ) -> Result<(LoaderOf<T>, u64)> {
     let train = &config.train;
     let collate = task.collate(Split::Train);
+    let repeats = config.augment.aug_repeats;
     let options = LoaderOptions::train(train.batch_size, train.seed, config.data.workers, collate);
-    let batches = (samples.len() / train.batch_size.max(1)) as u64;
+    let options = LoaderOptions { repeats, ..options };
+    let batches = (samples_per_epoch(samples.len(), repeats) / train.batch_size.max(1)) as u64;
     let steps = config.steps_per_epoch(batches);
     let position =
         from.map_or_else(Position::default, |from| place(&from.state, batches, steps, train.grad_accum_steps));

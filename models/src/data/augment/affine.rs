@@ -2,20 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Bitmap;
+use crate::data::picture::Picture;
 use crate::random::Draws;
 
 /// How a value between pixels is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Interpolation {
+pub enum Filter {
     /// From 2x2 pixels.
     Bilinear,
     /// From 4x4 pixels, by the cubic convolution with a = -1 (resizing has -1/2: so it is in Pillow).
     Bicubic,
 }
 
-impl Interpolation {
+impl Filter {
     /// One of the two.
     pub(crate) fn draw(draws: &mut Draws) -> Self {
         if draws.chance(0.5) { Self::Bilinear } else { Self::Bicubic }
@@ -24,9 +24,9 @@ impl Interpolation {
 
 /// The picture whose pixel (x, y) is the one at (a (x + 1/2) + b (y + 1/2) + c, d (x + 1/2) + e (y + 1/2) + f) of `picture`,
 /// for `matrix` [a, b, c, d, e, f]; `fill` (one value a channel) where that lies outside.
-pub fn affine(picture: &Bitmap, matrix: [f64; 6], interpolation: Interpolation, fill: &[u8]) -> Bitmap {
+pub fn affine(picture: &Picture, matrix: [f64; 6], interpolation: Filter, fill: &[u8]) -> Picture {
     let [a, b, c, d, e, f] = matrix;
-    let (width, height) = (picture.width() as f64, picture.height() as f64);
+    let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
     picture.map_pixels(|row, column, to| {
         let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
         let (x, y) = (a * x + b * y + c, d * x + e * y + f);
@@ -34,8 +34,8 @@ pub fn affine(picture: &Bitmap, matrix: [f64; 6], interpolation: Interpolation, 
             to.iter_mut().enumerate().for_each(|(channel, to)| *to = fill[channel.min(fill.len() - 1)]);
         } else {
             match interpolation {
-                Interpolation::Bilinear => bilinear(picture, x - 0.5, y - 0.5, to),
-                Interpolation::Bicubic => bicubic(picture, x - 0.5, y - 0.5, to),
+                Filter::Bilinear => bilinear(picture, x - 0.5, y - 0.5, to),
+                Filter::Bicubic => bicubic(picture, x - 0.5, y - 0.5, to),
             }
         }
     })
@@ -43,9 +43,9 @@ pub fn affine(picture: &Bitmap, matrix: [f64; 6], interpolation: Interpolation, 
 
 /// Turned about the centre, counter-clockwise for positive `degrees`. Half turns, and quarter turns of squares, move pixels
 /// without mixing them.
-pub fn rotate(picture: &Bitmap, degrees: f64, interpolation: Interpolation, fill: &[u8]) -> Bitmap {
+pub fn rotate(picture: &Picture, degrees: f64, interpolation: Filter, fill: &[u8]) -> Picture {
     let degrees = degrees.rem_euclid(360.0);
-    let (width, height) = (picture.width(), picture.height());
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
     if degrees == 0.0 {
         return picture.clone();
     }
@@ -83,10 +83,10 @@ fn at_edge(at: isize, size: usize) -> usize {
     at.clamp(0, size as isize - 1) as usize
 }
 
-fn bilinear(picture: &Bitmap, x: f64, y: f64, to: &mut [u8]) {
+fn bilinear(picture: &Picture, x: f64, y: f64, to: &mut [u8]) {
     let ((left, dx), (top, dy)) = (split(x), split(y));
-    let columns = [left, left + 1].map(|x| at_edge(x, picture.width()));
-    let rows = [top, top + 1].map(|y| at_edge(y, picture.height()));
+    let columns = [left, left + 1].map(|x| at_edge(x, picture.width() as usize));
+    let rows = [top, top + 1].map(|y| at_edge(y, picture.height() as usize));
     let between = |a: f64, b: f64, t: f64| a + (b - a) * t;
     for (channel, to) in to.iter_mut().enumerate() {
         let [above, below] = rows.map(|y| {
@@ -97,10 +97,10 @@ fn bilinear(picture: &Bitmap, x: f64, y: f64, to: &mut [u8]) {
     }
 }
 
-fn bicubic(picture: &Bitmap, x: f64, y: f64, to: &mut [u8]) {
+fn bicubic(picture: &Picture, x: f64, y: f64, to: &mut [u8]) {
     let ((left, dx), (top, dy)) = (split(x), split(y));
-    let columns = [-1, 0, 1, 2].map(|by| at_edge(left + by, picture.width()));
-    let rows = [-1, 0, 1, 2].map(|by| at_edge(top + by, picture.height()));
+    let columns = [-1, 0, 1, 2].map(|by| at_edge(left + by, picture.width() as usize));
+    let rows = [-1, 0, 1, 2].map(|by| at_edge(top + by, picture.height() as usize));
     for (channel, to) in to.iter_mut().enumerate() {
         let across = |y: usize| {
             if dx == 0.0 {

@@ -1,6 +1,7 @@
 //! Random brightness, contrast and saturation, as torchvision's `ColorJitter` without hue.
 
-use super::{Bitmap, enhance};
+use super::enhance;
+use crate::data::picture::Picture;
 use crate::random::Draws;
 
 /// How far each may stray from 1.
@@ -12,7 +13,7 @@ pub struct ColorJitter {
 
 impl ColorJitter {
     /// Changes all three, in a random order.
-    pub fn apply(&self, picture: Bitmap, draws: &mut Draws) -> Bitmap {
+    pub fn apply(&self, picture: Picture, draws: &mut Draws) -> Picture {
         let mut order = [0, 1, 2];
         draws.shuffle(&mut order);
         let factors = self.strength.map(|x| draws.between((1.0 - x).max(0.0), 1.0 + x));

@@ -1,11 +1,11 @@
 //! Operations that map each of the 256 levels of a channel to another, as Pillow's `ImageOps` computes them.
 
-use super::Bitmap;
+use crate::data::picture::Picture;
 
 type Table = [u8; 256];
 
 /// Stretches each channel until its darkest pixel is 0 and its brightest 255.
-pub fn auto_contrast(picture: &Bitmap) -> Bitmap {
+pub fn auto_contrast(picture: &Picture) -> Picture {
     by_channel(picture, |histogram| {
         let lowest = histogram.iter().position(|&count| count > 0).unwrap_or(0);
         let highest = histogram.iter().rposition(|&count| count > 0).unwrap_or(0);
@@ -20,7 +20,7 @@ pub fn auto_contrast(picture: &Bitmap) -> Bitmap {
 }
 
 /// Spreads each channel so that its levels are about equally frequent.
-pub fn equalize(picture: &Bitmap) -> Bitmap {
+pub fn equalize(picture: &Picture) -> Picture {
     by_channel(picture, |histogram| {
         let used = || histogram.iter().filter(|&&count| count > 0);
         let last = used().next_back().copied().unwrap_or(0);
@@ -38,12 +38,12 @@ pub fn equalize(picture: &Bitmap) -> Bitmap {
 }
 
 /// Light for dark.
-pub fn invert(picture: &Bitmap) -> Bitmap {
+pub fn invert(picture: &Picture) -> Picture {
     by_level(picture, |level| 255 - level)
 }
 
 /// Keeps the `bits` highest bits of each value: none leaves black, 8 or more change nothing.
-pub fn posterize(picture: &Bitmap, bits: i64) -> Bitmap {
+pub fn posterize(picture: &Picture, bits: i64) -> Picture {
     let mask = match bits {
         ..=0 => 0,
         1..=7 => !0 << (8 - bits),
@@ -53,12 +53,12 @@ pub fn posterize(picture: &Bitmap, bits: i64) -> Bitmap {
 }
 
 /// Inverts values of `threshold` or more.
-pub fn solarize(picture: &Bitmap, threshold: i64) -> Bitmap {
+pub fn solarize(picture: &Picture, threshold: i64) -> Picture {
     by_level(picture, |level| if i64::from(level) < threshold { level } else { 255 - level })
 }
 
 /// Adds `add` to values below 128.
-pub fn solarize_add(picture: &Bitmap, add: i64) -> Bitmap {
+pub fn solarize_add(picture: &Picture, add: i64) -> Picture {
     by_level(picture, |level| if level < 128 { (i64::from(level) + add).clamp(0, 255) as u8 } else { level })
 }
 
@@ -66,20 +66,20 @@ fn identity() -> Table {
     std::array::from_fn(|level| level as u8)
 }
 
-fn by_level(picture: &Bitmap, value: impl Fn(u8) -> u8) -> Bitmap {
+fn by_level(picture: &Picture, value: impl Fn(u8) -> u8) -> Picture {
     by_channel(picture, |_| std::array::from_fn(|level| value(level as u8)))
 }
 
 /// Looks each value up in the table that `table` makes of its channel's histogram.
-fn by_channel(picture: &Bitmap, table: impl Fn(&[usize; 256]) -> Table) -> Bitmap {
+fn by_channel(picture: &Picture, table: impl Fn(&[usize; 256]) -> Table) -> Picture {
     let channels = picture.channels();
     let mut histograms = vec![[0; 256]; channels];
-    for pixel in picture.bytes().chunks_exact(channels) {
+    for pixel in picture.pixels().chunks_exact(channels) {
         pixel.iter().zip(&mut histograms).for_each(|(&level, histogram)| histogram[usize::from(level)] += 1);
     }
     let tables: Vec<Table> = histograms.iter().map(table).collect();
     let mut out = picture.clone();
-    for pixel in out.bytes_mut().chunks_exact_mut(channels) {
+    for pixel in out.pixels_mut().chunks_exact_mut(channels) {
         pixel.iter_mut().zip(&tables).for_each(|(level, table)| *level = table[usize::from(*level)]);
     }
     out

@@ -2,26 +2,29 @@
 //! function of the picture and of what is drawn for it.
 
 pub mod affine;
-mod bitmap;
 pub mod color_jitter;
+pub mod config;
 pub mod enhance;
 pub mod erasing;
 pub mod levels;
 pub mod mixup;
+mod pixels;
 pub mod rand_augment;
 pub mod random_crop;
+pub mod recipe;
 
 use super::{DataConfig, ImageShape};
 use crate::error::{Error, Result};
 use crate::random::Draws;
 
-pub use affine::Interpolation;
-pub use bitmap::Bitmap;
+pub use affine::Filter;
 pub use color_jitter::ColorJitter;
+pub use config::{AugmentConfig, JitterStrength, TrainInterpolation};
 pub use erasing::{ErasingMode, RandomErasing};
 pub use mixup::{Mixup, MixupMode};
 pub use rand_augment::RandAugment;
 pub use random_crop::{Crop, RandomResizedCrop};
+pub use recipe::{PictureRecipe, Recipe};
 
 /// Random crop with padding, random horizontal flip, normalisation.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +69,11 @@ impl Augment {
         Ok(())
     }
 
+    /// A value in 0..1 of a channel, normalised.
+    pub(crate) fn value(&self, value: f32, channel: usize) -> f32 {
+        (value - self.mean[channel.min(self.mean.len() - 1)]) / self.std[channel.min(self.std.len() - 1)]
+    }
+
     /// Writes the image [C, H, W] into `out` of the same size. Always takes the same number of draws, so a run with the
     /// flip off sees the same crops as one with the flip on. Needs [`check`](Self::check) to have passed.
     pub fn apply(&self, pixels: &[f32], shape: ImageShape, draws: &mut Draws, out: &mut [f32]) {
@@ -75,8 +83,6 @@ impl Augment {
         let left = draws.below((2 * padding + 1) as u32) as usize;
         let flip = draws.uniform() < self.hflip;
         for channel in 0..channels {
-            let mean = self.mean[channel.min(self.mean.len() - 1)];
-            let std = self.std[channel.min(self.std.len() - 1)];
             let plane = &pixels[channel * height * width..][..height * width];
             for y in 0..height {
                 for x in 0..width {
@@ -88,7 +94,7 @@ impl Augment {
                         (Some(source_y), Some(source_x)) => plane[source_y * width + source_x],
                         _ => 0.0,
                     };
-                    out[(channel * height + y) * width + x] = (value - mean) / std;
+                    out[(channel * height + y) * width + x] = self.value(value, channel);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! RandAugment (Cubuk, Zoph, Shlens and Le 2020) as timm has it: its operations, its levels, its strings.
 
-use super::affine::{Interpolation, affine, rotate};
-use super::{Bitmap, enhance, levels};
+use super::affine::{Filter, affine, rotate};
+use super::{enhance, levels};
+use crate::data::picture::Picture;
 use crate::error::{Error, Result, nearest};
 use crate::random::Draws;
 
@@ -43,7 +44,7 @@ pub struct Manner<'a> {
     /// The other direction, where there are two.
     pub is_negated: bool,
     /// Of rotations, shears and shifts.
-    pub interpolation: Interpolation,
+    pub interpolation: Filter,
     /// What they leave empty, one value a channel.
     pub fill: &'a [u8],
 }
@@ -69,7 +70,7 @@ impl Op {
     ];
 
     /// Applies it at a level of 0 to 10, or to more where `mmax` allows it.
-    pub fn apply(self, picture: &Bitmap, level: f64, manner: Manner<'_>) -> Bitmap {
+    pub fn apply(self, picture: &Picture, level: f64, manner: Manner<'_>) -> Picture {
         let Manner { is_increasing, is_negated, interpolation, fill } = manner;
         let share = level / FULL;
         let signed = |value: f64| if is_negated { -value } else { value };
@@ -95,8 +96,8 @@ impl Op {
             Op::Sharpness => enhance::sharpness(picture, factor),
             Op::ShearX => moved([1.0, signed(share * 0.3), 0.0, 0.0, 1.0, 0.0]),
             Op::ShearY => moved([1.0, 0.0, 0.0, signed(share * 0.3), 1.0, 0.0]),
-            Op::TranslateX => moved([1.0, 0.0, signed(share * 0.45) * picture.width() as f64, 0.0, 1.0, 0.0]),
-            Op::TranslateY => moved([1.0, 0.0, 0.0, 0.0, 1.0, signed(share * 0.45) * picture.height() as f64]),
+            Op::TranslateX => moved([1.0, 0.0, signed(share * 0.45) * f64::from(picture.width()), 0.0, 1.0, 0.0]),
+            Op::TranslateY => moved([1.0, 0.0, 0.0, 0.0, 1.0, signed(share * 0.45) * f64::from(picture.height())]),
         }
     }
 
@@ -143,7 +144,7 @@ pub struct Drawn {
     /// In the other direction.
     pub is_negated: bool,
     /// Of rotations, shears and shifts.
-    pub interpolation: Interpolation,
+    pub interpolation: Filter,
 }
 
 impl RandAugment {
@@ -212,7 +213,7 @@ impl RandAugment {
     }
 
     /// Draws what is done to one image; `interpolation` is drawn, too, where it is not given.
-    pub fn draw(&self, interpolation: Option<Interpolation>, draws: &mut Draws) -> Vec<Drawn> {
+    pub fn draw(&self, interpolation: Option<Filter>, draws: &mut Draws) -> Vec<Drawn> {
         let ops = match self.weights {
             None => (0..self.layers).map(|_| Op::ALL[draws.below(15) as usize]).collect(),
             Some(weights) => without_replacement(weights, self.layers, draws),
@@ -220,7 +221,7 @@ impl RandAugment {
         ops.into_iter().filter_map(|op| draws.chance(self.prob).then(|| self.drawn(op, interpolation, draws))).collect()
     }
 
-    fn drawn(&self, op: Op, interpolation: Option<Interpolation>, draws: &mut Draws) -> Drawn {
+    fn drawn(&self, op: Op, interpolation: Option<Filter>, draws: &mut Draws) -> Drawn {
         let level = if self.magnitude_std == f64::INFINITY {
             draws.between(0.0, self.magnitude)
         } else if self.magnitude_std > 0.0 {
@@ -231,18 +232,12 @@ impl RandAugment {
         // As in timm, where a largest level of 0 is none.
         let largest = if self.magnitude_max > 0.0 { self.magnitude_max } else { FULL };
         let is_negated = draws.chance(0.5);
-        let interpolation = interpolation.unwrap_or_else(|| Interpolation::draw(draws));
+        let interpolation = interpolation.unwrap_or_else(|| Filter::draw(draws));
         Drawn { op, level: level.clamp(0.0, largest), is_negated, interpolation }
     }
 
     /// Draws, and does it; `fill` is what rotations, shears and shifts leave empty, one value a channel.
-    pub fn apply(
-        &self,
-        picture: Bitmap,
-        fill: &[u8],
-        interpolation: Option<Interpolation>,
-        draws: &mut Draws,
-    ) -> Bitmap {
+    pub fn apply(&self, picture: Picture, fill: &[u8], interpolation: Option<Filter>, draws: &mut Draws) -> Picture {
         self.draw(interpolation, draws).into_iter().fold(picture, |picture, drawn| {
             let Drawn { op, level, is_negated, interpolation } = drawn;
             let manner = Manner { is_increasing: self.is_increasing, is_negated, interpolation, fill };
