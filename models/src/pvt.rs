@@ -258,6 +258,12 @@ impl Family for PvtConfig {
         LayerAttention::resolve(&self.attention_layers, base, self.entry(layer))
     }
 
+    /// A stage is a layer, as in timm.
+    fn layers_above(&self) -> Vec<(String, usize)> {
+        let stages = (0..STAGES).map(|stage| (format!("stages.{stage}."), STAGES - stage));
+        [("head".to_owned(), 0)].into_iter().chain(stages).chain([(String::new(), STAGES + 1)]).collect()
+    }
+
     fn clear_attention_layers(&mut self) {
         self.attention_layers.clear();
     }

@@ -50,8 +50,8 @@ fn units_are_clipped_in_proportion_to_their_weights() {
             };
             let (weights, grads): (Vec<f64>, Vec<f64>) = (values(at, of_weights), values(100 + at, of_grads));
             let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
-            parameters.write(gpu, Role::Weight, at, &narrow(&weights));
-            parameters.write(gpu, Role::Grad, at, &narrow(&grads));
+            parameters.write(gpu, Role::Weight, at, &narrow(&weights)).unwrap();
+            parameters.write(gpu, Role::Grad, at, &narrow(&grads)).unwrap();
             let width = if shape.len() > 1 { len / shape[0] } else { len };
             wanted.push(if name.starts_with("head") { grads } else { reference(&weights, &grads, width) });
         }

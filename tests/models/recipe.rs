@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lara_models::data::augment::{Augment, Recipe};
 use lara_models::data::{Batch, Digits, ImageDataset, Loader, LoaderOptions, Position, Split};
 use lara_models::train::TrainConfig;
+use lara_runtime::attention::MechanismKind;
 
 use crate::trainer::{done, interrupted, resume, start, tensors};
 
@@ -219,9 +220,13 @@ fn settings_that_contradict_themselves_get_a_sentence() {
 
 #[test]
 fn presets_of_the_paper_use_its_recipe() {
-    for (name, tokens, batch) in
-        [("deit_tiny_p16", 196, 64), ("deit_tiny_p8", 784, 16), ("deit_small_p16", 196, 32), ("deit_small_p8", 784, 8)]
-    {
+    for (name, tokens, batch) in [
+        ("deit_tiny_p16", 196, 64),
+        ("deit_tiny_p8", 784, 16),
+        ("deit_small_p16", 196, 32),
+        ("deit_small_p8", 784, 8),
+        ("pvt_v2_b3", 3136, 8),
+    ] {
         let config = TrainConfig::load(name, &[] as &[&str]).unwrap();
         assert_eq!(config.model.layer(0).tokens(), tokens, "{name}");
         assert_eq!((config.train.batch_size, config.train.batch_size * config.train.grad_accum_steps), (batch, 1024));
@@ -229,4 +234,8 @@ fn presets_of_the_paper_use_its_recipe() {
         let recipe = Recipe::train(&config.data, &config.augment).unwrap();
         assert!(recipe.crops_pictures() && recipe.erasing.is_some() && recipe.mixup.is_some());
     }
+    let pyramid = TrainConfig::load("pvt_v2_b3", &[] as &[&str]).unwrap();
+    assert_eq!((pyramid.train.clip_grad, pyramid.augment.aug_repeats), (1.0, 3));
+    assert_eq!(pyramid.attention_of(27).unwrap().mechanism, MechanismKind::Softmax);
+    assert_eq!(pyramid.attention_of(24).unwrap().mechanism, MechanismKind::Lara);
 }

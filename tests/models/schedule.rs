@@ -131,6 +131,21 @@ fn layers_learn_more_slowly_towards_the_images() {
 }
 
 #[test]
+fn a_stage_of_a_pyramid_is_a_layer() {
+    let scales = TrainConfig::load("pvt_v2_b3", &["train.layer_decay=0.5"]).unwrap().lr_scales();
+    let of = |name: &str| scales.iter().find(|(prefix, _)| name.starts_with(prefix.as_str())).unwrap().1;
+    for (name, expected) in [
+        ("head.bias", 1.0),
+        ("stages.3.norm.weight", 0.5),
+        ("stages.0.blocks.2.mlp.fc1.weight", 0.0625),
+        ("stages.1.downsample.proj.weight", 0.125),
+        ("patch_embed.proj.weight", 0.03125),
+    ] {
+        assert_eq!(of(name), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_step_moves_the_layers_as_far_as_their_rates_say() {
     // Without decay AdamW's first step moves every number by the learning rate, as far as there is a gradient.
     let sets = [
