@@ -13,7 +13,7 @@ use lara_models::random::{Draws, Purpose};
 use lara_models::train::checkpoint::{Checkpoint, MODEL_FILE, OPTIMIZER_FILE};
 use lara_models::train::checkpoints::{BEST, latest};
 use lara_models::train::metrics::METRICS_FILE;
-use lara_models::train::names_and_shapes;
+use lara_models::train::{TrainConfig, names_and_shapes};
 use lara_models::weights::TensorFile;
 use lara_models::{Predictor, softmax};
 use lara_runtime::{Parameters, Role, Tune, Variant};
@@ -426,4 +426,18 @@ fn without_a_screen_a_window_is_refused_and_nothing_trained() {
     let sentence = said.lines().last().unwrap_or_default();
     assert!(sentence.contains("no window could be opened") && sentence.contains("is there a display?"), "{said}");
     assert_eq!(latest(temp.path().join("run")), None);
+}
+
+#[test]
+fn print_config_prints_every_setting_and_does_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let arguments = ["train", "--preset=deit_tiny_p16", "--set=train.epochs=70", "--print-config"];
+    let printed = output(temp.path(), &arguments);
+    assert!(
+        printed.starts_with("# 1024 images a step, in 16 passes\n# peak learning rate 1e-3; 70 epochs in all\n"),
+        "{printed}"
+    );
+    let expected = TrainConfig::load("deit_tiny_p16", &["train.epochs=70"]).unwrap();
+    assert_eq!(TrainConfig::from_toml(&printed, "printed").unwrap(), expected);
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
 }
