@@ -277,12 +277,12 @@ fn the_name_chooses_the_model_and_files_without_one_are_vits() {
     assert!(named.to_toml().expect("can be written").contains("name = \"vit\""));
     assert_eq!(
         refuse_file("[model]\ndepth = 3\nname = \"vitt\"\n"),
-        "`model.name` (run.toml, line 3): there is no model \"vitt\", but vit, and architectures such as \
+        "`model.name` (run.toml, line 3): there is no model \"vitt\", but vit, pvt, and architectures such as \
          deit_tiny_patch16_224; did you mean \"vit\"?"
     );
     assert_eq!(
         refuse_set("model.name=resnet"),
-        "`model.name` (--set model.name=resnet): there is no model \"resnet\", but vit, and architectures such as \
+        "`model.name` (--set model.name=resnet): there is no model \"resnet\", but vit, pvt, and architectures such as \
          deit_tiny_patch16_224"
     );
     assert_eq!(

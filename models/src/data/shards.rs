@@ -262,6 +262,10 @@ impl ImageDataset for Shards {
     fn image_shape(&self) -> ImageShape {
         self.preprocess.shape
     }
+
+    fn picture(&self, index: usize) -> Result<(picture::Picture, u32)> {
+        self.decode(index)
+    }
 }
 
 impl Dataset for Shards {
