@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use indicatif::ProgressBar;
+use lara_models::Error;
 use lara_models::data::{Augment, Split};
 use lara_models::train::evaluate;
 use lara_runtime::Tune;
@@ -43,7 +44,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gpu = options.adapter.open()?;
     let batch = options.batch_size.max(1);
     let model = model::open(&options.checkpoint, options.preset.as_deref(), &options.set)?;
-    let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), batch))?;
+    let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), batch));
+    let predictor = predictor.map_err(Error::lowering("--batch-size"))?;
     let dataset = model.config.open_data(Split::Test)?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let start = Instant::now();

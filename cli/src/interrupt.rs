@@ -1,4 +1,4 @@
-//! What Ctrl-C does to runs.
+//! What signals do: Ctrl-C to runs, a file that may not grow to the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,5 +29,18 @@ impl Interrupt {
         };
         ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot listen for Ctrl-C: {e}")))?;
         Ok(interrupt)
+    }
+}
+
+/// Lets a write beyond the limit for files (`ulimit -f`) fail, which gets a sentence and loses nothing, where the system
+/// would end the process. Called before any thread is started, since threads inherit it.
+pub(crate) fn outlive_file_limit() {
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigSet, Signal};
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGXFSZ);
+        // It fails for a set that is no set; then all is as it was.
+        let _ = blocked.thread_block();
     }
 }

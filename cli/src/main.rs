@@ -110,6 +110,7 @@ fn run(command: &Command) -> Outcome {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::outlive_file_limit();
     let default = ["lara=info,lara_models=warn,lara_runtime=warn", "lara=debug,lara_models=info,lara_runtime=info"];
     let level =
         default.get(usize::from(cli.verbose)).copied().unwrap_or("debug,wgpu_core=warn,wgpu_hal=warn,naga=warn");

@@ -9,6 +9,10 @@ use lara_models::train::checkpoint::TrainedModel;
 
 use crate::fail::{Failure, Outcome};
 
+/// What to lower where one image at a time is too much for the device.
+pub(crate) const LOWER_NOTHING: &str =
+    "what other programs hold of it, or choose an adapter with more (--adapter; `lara devices` lists them)";
+
 /// The model in a run's folder, a checkpoint, a safetensors file or one of another library, with `sets` laid over its
 /// configuration (another attention mechanism that needs no new weights, say).
 pub(crate) fn open(path: &Path, preset: Option<&str>, sets: &[String]) -> Outcome<Model> {

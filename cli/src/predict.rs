@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lara_models::{softmax, top};
+use lara_models::{Error, softmax, top};
 use lara_runtime::Tune;
 use serde::Serialize;
 
@@ -64,7 +64,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let gpu = options.adapter.open()?;
     let model = model::open(&options.checkpoint, options.preset.as_deref(), &options.set)?;
-    let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), 1))?;
+    let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), 1));
+    let predictor = predictor.map_err(Error::lowering(model::LOWER_NOTHING))?;
     let reader = model.config.preprocess()?;
     // Every image is read before the first is classified: a bad one is told at once.
     let images: Vec<Vec<f32>> = options.images.iter().map(|path| reader.read(path)).collect::<Result<_, _>>()?;

@@ -102,6 +102,14 @@ impl Error {
         }
     }
 
+    /// The same error with what a caller's user can lower, where the device does not suffice; for `map_err`.
+    pub fn lowering(lower: &str) -> impl FnOnce(Self) -> Self {
+        move |error| match error {
+            Self::Runtime(error) => Self::Runtime(error.lowering(lower)),
+            other => other,
+        }
+    }
+
     /// An [`Error::Input`].
     pub(crate) fn input(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Self::Input { path: path.as_ref().to_path_buf(), problem: problem.into() }

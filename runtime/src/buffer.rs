@@ -70,6 +70,7 @@ impl Meter {
 
     /// The error for an allocation of `needed` bytes that failed.
     pub(crate) fn shortage(&self, what: &str, needed: u64) -> Error {
-        Error::OutOfMemory { what: what.to_owned(), needed, in_use: self.in_use(), limit: self.limit }
+        let lower = "the batch size, the image size or the number of tokens".into();
+        Error::OutOfMemory { what: what.to_owned(), needed, in_use: self.in_use(), limit: self.limit, lower }
     }
 }

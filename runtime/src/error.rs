@@ -43,8 +43,7 @@ pub enum Error {
         lower: String,
     },
     /// The device has not enough memory.
-    #[error("the GPU has not enough memory for {what}, {}: {}; lower the batch size, the image size or the number of tokens",
-            human_bytes(*.needed), beside(*.in_use, *.limit))]
+    #[error("the GPU has not enough memory for {what}, {}: {}; lower {lower}", human_bytes(*.needed), beside(*.in_use, *.limit))]
     OutOfMemory {
         /// What it was for.
         what: String,
@@ -54,6 +53,8 @@ pub enum Error {
         in_use: u64,
         /// Bytes that it may hold, where a limit was set.
         limit: Option<u64>,
+        /// What to lower.
+        lower: String,
     },
     /// The driver rejected something the runtime built: a bug in the runtime or the driver.
     #[error("the GPU rejected {what}: {reason}")]
@@ -84,6 +85,16 @@ impl Error {
     /// and shapes that do not go together. False where something failed underneath.
     pub fn is_bad_input(&self) -> bool {
         matches!(self, Error::NoAdapter { .. } | Error::TooLarge { .. } | Error::Setting(_) | Error::Shape(_))
+    }
+
+    /// The same error in the words of a caller who knows what the user can lower: `lower` goes behind that word where
+    /// memory or the limits of the adapter do not suffice.
+    #[must_use]
+    pub fn lowering(mut self, lower: &str) -> Self {
+        if let Error::TooLarge { lower: advice, .. } | Error::OutOfMemory { lower: advice, .. } = &mut self {
+            lower.clone_into(advice);
+        }
+        self
     }
 }
 

@@ -17,13 +17,13 @@ const H: usize = 2;
 const D: usize = 8;
 const N: usize = 16;
 
-type Named<'a> = (&'a str, Vec<usize>, Vec<f32>);
+pub(crate) type Named<'a> = (&'a str, Vec<usize>, Vec<f32>);
 
 fn to_f32(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&x| x as f32).collect()
 }
 
-fn save(path: &Path, tensors: &[Named<'_>]) {
+pub(crate) fn save(path: &Path, tensors: &[Named<'_>]) {
     let views: Vec<TensorView<'_>> =
         tensors.iter().map(|(name, shape, data)| TensorView { name: (*name).into(), shape, data }).collect();
     write(&mut fs::File::create(path).unwrap(), &views, &Metadata::new()).unwrap();

@@ -231,6 +231,26 @@ fn a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_end() {
     assert!(fs::read(whole.join(OPTIMIZER_FILE)).unwrap() == fs::read(end.join(OPTIMIZER_FILE)).unwrap());
 }
 
+/// `ulimit -f`, from some moment on: software adapters keep the memory of the device in files, so not from the start.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_may_not_grow_ends_a_run_with_a_sentence() {
+    let (whole, temp) = (trained(), tempfile::tempdir().unwrap());
+    let run = temp.path().join("run");
+    // Two epochs of 44 steps make a checkpoint, whose model has 54 kB; the metrics until the next one have less.
+    let child = train_until(temp.path(), TRAIN, 95);
+    let limited = Process::new("prlimit").args(["--fsize=40000", "--pid", &child.id().to_string()]).status().unwrap();
+    assert!(limited.success());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert_says(last, &["lara: cannot save run/checkpoint-000176", "File too large", "checkpoint-000088"]);
+    assert_eq!(Checkpoint::load(latest(&run).unwrap()).unwrap().state.step, 88);
+    output(temp.path(), &["train", "--resume=run"]);
+    assert_same_end(whole, temp.path());
+}
+
 fn tensors(file: &Path) -> Vec<(String, Vec<u32>)> {
     let file = TensorFile::open(file).unwrap();
     let bits = |name: &str| file.get(name, file.shape(name).unwrap()).unwrap().iter().map(|x| x.to_bits()).collect();

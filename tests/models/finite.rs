@@ -5,6 +5,7 @@ use std::path::Path;
 
 use lara_models::data::{Augment, Split};
 use lara_models::train::checkpoint::{MODEL_FILE, TrainedModel};
+use lara_models::train::checkpoints::latest;
 use lara_models::train::{Control, TrainConfig, evaluate, names_and_shapes};
 use lara_models::weights::{self, TensorView};
 use lara_models::{Error, Predictor};
@@ -12,6 +13,7 @@ use lara_runtime::{Parameters, Role};
 use lara_tests::adapter;
 use pollster::block_on;
 
+use crate::cli::{assert_says, output, refusal as refused, trained};
 use crate::trainer::{configure, done, error, start, tune};
 
 /// A predictor over the initial weights, changed by `change`, which gets each by its name.
@@ -97,6 +99,30 @@ fn an_evaluation_of_nan_weights_names_the_first() {
     let failure = error(block_on(evaluate(&predictor, &images, &Augment::eval(&config.data), 1, |_| {})));
     let first = &parameters.entries()[0].name;
     assert!(failure.to_string().contains(&format!("the weight {first}: ")), "{failure}");
+}
+
+#[test]
+fn commands_of_nan_weights_name_the_first_and_write_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let best = latest(trained().join("run")).unwrap();
+    fs::copy(best.join(MODEL_FILE), dir.join("nan.safetensors")).unwrap();
+    spoil(&dir.join("nan.safetensors"));
+    let exported = output(trained(), &["data", "digits", "--count=1", "--export", dir.to_str().unwrap()]);
+    let picture = exported.trim();
+    let export = ["export-maps", "nan.safetensors", picture, "--out=out"];
+    let commands = [
+        vec!["eval", "nan.safetensors"],
+        vec!["predict", "nan.safetensors", picture],
+        [&export[..], &["--kind=attention"]].concat(),
+        [&export[..], &["--kind=rollout", "--fusion=max"]].concat(),
+        [&export[..], &["--kind=gradient", "--class=3"]].concat(),
+        [&export[..], &["--mechanism=softmax,rfa", "--overview"]].concat(),
+    ];
+    for command in commands {
+        assert_says(&refused(dir, &command), &["is not finite", "the weight patch_embed.proj.weight: 512 of its 512"]);
+        assert!(!dir.join("out").exists(), "{command:?} left something");
+    }
 }
 
 #[test]

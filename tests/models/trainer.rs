@@ -306,7 +306,7 @@ fn activations_that_do_not_fit_the_adapter_are_refused_with_their_size() {
     let refusal = error(start(&configure(&dir, &sets)));
     assert!(refusal.is_bad_input());
     let text = refusal.to_string();
-    for words in ["[1024, 64, 20480]", "needs 5.0 GiB", "the adapter allows", "lower the batch size"] {
+    for words in ["[1024, 64, 20480]", "needs 5.0 GiB", "the adapter allows", "lower train.batch_size"] {
         assert!(text.contains(words), "no {words} in: {text}");
     }
     assert!(!dir.exists(), "a refused run left a folder");

@@ -1,5 +1,6 @@
 //! How far a mechanism is from exact softmax attention.
 
+use lara_models::Error;
 use lara_models::attend::{Array, Arrays, Layer, Setting, Want, map, shapes};
 use lara_runtime::attention::{AttentionConfig, MechanismKind};
 use lara_runtime::{Gpu, Mode, Tune};
@@ -19,6 +20,9 @@ pub(super) struct Difference {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mean_kl: Option<f64>,
 }
+
+/// What to do where the device does not suffice for it.
+const LOWER: &str = "the tokens of q and k, or leave the comparison with softmax out (--no-compare)";
 
 /// Computes softmax attention of the same tensors and compares `out` and, where there is one, `weights`.
 pub(super) fn with_softmax(
@@ -40,14 +44,16 @@ pub(super) fn with_softmax(
     let result = |name: &str| results.iter().find(|(found, _)| found == name).map(|(_, array)| array);
     let mut difference = Difference { relative_error: 0.0, largest_difference: 0.0, mean_kl: None };
     if let Some(out) = result("out") {
-        let layer = block_on(Layer::compile(gpu, tune, &exact, Want::Output, &shapes(&given)))?;
+        let layer = block_on(Layer::compile(gpu, tune, &exact, Want::Output, &shapes(&given)));
+        let layer = layer.map_err(Error::lowering(LOWER))?;
         let softmax = block_on(layer.run(&given, 0))?;
         difference.relative_error = relative_error(&out.values, &softmax.values);
         let pairs = out.values.iter().zip(&softmax.values);
         difference.largest_difference = pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     }
     if let Some(weights) = result("weights") {
-        difference.mean_kl = mean_kl(&block_on(map(gpu, tune, &exact, &given, 0))?, &weights.values);
+        difference.mean_kl =
+            mean_kl(&block_on(map(gpu, tune, &exact, &given, 0)).map_err(Error::lowering(LOWER))?, &weights.values);
     }
     Ok(difference)
 }

@@ -1,14 +1,14 @@
 //! `lara attend`
 
 mod compare;
-mod input;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lara_models::attend::{self, Array, Arrays, Layer, Setting, Want};
+use lara_models::Error;
+use lara_models::attend::{self, Array, Arrays, Input, Layer, Setting, Want};
 use lara_models::train::TrainConfig;
-use lara_models::weights::Metadata;
+use lara_models::weights::{Metadata, TensorFile};
 use lara_runtime::attention::{AttentionConfig, Grid};
 use lara_runtime::{Mode, Tune, human_bytes};
 use pollster::block_on;
@@ -18,8 +18,10 @@ use crate::adapter::AdapterOptions;
 use crate::fail::{Outcome, print, print_json};
 use crate::files;
 
+/// What is to be lowered where the device does not suffice.
+const LOWER: &str = "the batch, the heads or the tokens of q, k and v";
+
 pub(crate) use compare::relative_error;
-use input::Input;
 
 /// Apply an attention mechanism to tensors of a safetensors file.
 #[derive(Args)]
@@ -64,11 +66,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MECHANISM")]
     mechanism: Option<String>,
     /// How the tokens lie: 14x14 (rows, columns) or 8x14x14 (frames, rows, columns); without it one after the other.
-    #[arg(long, value_name = "HxW|FxHxW", value_parser = input::parse_grid)]
+    #[arg(long, value_name = "HxW|FxHxW", value_parser = attend::parse_grid)]
     grid: Option<Grid>,
     /// How the keys lie, where they lie differently from the queries. Keys of another number than the queries count as a
     /// sequence without it.
-    #[arg(long, value_name = "HxW|FxHxW", value_parser = input::parse_grid, requires = "grid")]
+    #[arg(long, value_name = "HxW|FxHxW", value_parser = attend::parse_grid, requires = "grid")]
     key_grid: Option<Grid>,
     /// Tokens in front that belong to no place of the grid: 1 for a class token.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -126,13 +128,14 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut setting = setting(options)?;
     let chosen =
         options.set.iter().any(|set| set.trim_start().trim_start_matches("attention.").starts_with("projection="));
-    let input = Input::open(&options.input, &mut setting, options.grad, chosen)?;
+    let input = Input::new(TensorFile::open(&options.input)?, &mut setting, options.grad, chosen)?;
     let mut given = input.read()?;
     files::check_output(&options.input, &options.output)?;
     let gpu = options.adapter.open()?;
     let tune = Tune::measured(&gpu);
     let want = if options.grad { Want::Gradients } else { Want::Output };
-    let layer = block_on(Layer::compile(&gpu, &tune, &setting, want, &input.shapes))?;
+    let layer =
+        block_on(Layer::compile(&gpu, &tune, &setting, want, input.shapes())).map_err(Error::lowering(LOWER))?;
     input.read_weights(layer.weights(), &setting.config, &mut given)?;
     layer.set_weights(&given)?;
     let mut results = vec![("out".to_owned(), block_on(layer.run(&given, options.seed))?)];
@@ -142,10 +145,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let device_bytes = layer.memory().peak();
     drop(layer);
     if options.map {
-        let map = block_on(attend::map(&gpu, &tune, &setting, &given, options.seed))?;
+        let map = block_on(attend::map(&gpu, &tune, &setting, &given, options.seed));
+        let map = map.map_err(Error::lowering("the tokens of q and k, or leave --map out"))?;
         results.insert(1, ("weights".to_owned(), map));
     }
-    files::check_finite(&results, "if the inputs are below 1e4 this is a bug in lara")?;
+    attend::refuse_not_finite(&results, &given)?;
     let error = match options.no_compare {
         true => None,
         false => Some(compare::with_softmax(&gpu, &tune, &setting, &given, &results)?),

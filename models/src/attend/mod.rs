@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod file;
 mod input;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Role, Tape, Tens
 use crate::compile::compile;
 use crate::{Error, Result};
 
+pub use file::{Input, parse_grid, refuse_not_finite};
 pub use input::Sizes;
 
 /// A tensor on the host: row-major, the last size varies fastest.

@@ -12,6 +12,10 @@ use crate::task::{BatchOf, Classify, Objective, Task};
 /// Steps that may be under way on the device before the host waits.
 const IN_FLIGHT: usize = 4;
 
+/// What to lower where the device does not suffice.
+const LOWER: &str =
+    "train.batch_size (train.grad_accum_steps, raised by as much, keeps the gradient the same) or the image size";
+
 /// What one training step reported.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepResult {
@@ -59,6 +63,10 @@ impl<T: Task> Session<T> {
     /// # Errors
     /// If the step does not fit the adapter's limits: before anything runs, with the numbers and what to lower.
     pub async fn of(task: T, gpu: &Gpu, tune: &Tune, config: &TrainConfig, schedule: Schedule) -> Result<Self> {
+        Self::record(task, gpu, tune, config, schedule).await.map_err(Error::lowering(LOWER))
+    }
+
+    async fn record(task: T, gpu: &Gpu, tune: &Tune, config: &TrainConfig, schedule: Schedule) -> Result<Self> {
         let OptimConfig { batch_size, grad_accum_steps, model_ema, seed, .. } = config.train;
         let mut roles = vec![Role::Weight, Role::Grad, Role::FirstMoment, Role::SecondMoment];
         roles.extend(model_ema.then_some(Role::Ema));
@@ -169,7 +177,8 @@ impl<T: Task> Session<T> {
     /// # Errors
     /// If it does not fit the adapter.
     pub async fn evaluator(&self, batch: usize) -> Result<T::Evaluator> {
-        self.task.evaluator(&self.gpu, &self.tune, &mut self.parameters.averaged(), batch).await
+        let evaluator = self.task.evaluator(&self.gpu, &self.tune, &mut self.parameters.averaged(), batch).await;
+        evaluator.map_err(Error::lowering(LOWER))
     }
 
     /// The task.

@@ -90,7 +90,7 @@ fn used(config: &TrainConfig) -> Answer {
 }
 
 /// `KEY=VALUE`, or something like it.
-fn assignment(source: &mut Source<'_>) -> String {
+pub(super) fn assignment(source: &mut Source<'_>) -> String {
     let key = key(source);
     let value = value(source, 0);
     match source.range(0..=9) {

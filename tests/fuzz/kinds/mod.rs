@@ -1,5 +1,6 @@
 //! The readers that get hostile input, one a file, and how often each has its turn.
 
+mod attend;
 mod configs;
 mod folders;
 mod idx;
@@ -24,8 +25,8 @@ pub(crate) struct Kind {
 }
 
 /// All of them.
-pub(crate) const KINDS: [Kind; 10] = [
-    Kind { name: "safetensors", weight: 3000, run: tensors::file },
+pub(crate) const KINDS: [Kind; 12] = [
+    Kind { name: "safetensors", weight: 2195, run: tensors::file },
     Kind { name: "toml", weight: 1300, run: configs::toml },
     Kind { name: "set", weight: 1300, run: configs::set },
     Kind { name: "attention", weight: 600, run: configs::attention },
@@ -34,6 +35,8 @@ pub(crate) const KINDS: [Kind; 10] = [
     Kind { name: "jpeg", weight: 600, run: pictures::jpeg },
     Kind { name: "state", weight: 350, run: runs::state },
     Kind { name: "folders", weight: 150, run: folders::any },
+    Kind { name: "attend", weight: 800, run: attend::file },
+    Kind { name: "layer", weight: 5, run: attend::layer },
     Kind { name: "sizes", weight: 10, run: sizes::training },
 ];
 

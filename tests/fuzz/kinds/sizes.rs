@@ -39,7 +39,7 @@ const KEYS: [&str; 9] = [
 ];
 
 /// What recordings and refusals may take on the host.
-const RECORDINGS: usize = 512 << 20;
+pub(super) const RECORDINGS: usize = 512 << 20;
 /// Memory of the device.
 const DEVICE: u64 = 16 << 20;
 
@@ -57,14 +57,22 @@ pub(super) fn training(case: &mut Case<'_>, rooms: &mut Rooms) -> Answer {
         Ok(config) => config,
         Err(error) => return answer::<()>(Err(error)),
     };
-    let gpu = rooms.gpu.get_or_insert_with(|| {
+    let schedule: Schedule = config.schedule(1);
+    told(answer(block_on(Session::new(small(rooms), &Tune::fixed(&[]), &config, schedule))))
+}
+
+/// A device of little memory.
+pub(super) fn small(rooms: &mut Rooms) -> &Gpu {
+    rooms.gpu.get_or_insert_with(|| {
         let adapter = std::env::var("LARA_ADAPTER").ok();
         let options = GpuOptions { adapter, memory_limit: Some(DEVICE), ..GpuOptions::default() };
         Gpu::open_blocking(&options).expect("the campaign needs an adapter")
-    });
-    let schedule: Schedule = config.schedule(1);
-    // A device that is too small is no fault of the input, and is told with numbers.
-    answer(block_on(Session::new(gpu, &Tune::fixed(&[]), &config, schedule))).map_err(|(sentence, is_bad_input)| {
+    })
+}
+
+/// A device that is too small is no fault of the input, and is told with numbers.
+pub(super) fn told(answer: Answer) -> Answer {
+    answer.map_err(|(sentence, is_bad_input)| {
         let told = sentence.starts_with("the GPU has not enough memory");
         (sentence, is_bad_input || told)
     })

@@ -88,9 +88,8 @@ fn whole_or_not(source: &mut Source<'_>) -> Vec<u8> {
         if !is_honest && source.chance(1, 8) {
             (from, to) = (source.word(), source.word());
         }
-        let name = serde_json::to_string(&name).unwrap_or_default();
         let shape = if is_honest || source.chance(19, 20) { format!("{shape:?}") } else { nested(source) };
-        entries.push(format!(r#"{name}:{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#));
+        entries.push(entry(&name, dtype, &shape, (from, to)));
     }
     if source.chance(1, 3) {
         let config = serde_json::to_string(&configs::text(source)).unwrap_or_default();
@@ -109,6 +108,18 @@ fn whole_or_not(source: &mut Source<'_>) -> Vec<u8> {
         source.damage(&mut bytes);
     }
     bytes
+}
+
+/// What a header says of a tensor.
+pub(super) fn entry(name: &str, dtype: &str, shape: &str, (from, to): (u64, u64)) -> String {
+    let name = serde_json::to_string(name).unwrap_or_default();
+    format!(r#"{name}:{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+}
+
+/// An undamaged file.
+pub(super) fn whole(entries: &[String], data: &[u8]) -> Vec<u8> {
+    let header = format!("{{{}}}", entries.join(","));
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
 /// JSON of some depth, sometimes of too much.
