@@ -26,6 +26,18 @@ fn columns_show_maps_differences_and_deviations() {
     assert!(window.query_all_by_label_contains("16 of 16 redraws").count() == 3);
 }
 
+/// Scripts move it without a mouse or a key, each of which would bring a frame along.
+#[test]
+fn a_move_asks_for_the_frame_that_begins_it() {
+    let settings = Settings { page: Page::Compare, ..Settings::default() };
+    let mut window = open([1180.0, 780.0], 1.0, settings);
+    wait(&mut window, "the columns", |app| !app.is_busy() && app.compared().len() == 3);
+    window.run_steps(8);
+    assert!(!window.ctx.has_requested_repaint(), "a frame is wanted where nothing moves");
+    assert!(app(&mut window).move_compared(1));
+    assert!(window.ctx.has_requested_repaint(), "the move waits for a frame that nobody asked for");
+}
+
 /// The slider of LARA's landmarks, moved by the keyboard.
 #[test]
 fn two_hundred_moves_leave_nothing_on_the_device() {

@@ -133,6 +133,8 @@ impl App {
     /// Moves `num_landmarks` of a compared mechanism, by its place, up and down by turns, as its slider does; false if there
     /// is none. For scripts that watch what that leaves behind.
     pub fn move_compared(&mut self, column: usize) -> bool {
+        // What a hand on a slider does by itself: without a frame nothing begins.
+        (self.cx.repaint)();
         self.compare.move_landmarks(column)
     }
 

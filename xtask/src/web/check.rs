@@ -17,8 +17,9 @@ const FIRST_MAP: Duration = Duration::from_secs(300);
 const TRAINING: Duration = Duration::from_secs(300);
 const HOVER: Duration = Duration::from_secs(120);
 const STEPS: u64 = 5;
-/// How many moves are made on the page Compare, if any. Each of them compiles a mechanism anew, which takes a software
-/// adapter seconds, so they are left out unless this variable of the environment asks for some.
+/// How many moves are made on the page Compare, each of which compiles a mechanism anew, unless this variable of the
+/// environment asks for another number.
+const FEW: usize = 10;
 const MOVES: &str = "LARA_WEB_MOVES";
 const MOVING: Duration = Duration::from_secs(3600);
 /// The window's size in pixels, as the browser is started.
@@ -137,9 +138,9 @@ fn other(page: &mut Page, address: &str, name: &str) -> Result<()> {
 /// Moves a mechanism's settings again and again, up and down by turns: what is on the device has to stay the same, since no
 /// garbage collector knows of it.
 fn moves(page: &mut Page, address: &str) -> Result<()> {
-    let Some(wanted) = std::env::var(MOVES).ok().and_then(|count| count.parse::<usize>().ok()) else {
-        println!("web: moves on the page Compare are left out; {MOVES}=200 makes them");
-        return Ok(());
+    let wanted = match std::env::var(MOVES) {
+        Ok(count) => count.parse().map_err(|_| format!("{MOVES}={count} is no number of moves; write {MOVES}=200"))?,
+        Err(_) => FEW,
     };
     let start = Instant::now();
     page.open(&format!("{address}/index.html?page=compare&moves={wanted}"))?;
