@@ -35,6 +35,8 @@ struct Shared {
     /// Staging memory that no run holds; a run takes a belt and brings it back.
     belts: Mutex<Vec<wgpu::util::StagingBelt>>,
     submits: AtomicU64,
+    /// Held by a run while it looks at what the ones before it left and is submitted.
+    order: Mutex<()>,
     lose_after: Option<u64>,
     speed: Speed,
 }
@@ -141,6 +143,7 @@ impl Gpu {
                 meter: Arc::new(Meter::new(allowed.memory)),
                 belts: Mutex::default(),
                 submits: AtomicU64::new(0),
+                order: Mutex::default(),
                 lose_after: allowed.submits,
                 speed: allowed.speed.unwrap_or(speed),
             }),
@@ -272,6 +275,11 @@ impl Gpu {
             lock(&self.shared.belts).push(belt);
         }
         index
+    }
+
+    /// Whoever holds it is alone in submitting runs.
+    pub(crate) fn order(&self) -> MutexGuard<'_, ()> {
+        lock(&self.shared.order)
     }
 
     /// What commands are written into.

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, human_bytes};
 use crate::gpu::{Gpu, Pipeline};
+use crate::header::Header;
 use crate::parameters::{Parameters, Role};
 use crate::pool;
 use crate::readback;
-use crate::recorder::{Aside, Place, Recorder, Step, TensorInfo};
+use crate::recorder::{Aside, Once, Place, Recorder, Step, TensorInfo};
 use crate::tensor::{Dtype, Tensor};
 
 /// Bytes on the device by purpose.
@@ -62,6 +63,8 @@ pub struct Plan {
     /// What an ordinary run encodes.
     main: Vec<usize>,
     asides: Vec<Range<usize>>,
+    once: Vec<Once>,
+    kept: Mutex<Kept>,
     pub(crate) listing: Vec<Step>,
     pub(crate) tensors: Vec<TensorInfo>,
     buffers: Vec<Option<Buffer>>,
@@ -70,6 +73,15 @@ pub struct Plan {
     /// Bound by every step, and by those that reach parameters: they live as long as the bind groups.
     _bound: Vec<Buffer>,
     pub(crate) memory: Memory,
+}
+
+/// What the runs that were submitted left behind.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// The key for which each part that is computed once was computed.
+    pub(crate) keys: Vec<Option<[u32; 3]>>,
+    /// The header.
+    pub(crate) header: Header,
 }
 
 struct Ready {
@@ -88,7 +100,7 @@ impl Plan {
     pub async fn compile(gpu: &Gpu, mut rec: Recorder, parameters: &Parameters) -> Result<Plan> {
         rec.finish()?;
         gpu.refuse_if_lost()?;
-        rec.pin_what_asides_share();
+        rec.pin_what_parts_share()?;
         check_limits(gpu, &rec)?;
         let memory_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation_scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
@@ -146,10 +158,12 @@ impl Plan {
             steps.push(Ready { pipeline, bind_group, offset, groups: step.groups });
         }
         let _bound = parameters.handles().chain([uniforms]).collect();
-        let Recorder { tensors, steps: listing, asides, .. } = rec;
+        let Recorder { tensors, steps: listing, asides, once, .. } = rec;
         let is_main = |index: &usize| !asides.iter().any(|aside| aside.contains(index));
         let main = (0..steps.len()).filter(is_main).collect();
-        Ok(Plan { gpu: gpu.clone(), steps, main, asides, listing, tensors, buffers, owned, header, _bound, memory })
+        let kept = Mutex::new(Kept { keys: vec![None; once.len()], header: Header::default() });
+        let gpu = gpu.clone();
+        Ok(Plan { gpu, steps, main, asides, once, kept, listing, tensors, buffers, owned, header, _bound, memory })
     }
 
     /// Uploads values into a tensor that has a buffer of its own, outside a run. Fewer values than it has elements write its
@@ -201,6 +215,7 @@ impl Plan {
             let nan = vec![f32::NAN; (buffer.size() / Dtype::F32.size()) as usize];
             self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(&nan));
         }
+        self.kept().keys.fill(None);
     }
 
     /// Bytes by purpose.
@@ -241,6 +256,37 @@ impl Plan {
         let (number, count) = (aside.0, self.asides.len());
         let missing = || Error::Shape(format!("there is no aside number {number} in this plan, which has {count}"));
         Ok(self.asides.get(number).cloned().ok_or_else(missing)?.collect())
+    }
+
+    /// What is computed once, and when anew.
+    pub(crate) fn once(&self) -> &[Once] {
+        &self.once
+    }
+
+    /// What the runs that were submitted left behind.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Encodes what is computed once under the first of two headers, and leaves the second.
+    pub(crate) fn encode_once(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        belt: &mut wgpu::util::StagingBelt,
+        once: usize,
+        headers: &[Header; 2],
+    ) {
+        let mut set = |encoder: &mut wgpu::CommandEncoder, header: &Header| {
+            let bytes = bytemuck::bytes_of(header);
+            if let Some(size) = NonZeroU64::new(bytes.len() as u64) {
+                belt.write_buffer(encoder, &self.header, 0, size).copy_from_slice(bytes);
+            }
+        };
+        set(encoder, &headers[0]);
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.once[once].steps.clone().for_each(|step| self.encode_step(&mut pass, step));
+        drop(pass);
+        set(encoder, &headers[1]);
     }
 
     pub(crate) fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {

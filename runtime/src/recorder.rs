@@ -1,12 +1,13 @@
 //! A recording is data: which kernel reads and writes which tensors, in which order. Nothing here knows the device.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use lara_shaders::Module;
 
 use crate::cost::Speed;
 use crate::error::{Error, Result, human_bytes};
+use crate::header::Redraw;
 use crate::kernel::{Kernel, Signature};
 use crate::parameters::Role;
 use crate::pieces::{FIRST, Piece, pieces};
@@ -93,14 +94,22 @@ impl Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Aside(pub(crate) usize);
 
+/// Steps that compute what stays: see [`Recorder::once`].
+#[derive(Clone, Debug)]
+pub(crate) struct Once {
+    pub(crate) steps: Range<usize>,
+    pub(crate) redraw: Redraw,
+}
+
 /// Appends steps. Mistakes are kept and reported by [`Recorder::finish`], so that operations need no error paths.
 #[derive(Debug, Default)]
 pub struct Recorder {
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) steps: Vec<Step>,
     pub(crate) asides: Vec<Range<usize>>,
+    pub(crate) once: Vec<Once>,
     /// What stands for tensors that are not there.
-    absent: Option<Tensor>,
+    pub(crate) absent: Option<Tensor>,
     scopes: Vec<String>,
     names: BTreeMap<String, Tensor>,
     streams: u32,
@@ -196,28 +205,6 @@ impl Recorder {
     pub fn next_stream(&mut self) -> u32 {
         self.streams += 1;
         self.streams
-    }
-
-    /// Ends an aside that began at step `first`: what was appended since is not part of an ordinary run.
-    pub(crate) fn end_aside(&mut self, first: usize) -> Aside {
-        self.asides.push(first..self.steps.len());
-        Aside(self.asides.len() - 1)
-    }
-
-    /// Gives a buffer of its own to every tensor that the main steps and an aside, or two asides, share: they run apart,
-    /// so what lies between must survive.
-    pub(crate) fn pin_what_asides_share(&mut self) {
-        let mut part_of: HashMap<usize, Option<usize>> = HashMap::new();
-        let mut shared = Vec::new();
-        for (at, step) in self.steps.iter().enumerate() {
-            let part = self.asides.iter().position(|aside| aside.contains(&at));
-            for tensor in &step.binds {
-                if *part_of.entry(tensor.id).or_insert(part) != part {
-                    shared.push(*tensor);
-                }
-            }
-        }
-        shared.into_iter().for_each(|tensor| self.pin(tensor));
     }
 
     /// Enters a scope; labels made inside start with its name.

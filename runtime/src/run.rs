@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use crate::buffer::Buffer;
 use crate::cost;
 use crate::error::{Error, Result};
+use crate::header::Header;
 use crate::parameters::{Parameters, Role};
 use crate::plan::Plan;
 use crate::profile::Stopwatch;
@@ -12,31 +13,22 @@ use crate::readback::Ring;
 use crate::recorder::Aside;
 use crate::tensor::Tensor;
 
-/// What changes from run to run; `shaders/common/header.wgsl` is its twin.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Header {
-    /// Optimizer step, from 0.
-    pub step: u32,
-    /// Low and high words of the run's seed.
-    pub seed: [u32; 2],
-    /// Position inside a gradient-accumulation cycle.
-    pub micro_step: u32,
-    /// Learning rate.
-    pub lr: f32,
-    /// 1 - beta1^(step + 1).
-    pub bias_correction1: f32,
-    /// 1 - beta2^(step + 1).
-    pub bias_correction2: f32,
-    /// Decay of the averaged weights in this step.
-    pub ema_decay: f32,
-}
-
 impl Plan {
     /// Starts a run: upload inputs, then [`Run::submit`].
     pub fn run(&self) -> Run<'_> {
         Run::new(self)
     }
+}
+
+/// That a run needs what a plan computes once.
+struct Need<'p> {
+    plan: &'p Plan,
+    /// Which of it.
+    once: usize,
+    /// The header, if this run has set it.
+    header: Option<Header>,
+    /// Whether the run computes it, for it was not as the run needs it.
+    encoded: bool,
 }
 
 /// One run of a plan in the making. Mistakes are kept and reported by [`Run::submit`], which then submits nothing.
@@ -51,6 +43,10 @@ pub struct Run<'p> {
     /// Predicted seconds of what the encoder holds.
     pending: f64,
     belt: Option<wgpu::util::StagingBelt>,
+    /// The header that a plan has been given in this run, the newest last.
+    headers: Vec<(&'p Plan, Header)>,
+    /// What is computed once and was needed, in order.
+    needs: Vec<Need<'p>>,
     rings: Vec<&'p mut Ring>,
     error: Option<Error>,
 }
@@ -58,7 +54,18 @@ pub struct Run<'p> {
 impl<'p> Run<'p> {
     fn new(plan: &'p Plan) -> Self {
         let encoder = plan.gpu().encoder();
-        Run { plan, encoder, full: Vec::new(), pending: 0.0, belt: None, rings: Vec::new(), error: None }
+        let (headers, needs) = (Vec::new(), Vec::new());
+        Run {
+            plan,
+            encoder,
+            full: Vec::new(),
+            pending: 0.0,
+            belt: None,
+            headers,
+            needs,
+            rings: Vec::new(),
+            error: None,
+        }
     }
 
     /// Uploads values into an input through reused staging memory. Fewer values than it has elements write its beginning.
@@ -72,8 +79,13 @@ impl<'p> Run<'p> {
 
     /// Sets the step header.
     pub fn header(mut self, header: Header) -> Self {
-        self.upload(&self.plan.header.clone(), bytemuck::bytes_of(&header));
+        self.set_header(self.plan, header);
         self
+    }
+
+    fn set_header(&mut self, plan: &'p Plan, header: Header) {
+        self.upload(&plan.header.clone(), bytemuck::bytes_of(&header));
+        self.headers.push((plan, header));
     }
 
     fn fail(&mut self, error: Error) {
@@ -96,9 +108,46 @@ impl<'p> Run<'p> {
         self
     }
 
+    /// The steps that are left of `steps` without what the plan computes once and has computed for this header.
+    fn due(&mut self, plan: &'p Plan, steps: &[usize]) -> Vec<usize> {
+        let mut due = Vec::with_capacity(steps.len());
+        for &step in steps {
+            let Some(once) = plan.once().iter().position(|once| once.steps.contains(&step)) else {
+                due.push(step);
+                continue;
+            };
+            if step == plan.once()[once].steps.start {
+                self.need(plan, once);
+            }
+            if self.last_need(plan, once).is_some_and(|need| need.encoded) {
+                due.push(step);
+            }
+        }
+        due
+    }
+
+    fn last_need(&self, plan: &Plan, once: usize) -> Option<&Need<'p>> {
+        self.needs.iter().rev().find(|need| std::ptr::eq(need.plan, plan) && need.once == once)
+    }
+
+    /// Notes that what a plan computes once is needed under the header that it has here.
+    fn need(&mut self, plan: &'p Plan, once: usize) {
+        let set = self.headers.iter().rev().find(|(of, _)| std::ptr::eq(*of, plan));
+        let header = set.map(|(_, header)| *header);
+        let redraw = plan.once()[once].redraw;
+        let kept = plan.kept();
+        let is_there = match self.last_need(plan, once).map(|need| need.header) {
+            None => kept.keys[once] == Some(redraw.key(&header.unwrap_or(kept.header))),
+            Some(before) => before.map(|before| redraw.key(&before)) == header.map(|header| redraw.key(&header)),
+        };
+        drop(kept);
+        self.needs.push(Need { plan, once, header, encoded: !is_there });
+    }
+
     /// Encodes steps of a plan in compute passes, and ends a submit where the next step would make it too long. The first
     /// pass begins and the last one ends what a stopwatch times.
-    fn encode(&mut self, plan: &Plan, steps: &[usize], stopwatch: Option<&Stopwatch>) {
+    fn encode(&mut self, plan: &'p Plan, steps: &[usize], stopwatch: Option<&Stopwatch>) {
+        let steps = &self.due(plan, steps)[..];
         let speed = self.plan.gpu().speed();
         let seconds = steps.iter().map(|&step| plan.steps()[step].seconds(speed));
         let sizes = cost::submits(seconds, &mut self.pending);
@@ -164,8 +213,8 @@ impl<'p> Run<'p> {
     }
 
     /// Encodes every step of another plan that shares buffers with this one, behind it.
-    pub fn then(mut self, other: &Plan, header: Header) -> Self {
-        self.upload(&other.header.clone(), bytemuck::bytes_of(&header));
+    pub fn then(mut self, other: &'p Plan, header: Header) -> Self {
+        self.set_header(other, header);
         self.encode(other, other.main_steps(), None);
         self
     }
@@ -190,17 +239,44 @@ impl<'p> Run<'p> {
     ///
     /// # Errors
     /// The first mistake in the making of the run ([`Error::Shape`]), or what [`crate::Gpu::check`] finds.
-    pub fn submit(self) -> Result<wgpu::SubmissionIndex> {
+    pub fn submit(mut self) -> Result<wgpu::SubmissionIndex> {
         let gpu = self.plan.gpu();
         if let Some(error) = self.error {
             self.rings.into_iter().for_each(Ring::take_back);
             return Err(error);
         }
+        let order = gpu.order();
+        self.settle();
         let index = gpu.submit_all(self.full, self.encoder, self.belt);
+        drop(order);
         for ring in self.rings {
             ring.request(index.clone());
         }
-        gpu.check()?;
-        Ok(index)
+        let checked = gpu.check();
+        if checked.is_err() {
+            self.needs.iter().for_each(|need| need.plan.kept().keys[need.once] = None);
+        }
+        checked.map(|()| index)
+    }
+
+    /// Notes what this run leaves behind. What it relied on may be another by now, if a run that was made beside this one was
+    /// submitted first: then it is computed in front.
+    fn settle(&mut self) {
+        let mut front = None;
+        for need in &self.needs {
+            let mut kept = need.plan.kept();
+            let header = need.header.unwrap_or(kept.header);
+            let key = need.plan.once()[need.once].redraw.key(&header);
+            if !need.encoded && kept.keys[need.once] != Some(key) {
+                let encoder = front.get_or_insert_with(|| need.plan.gpu().encoder());
+                let belt = self.belt.get_or_insert_with(|| need.plan.gpu().take_belt());
+                need.plan.encode_once(encoder, belt, need.once, &[header, kept.header]);
+            }
+            kept.keys[need.once] = Some(key);
+        }
+        self.headers.iter().for_each(|(plan, header)| plan.kept().header = *header);
+        if let Some(front) = front {
+            self.full.insert(0, front.finish());
+        }
     }
 }

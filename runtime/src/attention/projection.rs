@@ -4,7 +4,7 @@ use lara_shaders::PROJECTION;
 
 use super::{AttentionConfig, Context, Projection, SampleScheme};
 use crate::ops::quads;
-use crate::{Error, Init, Recorder, StepBuilder, Tape, Tensor, Variant};
+use crate::{Error, Init, Recorder, Redraw, StepBuilder, Tape, Tensor, Variant};
 
 /// A draw on the device of rows from N(0, I). Nothing flows back into it.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +32,13 @@ impl DrawProjection {
             .uint("seed", self.seed as usize)
     }
 
-    /// Records the draw of a projection of this shape, [heads, rows, dim].
-    pub fn record(&self, rec: &mut Recorder, shape @ [heads, rows, dim]: [usize; 3]) -> Tensor {
+    /// Records the draw of a projection of this shape, [heads, rows, dim]. It is drawn once, and anew with the draws that
+    /// the interval counts.
+    pub fn record(&self, rec: &mut Recorder, shape: [usize; 3]) -> Tensor {
+        rec.once(self.interval.map_or(Redraw::Never, Redraw::Every), |rec| self.draw(rec, shape))
+    }
+
+    fn draw(&self, rec: &mut Recorder, shape @ [heads, rows, dim]: [usize; 3]) -> Tensor {
         let w = rec.scratch("projection", shape);
         let step = rec.step(&PROJECTION, "gaussian").bind("w", w);
         self.sizes(step, shape).dispatch_items(quads(w.len()));
