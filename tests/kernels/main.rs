@@ -18,6 +18,7 @@ mod layernorm;
 mod long_sums;
 mod maps;
 mod matmul;
+mod once;
 mod parameters;
 mod patchify;
 mod peak;

@@ -4,6 +4,7 @@ mod broadcast;
 mod column_lse;
 mod divide;
 mod draw_keys;
+mod exact_padding;
 mod gather_keys;
 mod heads;
 mod join_tokens;

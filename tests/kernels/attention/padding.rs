@@ -48,6 +48,20 @@ impl Side {
         Side { grid: Grid::Plane([rows, columns]), tokens: prefix + rows * columns, real }
     }
 
+    /// A small video with these cells, in corners of a larger one, and one without cells.
+    fn volume([frames, height, width]: [usize; 3], [times, rows, columns]: [usize; 3], cells: &[usize]) -> Side {
+        let at = |[time, row, column]: [usize; 3]| {
+            let cell = |c: &usize| {
+                let (frame, place) = (c / (height * width), c % (height * width));
+                ((frame + time) * rows + place / width + row) * columns + place % width + column
+            };
+            cells.iter().map(cell).collect()
+        };
+        let [later, down, right] = [times - frames, rows - height, columns - width];
+        let real = vec![at([0, 0, 0]), at([later, down, right]), at([later, 0, right / 2]), vec![]];
+        Side { grid: Grid::Volume([times, rows, columns]), tokens: times * rows * columns, real }
+    }
+
     fn batch(&self) -> usize {
         self.real.len()
     }
@@ -285,6 +299,26 @@ fn lara_on_grids() {
 }
 
 #[test]
+fn lara_on_videos() {
+    let whole: Vec<usize> = (0..24).collect();
+    for (proposal_gen, mis_type) in [
+        (ProposalGen::NoParamPool, MisType::MisOpt),
+        (ProposalGen::Pool, MisType::MisBh),
+        (ProposalGen::PoolVmixed, MisType::MisOpt),
+    ] {
+        let setting = Setting::lara(proposal_gen, mis_type).with(|c| c.num_landmarks = 8);
+        let alone = Side::alone(Grid::Volume([2, 3, 4]), 24);
+        let sides = [&alone, &Side::volume([2, 3, 4], [3, 4, 6], &whole)];
+        setting.check(sides, sides);
+    }
+    // Every frame and row and column has a cell, but not every cell is there.
+    let cells = [0, 5, 10, 15, 23];
+    let small = Side { grid: Grid::Volume([2, 3, 4]), tokens: 24, real: vec![cells.to_vec()] };
+    let sides = [&small, &Side::volume([2, 3, 4], [2, 5, 5], &cells)];
+    Setting::lara(ProposalGen::PoolMixed, MisType::MisOpt).with(|c| c.num_landmarks = 27).check(sides, sides);
+}
+
+#[test]
 fn lara_with_the_noise_of_training() {
     for mis_type in WEIGHTINGS {
         for (antithetics, multisample) in [(false, false), (true, false), (false, true)] {
@@ -323,6 +357,12 @@ fn random_features() {
             };
             setting.with(fixed).check_sequence(13, 20);
         }
+    }
+    for cos_weighting in [false, true] {
+        let dpfp = |c: &mut AttentionConfig| {
+            (c.kernel, c.cos_weighting, c.features) = (FeatureMap::Dpfp, cos_weighting, 4 * DIM);
+        };
+        Setting::of(MechanismKind::Performer).with(dpfp).check_sequences();
     }
 }
 
