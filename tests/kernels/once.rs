@@ -1,6 +1,8 @@
 //! What a plan computes once: when it is computed anew, and that no run sees what belongs to another.
 
-use lara_runtime::attention::{AttentionConfig, Broadcast, Context, DrawProjection, MechanismKind, Qkv, mechanism};
+use lara_runtime::attention::{
+    AttentionConfig, Broadcast, Context, DrawProjection, MechanismKind, Noise, Qkv, mechanism,
+};
 use lara_runtime::ops::fill;
 use lara_runtime::{Header, Mode, Op, Parameters, Plan, Recorder, Redraw, Tape, Tensor};
 use lara_shaders::RESIDUAL;
@@ -37,7 +39,8 @@ fn recorded(interval: Option<usize>) -> (Recorder, Tensor, Tensor) {
 /// Whether a run with this header draws; afterwards the projection is made zero, so that the next one shows it.
 fn draws(plan: &Plan, [w, y]: [Tensor; 2], header: Header) -> bool {
     plan.run().header(header).steps().submit().expect("it runs");
-    let drawn = plan.read_blocking(y).expect("it is pinned").iter().any(|&y| y != 0.0);
+    let values = plan.read_blocking(y).expect("it is pinned");
+    let drawn = values.iter().all(|y| y.is_finite()) && values.iter().any(|&y| y != 0.0);
     plan.write(w, &vec![0.0; w.len()]).expect("it has a buffer of its own");
     drawn
 }
@@ -113,6 +116,42 @@ fn runs_that_are_made_side_by_side_do_not_share_a_draw() {
     assert_eq!(read(), one);
     plan.run().header(header(1, 1)).steps().header(header(2, 1)).repeat(3).submit().unwrap();
     assert_eq!(read(), two);
+}
+
+/// What is computed in front of a run leaves the header that the run's own steps begin with.
+#[test]
+fn a_draw_in_front_of_a_run_does_not_show_in_its_steps() {
+    let recorded = || {
+        let mut parameters = Parameters::new(adapter());
+        let mut tape = Tape::new(&mut parameters, &tune(&[]), Mode::Eval);
+        let x = tape.input("x", SHAPE);
+        let noisy = tape.apply(Noise { std: 1.0, stream: 8, ranks: None, samples: 1 }, &[x]);
+        let mut drawn = None;
+        let aside = tape.aside(|tape| {
+            let draw = DrawProjection { orthogonal: true, stream: 3, interval: Some(1), seed: 5 };
+            let w = draw.record(&mut tape.rec, SHAPE);
+            drawn = Some(tape.apply(Broadcast { batch: 1, factor: 2.0 }, &[w]));
+        });
+        let read = [noisy, drawn.expect("the aside was recorded")];
+        read.iter().for_each(|&t| tape.rec.pin(t));
+        let plan = compile(tape.finish().unwrap());
+        plan.write(x, &[0.5; 40]).unwrap();
+        (plan, aside, read)
+    };
+    let (plan, aside, read) = recorded();
+    let noise = |step| {
+        let (plan, _, read) = recorded();
+        plan.run().header(header(step, 1)).steps().submit().unwrap();
+        plan.read_blocking(read[0]).unwrap()
+    };
+    plan.run().header(header(1, 1)).steps().aside(aside).submit().unwrap();
+    let late = plan.run().steps().header(header(1, 1)).aside(aside);
+    plan.run().header(header(2, 1)).aside(aside).submit().unwrap();
+    late.submit().unwrap();
+    let [noisy, drawn] = read.map(|t| plan.read_blocking(t).unwrap());
+    assert_eq!(noisy, noise(2), "the last header that a run before it set");
+    assert_ne!(noisy, noise(1));
+    assert_eq!(drawn, fresh(header(1, 1)));
 }
 
 #[test]
