@@ -161,9 +161,10 @@ fn is_not_needed(name: &str) -> bool {
 
 /// Whether a name is that of a weight which depends on the attention mechanism.
 pub(crate) fn is_of_a_mechanism(name: &str) -> bool {
+    let path = format!(".{name}");
     [".attn.q_landmarks.", ".attn.k_landmarks.", ".attn.projection", ".attn.features."]
         .iter()
-        .any(|part| name.contains(part))
+        .any(|part| path.contains(part))
 }
 
 impl TensorFile {
