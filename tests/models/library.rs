@@ -8,7 +8,7 @@ use lara_models::import::positions::Resampling;
 use lara_models::import::{self, Library};
 use lara_models::train::checkpoint::TrainedModel;
 use lara_models::train::{Initialized, Session, TrainConfig, initialize};
-use lara_models::weights::{Metadata, TensorFile};
+use lara_models::weights::{self, Metadata, TensorFile, TensorView};
 use lara_models::{Model, ModelConfig, Predictor};
 use lara_runtime::{Mode, Parameters, Role, Tape, Tune, Variant};
 use lara_tests::adapter;
@@ -430,4 +430,59 @@ fn estimates_are_what_plans_take() {
         let found = estimate(adapter(), &tune(), &config, 1).unwrap_or_else(|e| panic!("{e}")).macs;
         assert!((found / macs - 1.0).abs() < 0.01, "{name}: {found:e}, not {macs:e}");
     }
+}
+
+/// Writes tensors and what stands beside them as a model's folder.
+fn write_tensors(folder: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], metadata: &Metadata) {
+    let views: Vec<TensorView<'_>> =
+        tensors.iter().map(|(name, shape, data)| TensorView { name: name.into(), shape, data }).collect();
+    std::fs::create_dir_all(folder).unwrap();
+    let mut file = std::fs::File::create(folder.join("model.safetensors")).unwrap();
+    weights::write(&mut file, &views, metadata).unwrap();
+}
+
+/// DINOv2 with registers: its table has a place for the class token and none for the registers that follow. The same model
+/// has places for all of them, and zeros at those of the registers.
+#[test]
+fn registers_follow_a_class_token_that_has_a_place() {
+    let temp = tempfile::tempdir().unwrap();
+    let (with, by_hand) = (temp.path().join("with"), temp.path().join("by-hand"));
+    let registers: Vec<f32> = (0..4 * 48).map(|i| (i as f32).sin()).collect();
+    let tensors = |file: &TensorFile| -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let tensor = |name: &str| {
+            let (shape, values) = file.numbers(name).unwrap();
+            (name.to_owned(), shape, values)
+        };
+        file.names().map(tensor).collect()
+    };
+    let mut theirs = tensors(&TensorFile::open(golden("hf_dinov2").join("model.safetensors")).unwrap());
+    theirs.push(("dinov2.embeddings.register_tokens".into(), vec![1, 4, 48], registers.clone()));
+    write_tensors(&with, &theirs, &Metadata::new());
+    let config = std::fs::read_to_string(golden("hf_dinov2").join("config.json")).unwrap();
+    let config = config.replace("\"model_type\": \"dinov2\"", "\"model_type\": \"dinov2_with_registers\"");
+    std::fs::write(with.join("config.json"), config).unwrap();
+
+    let plain = TrainedModel::open(golden("hf_dinov2")).unwrap();
+    let mut config = plain.config.clone().unwrap();
+    config.set("model.reg_tokens=4").unwrap();
+    let mut ours = tensors(&plain.weights);
+    for (name, shape, values) in &mut ours {
+        if name == "pos_embed" {
+            shape[1] += 4;
+            values.splice(48..48, [0.0; 4 * 48]);
+        }
+    }
+    ours.push(("reg_token".into(), vec![1, 4, 48], registers));
+    write_tensors(&by_hand, &ours, &Metadata::from([("config".into(), config.to_toml().unwrap())]));
+
+    let io = TensorFile::open(golden("hf_dinov2").join("io.safetensors")).unwrap();
+    let (shape, images) = io.numbers("input.images").unwrap();
+    let [found, expected] = [with, by_hand].map(|folder| {
+        let model = Model::open(folder).unwrap_or_else(|e| panic!("{e}"));
+        let predictor = block_on(model.predictor(adapter(), &tune(), shape[0])).unwrap_or_else(|e| panic!("{e}"));
+        block_on(predictor.logits(&images)).unwrap().concat()
+    });
+    assert!(relative(&found, &expected) <= 2e-6, "{found:?}\n{expected:?}");
+    let (_, without) = io.numbers("output.logits").unwrap();
+    assert!(relative(&found, &without) > 1e-2, "registers changed nothing");
 }

@@ -65,6 +65,7 @@ const DINOV2: &[Pair] = pairs![
     ("blocks.#.ls1.gamma", &["encoder.layer.#.layer_scale1.lambda1"]),
     ("blocks.#.ls2.gamma", &["encoder.layer.#.layer_scale2.lambda1"]),
     ("mask_token", &["embeddings.mask_token"]),
+    ("reg_token", &["embeddings.register_tokens"]),
     ("head", &["classifier"]),
 ];
 
@@ -77,6 +78,7 @@ const DINOV2_GATED: &[Pair] = pairs![
     ("blocks.#.ls1.gamma", &["encoder.layer.#.layer_scale1.lambda1"]),
     ("blocks.#.ls2.gamma", &["encoder.layer.#.layer_scale2.lambda1"]),
     ("mask_token", &["embeddings.mask_token"]),
+    ("reg_token", &["embeddings.register_tokens"]),
     ("head", &["classifier"]),
 ];
 

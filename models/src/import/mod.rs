@@ -20,6 +20,7 @@ use crate::data::DatasetKind;
 use crate::error::{Error, Result};
 use crate::imagenet;
 use crate::registry::ModelConfig;
+use crate::vit::VitConfig;
 use crate::weights::{Stored, TensorFile};
 pub(crate) use fit::fit;
 use json::Object;
@@ -141,6 +142,24 @@ fn renamed(file: &TensorFile, library: Library, config: &TrainConfig) -> Result<
             tensors.insert(name.to_owned(), if fits { stored.reshaped(shape) } else { stored });
         }
     }
+    let renamed = file.with_tensors(tensors);
+    if vit.class_token && vit.no_embed_class { place_in_class_token(renamed, vit) } else { Ok(renamed) }
+}
+
+/// A model whose position table has a place for the class token though it has none for the registers behind it (DINOv2): what
+/// the place adds to the class token becomes part of it, and the table is of patches alone, as timm has it.
+fn place_in_class_token(file: TensorFile, vit: &VitConfig) -> Result<TensorFile> {
+    let (dim, patches) = (vit.embed_dim, vit.num_patches());
+    let (token, table) = ([1, 1, dim], [1, 1 + patches, dim]);
+    if file.shape("pos_embed") != Some(&table[..]) || file.shape("cls_token") != Some(&token[..]) {
+        return Ok(file);
+    }
+    let (places, token_values) = (file.get("pos_embed", &table)?, file.get("cls_token", &token)?);
+    let (place, places) = places.split_at(dim);
+    let placed: Vec<f32> = token_values.iter().zip(place).map(|(token, place)| token + place).collect();
+    let mut tensors = file.clone().into_tensors();
+    tensors.insert("cls_token".to_owned(), Stored::of(token.to_vec(), &placed));
+    tensors.insert("pos_embed".to_owned(), Stored::of(vec![1, patches, dim], places));
     Ok(file.with_tensors(tensors))
 }
 
