@@ -12,6 +12,7 @@ pub mod loader;
 pub mod mnist;
 pub mod picture;
 pub mod registry;
+mod shape;
 pub mod shards;
 
 use std::path::Path;
@@ -26,11 +27,12 @@ pub use config::DataConfig;
 pub use digits::Digits;
 pub use emoji::Emoji;
 pub use folder::ImageFolder;
-pub use images::{Batch, ImageDataset, ImageShape, Mixed, Sample};
+pub use images::{Batch, ImageDataset, Mixed, Sample};
 pub use loader::{Collate, Loader, LoaderOptions, Picks, Position, samples_per_epoch};
 pub use mnist::Mnist;
 pub use picture::{Picture, Preprocess};
 pub use registry::DatasetKind;
+pub use shape::ImageShape;
 pub use shards::Shards;
 
 /// Which part of a data set.
