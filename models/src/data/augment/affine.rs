@@ -25,20 +25,32 @@ impl Filter {
 /// The picture whose pixel (x, y) is the one at (a (x + 1/2) + b (y + 1/2) + c, d (x + 1/2) + e (y + 1/2) + f) of `picture`,
 /// for `matrix` [a, b, c, d, e, f]; `fill` (one value a channel) where that lies outside.
 pub fn affine(picture: &Picture, matrix: [f64; 6], interpolation: Filter, fill: &[u8]) -> Picture {
+    match picture.channels() {
+        1 => moved::<1>(picture, matrix, interpolation, fill),
+        _ => moved::<3>(picture, matrix, interpolation, fill),
+    }
+}
+
+fn moved<const C: usize>(picture: &Picture, matrix: [f64; 6], interpolation: Filter, fill: &[u8]) -> Picture {
     let [a, b, c, d, e, f] = matrix;
-    let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
-    picture.map_pixels(|row, column, to| {
-        let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
-        let (x, y) = (a * x + b * y + c, d * x + e * y + f);
-        if !(0.0..width).contains(&x) || !(0.0..height).contains(&y) {
-            to.iter_mut().enumerate().for_each(|(channel, to)| *to = fill[channel.min(fill.len() - 1)]);
-        } else {
-            match interpolation {
-                Filter::Bilinear => bilinear(picture, x - 0.5, y - 0.5, to),
-                Filter::Bicubic => bicubic(picture, x - 0.5, y - 0.5, to),
-            }
+    let source = Source::<C>::of(picture);
+    let (width, height) = (source.width as f64, source.height as f64);
+    let fill: [u8; C] = std::array::from_fn(|channel| fill[channel.min(fill.len() - 1)]);
+    let mut out = picture.clone();
+    for (row, to) in out.pixels_mut().as_chunks_mut::<C>().0.chunks_exact_mut(source.width).enumerate() {
+        for (column, to) in to.iter_mut().enumerate() {
+            let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
+            let (x, y) = (a * x + b * y + c, d * x + e * y + f);
+            *to = if !(0.0..width).contains(&x) || !(0.0..height).contains(&y) {
+                fill
+            } else if interpolation == Filter::Bilinear {
+                source.bilinear(x - 0.5, y - 0.5)
+            } else {
+                source.bicubic(x - 0.5, y - 0.5)
+            };
         }
-    })
+    }
+    out
 }
 
 /// Turned about the centre, counter-clockwise for positive `degrees`. Half turns, and quarter turns of squares, move pixels
@@ -83,34 +95,53 @@ fn at_edge(at: isize, size: usize) -> usize {
     at.clamp(0, size as isize - 1) as usize
 }
 
-fn bilinear(picture: &Picture, x: f64, y: f64, to: &mut [u8]) {
-    let ((left, dx), (top, dy)) = (split(x), split(y));
-    let columns = [left, left + 1].map(|x| at_edge(x, picture.width() as usize));
-    let rows = [top, top + 1].map(|y| at_edge(y, picture.height() as usize));
-    let between = |a: f64, b: f64, t: f64| a + (b - a) * t;
-    for (channel, to) in to.iter_mut().enumerate() {
-        let [above, below] = rows.map(|y| {
-            let [a, b] = columns.map(|x| f64::from(picture.pixel(y, x)[channel]));
-            between(a, b, dx)
-        });
-        *to = between(above, below, dy) as u8;
-    }
+/// What is looked at, all channels of a pixel together.
+struct Source<'a, const C: usize> {
+    pixels: &'a [[u8; C]],
+    width: usize,
+    height: usize,
 }
 
-fn bicubic(picture: &Picture, x: f64, y: f64, to: &mut [u8]) {
-    let ((left, dx), (top, dy)) = (split(x), split(y));
-    let columns = [-1, 0, 1, 2].map(|by| at_edge(left + by, picture.width() as usize));
-    let rows = [-1, 0, 1, 2].map(|by| at_edge(top + by, picture.height() as usize));
-    for (channel, to) in to.iter_mut().enumerate() {
-        let across = |y: usize| {
+impl<'a, const C: usize> Source<'a, C> {
+    fn of(picture: &'a Picture) -> Self {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        Self { pixels: picture.pixels().as_chunks::<C>().0, width, height }
+    }
+
+    fn row(&self, y: isize) -> &'a [[u8; C]] {
+        &self.pixels[at_edge(y, self.height) * self.width..][..self.width]
+    }
+
+    fn bilinear(&self, x: f64, y: f64) -> [u8; C] {
+        let ((left, dx), (top, dy)) = (split(x), split(y));
+        let columns = [left, left + 1].map(|x| at_edge(x, self.width));
+        let between = |a: f64, b: f64, t: f64| a + (b - a) * t;
+        let [above, below] = [top, top + 1].map(|y| {
+            let [a, b] = columns.map(|x| self.row(y)[x]);
+            std::array::from_fn::<f64, C, _>(|c| between(f64::from(a[c]), f64::from(b[c]), dx))
+        });
+        std::array::from_fn(|c| between(above[c], below[c], dy) as u8)
+    }
+
+    fn bicubic(&self, x: f64, y: f64) -> [u8; C] {
+        let ((left, dx), (top, dy)) = (split(x), split(y));
+        let columns = [-1, 0, 1, 2].map(|by| at_edge(left + by, self.width));
+        let across = |by: isize| -> [f64; C] {
+            let row = self.row(top + by);
+            // On a column, and on a row below, the others count nothing: shears and shifts need a quarter of the work.
             if dx == 0.0 {
-                return f64::from(picture.pixel(y, columns[1])[channel]);
+                return row[columns[1]].map(f64::from);
             }
-            cubic(columns.map(|x| f64::from(picture.pixel(y, x)[channel])), dx)
+            let taps = columns.map(|x| row[x]);
+            std::array::from_fn(|c| cubic(taps.map(|tap| f64::from(tap[c])), dx))
         };
-        // On a row the others count nothing: shears and shifts along it need a quarter of the work.
-        let value = if dy == 0.0 { across(rows[1]) } else { cubic(rows.map(across), dy) };
-        *to = value.clamp(0.0, 255.0) as u8;
+        let values = if dy == 0.0 {
+            across(0)
+        } else {
+            let rows = [-1, 0, 1, 2].map(across);
+            std::array::from_fn(|c| cubic(rows.map(|row| row[c]), dy))
+        };
+        values.map(|value| value.clamp(0.0, 255.0) as u8)
     }
 }
 
