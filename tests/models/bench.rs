@@ -47,3 +47,14 @@ fn attention_is_measured_forward_and_backward() {
     }
     assert_says(&refusal(here, &["bench", "attention", "--max-tokens=20"]), &["--max-tokens is 20", "49 tokens"]);
 }
+
+#[test]
+fn bench_loader_says_how_fast_pictures_come() {
+    let here = tempfile::tempdir().unwrap();
+    let report = json(here.path(), &["bench", "loader", "--images=16", "--threads=1", "--json"]);
+    assert!(report["images_per_second"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!((report["images"].as_u64(), report["threads"].as_u64()), (Some(16), Some(1)));
+    assert!((20_000..150_000).contains(&report["bytes_per_image"].as_u64().unwrap()), "{report}");
+    assert_says(&refusal(here.path(), &["bench", "loader", "step"]), &["measured by itself"]);
+    assert_says(&refusal(here.path(), &["bench", "loader", "--images=3"]), &["--images is 3", "16"]);
+}

@@ -2,7 +2,10 @@
 
 use lara_models::data::ImageShape;
 use lara_models::data::picture::{Interpolation, Middle, Picture, Preprocess, Scale};
+use lara_models::train::checkpoint::TrainedModel;
 use serde_json::{Value, json};
+
+use crate::library::golden;
 
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
@@ -116,6 +119,36 @@ fn the_two_libraries_cut_at_different_middles() {
     };
     assert_eq!(padded(Middle::Even), [0, 0, 10, 20, 30, 40, 50, 60, 0, 0]);
     assert_eq!(padded(Middle::First), [0, 0, 0, 10, 20, 30, 40, 50, 60, 0]);
+}
+
+/// A model of the hub, opened as a checkpoint is, fits pictures as its files say: settings say the same.
+#[test]
+fn a_model_of_the_hub_fits_pictures_as_it_was_published() {
+    let temp = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden("hf_vit").join(name), temp.path().join(name)).unwrap();
+    }
+    let opened = |settings: Value| {
+        std::fs::write(temp.path().join("preprocessor_config.json"), settings.to_string()).unwrap();
+        let config = TrainedModel::open(temp.path()).unwrap().config.unwrap();
+        let published = Preprocess::from_hugging_face(&settings, Some(config.model.image_shape())).unwrap();
+        assert_eq!(config.preprocess().unwrap(), published);
+        published
+    };
+    let side = TrainedModel::open(golden("hf_vit")).unwrap().config.unwrap().model.image_shape().height;
+    let statistics = |more: Value| {
+        let mut settings = json!({"image_mean": IMAGENET[0], "image_std": IMAGENET[1], "resample": 1});
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        settings
+    };
+    assert_eq!(opened(statistics(json!({"size": side}))).scale, Scale::Exactly([side as u64; 2]));
+    for before in side..4 * side {
+        let size = json!({
+            "image_processor_type": "BitImageProcessor", "do_center_crop": true, "crop_size": side,
+            "size": {"shortest_edge": before}
+        });
+        assert_eq!(opened(statistics(size)).scale, Scale::Shorter(before as u64));
+    }
 }
 
 #[test]

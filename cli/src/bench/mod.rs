@@ -1,6 +1,7 @@
 //! `lara bench`
 
 mod attention;
+mod loader;
 mod measure;
 mod primitives;
 mod rows;
@@ -14,7 +15,7 @@ use lara_runtime::{AdapterReport, Tune, human_bytes};
 use serde::Serialize;
 
 use crate::adapter::AdapterOptions;
-use crate::fail::{Outcome, print, print_json};
+use crate::fail::{Failure, Outcome, print, print_json};
 use rows::{Bench, Row};
 
 /// Measure this adapter: FMA peak, copy bandwidth, matmul, convolution, attention forward and backward, a training step.
@@ -24,9 +25,10 @@ Examples:
   lara bench
   lara bench attention --max-tokens 3136
   lara bench attention --mechanism all
-  lara bench matmul step --json")]
+  lara bench matmul step --json
+  lara bench loader --threads 2")]
 pub(crate) struct Options {
-    /// What to measure; everything if nothing is named. The peaks are always measured.
+    /// What to measure; everything that needs the adapter if nothing is named. Its peaks are always measured then.
     #[arg(value_enum)]
     what: Vec<What>,
     /// Longest sequence for attention.
@@ -36,6 +38,12 @@ pub(crate) struct Options {
     /// faster.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "softmax,lara")]
     mechanism: Vec<attention::Mechanism>,
+    /// Images that the loader loads.
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    images: usize,
+    /// Threads of the loader.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    threads: usize,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -49,6 +57,7 @@ enum What {
     Convolution,
     Attention,
     Step,
+    Loader,
 }
 
 #[derive(Serialize)]
@@ -65,6 +74,12 @@ struct Report {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    if options.what.contains(&What::Loader) {
+        if options.what.len() > 1 {
+            return Err(Failure::input("the loader is measured by itself, without an adapter: name nothing beside it"));
+        }
+        return loader::run(options.images, options.threads, options.json);
+    }
     let gpu = options.adapter.open()?;
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
