@@ -170,7 +170,7 @@ impl RandAugment {
             weights: None,
         };
         for part in parts {
-            settings.set(part).map_err(|problem| wrong(problem))?;
+            settings.set(part).map_err(&wrong)?;
         }
         Ok(settings)
     }
@@ -218,7 +218,13 @@ impl RandAugment {
             None => (0..self.layers).map(|_| Op::ALL[draws.below(15) as usize]).collect(),
             Some(weights) => without_replacement(weights, self.layers, draws),
         };
-        ops.into_iter().filter_map(|op| draws.chance(self.prob).then(|| self.drawn(op, interpolation, draws))).collect()
+        let mut drawn = Vec::with_capacity(ops.len());
+        for op in ops {
+            if draws.chance(self.prob) {
+                drawn.push(self.drawn(op, interpolation, draws));
+            }
+        }
+        drawn
     }
 
     fn drawn(&self, op: Op, interpolation: Option<Filter>, draws: &mut Draws) -> Drawn {
