@@ -14,6 +14,9 @@ use lara_models::random::{Draws, Purpose};
 /// with the table that older versions made: all 0.)
 const FROM_PILLOW: &str = include_str!("fixtures/rand_augment.json");
 
+/// Width, height, channels, operation, level, `inc`, sign, interpolation, CRC-32.
+type Line = (usize, usize, usize, usize, f64, u8, u8, Filter, u32);
+
 /// ImageNet's mean colour, as timm fills with it.
 const FILL: [u8; 3] = [124, 116, 104];
 
@@ -35,7 +38,7 @@ fn crc(picture: &Picture) -> u32 {
 
 #[test]
 fn every_operation_makes_pillows_pixels() {
-    let lines: Vec<(usize, usize, usize, usize, f64, u8, u8, Filter, u32)> = serde_json::from_str(FROM_PILLOW).unwrap();
+    let lines: Vec<Line> = serde_json::from_str(FROM_PILLOW).unwrap();
     assert_eq!(lines.len(), 453);
     for (width, height, channels, op, level, is_increasing, is_negated, interpolation, expected) in lines {
         let (is_increasing, is_negated) = (is_increasing == 1, is_negated == 1);
