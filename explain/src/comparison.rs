@@ -131,7 +131,8 @@ pub fn attention_for(config: &TrainConfig, mechanism: MechanismKind) -> Attentio
     let mut attention = config.attention.clone();
     if mechanism == MechanismKind::Lara && config.attention.mechanism != MechanismKind::Lara {
         attention.proposal_gen = ProposalGen::NoParamPool;
-        attention.num_landmarks = attention.num_landmarks.min(config.model.layer(0).places());
+        let fewest = (0..config.model.depth()).map(|layer| config.model.layer(layer).places()).min();
+        attention.num_landmarks = fewest.map_or(attention.num_landmarks, |places| attention.num_landmarks.min(places));
     }
     attention.causal = false;
     attention.mechanism = mechanism;

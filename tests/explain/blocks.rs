@@ -3,7 +3,7 @@
 use lara_explain::export::compute::{Asked, Heads, Pick, Selection, rows};
 use lara_explain::{Head, Inspector, Query, Sizes};
 use lara_models::train::TrainConfig;
-use lara_models::{Hook, Network, Outputs, Site};
+use lara_models::{Hook, Model, Network, Outputs, Site};
 use lara_runtime::attention::{AttentionConfig, Context, Grid, MechanismKind, Qkv, mechanism};
 use lara_runtime::ops::Gelu;
 use lara_runtime::{Init, Parameters, Role, Tape, Tensor, Tune};
@@ -105,6 +105,36 @@ fn every_block_shows_its_own_rows() {
     assert_near(&maps[5].values, &own(0, 5));
     let both: Vec<f64> = own(0, 5).iter().zip(own(1, 5)).map(|(a, b)| (a + b) / 2.0).collect();
     assert_near(&maps[6].values, &both);
+}
+
+/// A small PVTv2 of timm and one of the authors' with LARA: stages of 16 x 16 to 2 x 2 tokens, the former with keys on 2 x 2.
+#[test]
+fn every_stage_of_a_pyramid_has_its_own_grids() {
+    let sides = [16, 8, 8, 4, 2];
+    for (folder, reduced) in [("timm_pvt_v2", true), ("hkunlp_pvt_lara_dense", false)] {
+        let path = format!("{}/../tests/golden/models/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let model = Model::open(path).unwrap_or_else(|e| panic!("{e}"));
+        let inspector = block_on(Inspector::new(gpu(), &Tune::fixed(&[]), &model, &model.config, false));
+        let mut inspector = inspector.unwrap_or_else(|e| panic!("{e}"));
+        let image: Vec<f32> = random(3, 3 * 64 * 64);
+        inspector.run(&image, 0).expect("it runs");
+        // Row 13, column 6 of 16.
+        inspector.look(&[Query::Patch(13 * 16 + 6)], &[0, 1, 2, 3, 4], None).expect("it can be looked at");
+        let maps =
+            block_on(inspector.read_maps("", &[0, 1, 2, 3, 4], &[Head::One(0), Head::Mean])).expect("they come back");
+        for (at, (pair, side)) in maps.chunks(2).zip(sides).enumerate() {
+            let keys = if reduced { 2 } else { side };
+            for map in pair {
+                assert_eq!((map.query_grid, map.grid), ([side; 2], [keys; 2]), "{folder}, block {at}");
+                let query = Query::Patch((2 * 13 + 1) * side / 32 * side + (2 * 6 + 1) * side / 32);
+                assert_eq!(map.query, query, "{folder}, block {at}");
+                let sum = map.values.iter().map(|&x| f64::from(x)).sum::<f64>();
+                assert!((sum - 1.0).abs() < 1e-4, "{folder}, block {at}: a row sums to {sum}");
+            }
+        }
+        assert_eq!(maps.len(), 10, "{folder}");
+        assert!(!inspector.rolls(), "{folder}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Models of other libraries, opened as their hub lays them out, against what the libraries computed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lara_models::estimate::estimate;
@@ -87,6 +88,27 @@ fn pyramids_compute_what_timm_and_the_authors_computed() {
         ["timm_pvt_v2", "timm_pvt_v2_linear", "hkunlp_pvt_softmax", "hkunlp_pvt_lara_dense", "hkunlp_pvt_lara_light"]
     {
         agrees(name, &[]);
+    }
+}
+
+/// Under the names of the library that it came from a pyramid is what it was, bit by bit, and its settings say the same.
+#[test]
+fn pyramids_go_back_to_where_they_came_from() {
+    for name in
+        ["timm_pvt_v2", "timm_pvt_v2_linear", "hkunlp_pvt_softmax", "hkunlp_pvt_lara_dense", "hkunlp_pvt_lara_light"]
+    {
+        let trained = TrainedModel::open(golden(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let config = trained.config.expect("a configuration");
+        let original = TensorFile::open(golden(name).join("model.safetensors")).unwrap();
+        let back = import::export(&trained.weights, trained.library, &config).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let all = |file: &TensorFile| {
+            file.names().map(|name| (name.to_owned(), file.numbers(name).unwrap())).collect::<BTreeMap<_, _>>()
+        };
+        assert!(all(&back) == all(&original), "{name}: {:?}, not {:?}", back.names().next(), original.names().next());
+        let json = import::config_json(trained.library, &config, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let text = json.expect("a configuration").to_string();
+        let again = import::import(&original, (Path::new("config.json"), text.as_bytes()), None);
+        assert_eq!(again.unwrap_or_else(|e| panic!("{name}: {e}")).config, config, "{name}");
     }
 }
 

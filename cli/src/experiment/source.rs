@@ -156,6 +156,15 @@ fn trained(gpu: &Gpu, tune: &Tune, options: &Inputs, path: &std::path::Path) -> 
     let config = &model.config;
     let batches = if options.images.is_empty() { held_out(config, options)? } else { given(config, options)? };
     let recorded = record(gpu, tune, &model, batches[0].len() / config.model.image_shape().len())?;
+    let sizes = recorded.blocks.first().map(|block| block.q.shape());
+    let differs = |Qkv { q, k, .. }: &Qkv| [q, k].iter().any(|x| Some(x.shape()) != sizes);
+    if let Some(block) = recorded.blocks.iter().position(differs) {
+        return Err(Failure::input(format!(
+            "{}: an experiment takes blocks that all have the same tokens, as queries and as keys, but block {block} has others; \
+             `lara view` and `lara export-maps` take any",
+            path.display()
+        )));
+    }
     let mut groups = Vec::new();
     for index in 0..recorded.blocks.len() {
         let weights = model.file().map_or_else(|| Ok(Arrays::new()), |file| landmark_weights(file, index))?;
