@@ -154,3 +154,16 @@ fn classification_trains_each_mechanism_once() {
     assert_says(&refusal(temp.path(), &arguments), &["result.json", "delete it"]);
     assert_says(&refusal(temp.path(), &with(&["--mechanisms=soft"])), &["soft", "softmax"]);
 }
+
+/// Blocks of a pyramid have no sizes in common.
+#[test]
+fn pyramids_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let pyramid = crate::library::golden("timm_pvt_v2");
+    image::RgbImage::new(64, 64).save(temp.path().join("a.png")).unwrap();
+    let said = refusal(
+        temp.path(),
+        &["experiment", "approximation", "--source", "checkpoint", &pyramid.to_string_lossy(), "--images", "a.png"],
+    );
+    assert_says(&said, &["timm_pvt_v2", "block 0 has others", "lara export-maps"]);
+}

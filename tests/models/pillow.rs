@@ -1,7 +1,12 @@
 //! What Pillow 12.2.0 makes of the same pictures, as checksums (CRC-32) of the bytes.
 
-/// Filter, size, new size, channels, checksum: `resize(new size, filter)`.
-pub(crate) const RESIZED: [(&str, [u32; 2], [u64; 2], usize, u32); 132] = [
+/// Filter, size, new size, channels, checksum.
+type Resized = (&'static str, [u32; 2], [u64; 2], usize, u32);
+/// Filter, size, new size, box, checksum.
+type Boxed = (&'static str, [u32; 2], [u64; 2], [f32; 4], u32);
+
+/// `resize(new size, filter)`.
+pub(crate) const RESIZED: [Resized; 132] = [
     ("nearest", [37, 29], [11, 13], 1, 0xc9e2_abe5),
     ("nearest", [37, 29], [11, 13], 3, 0xfe42_d8a9),
     ("nearest", [37, 29], [80, 61], 1, 0xc76d_54c7),
@@ -136,8 +141,8 @@ pub(crate) const RESIZED: [(&str, [u32; 2], [u64; 2], usize, u32); 132] = [
     ("hamming", [640, 48], [3, 2], 3, 0x4304_7e46),
 ];
 
-/// Filter, size, new size, box, checksum: `resize(new size, filter, box)` of three channels.
-pub(crate) const BOXES: [(&str, [u32; 2], [u64; 2], [f32; 4], u32); 24] = [
+/// `resize(new size, filter, box)` of three channels.
+pub(crate) const BOXES: [Boxed; 24] = [
     ("nearest", [37, 29], [11, 13], [3.5, 2.25, 30.75, 20.0], 0x4a2d_69a0),
     ("nearest", [37, 29], [50, 40], [0.0, 0.0, 36.5, 29.0], 0x3c62_2119),
     ("nearest", [64, 64], [16, 16], [10.0, 12.0, 42.0, 44.0], 0x0de2_0311),

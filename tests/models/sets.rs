@@ -82,16 +82,8 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn shards_are_read_where_their_pictures_lie() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path();
-    let fitting = Preprocess::timm(RGB_4, 1.0, CropMode::Center, Interpolation::Bicubic);
-    let open = |split| Shards::open(path, split, &fitting);
-    assert_eq!(
-        sentence(open(Split::Train), path),
-        "ROOT: has no tar files of train: neither in a folder of that name nor named so (*.tar)"
-    );
+/// Two shards of training images and one to test on; their pictures, and the bytes of the first.
+fn write_shards(path: &Path) -> (Vec<Vec<u8>>, Vec<u8>) {
     let pictures: Vec<Vec<u8>> = [0.2, 0.4, 0.6, 0.8].map(png).into();
     let first = tar(&[
         ("a/1.jpg.png", &pictures[0]),
@@ -104,6 +96,23 @@ fn shards_are_read_where_their_pictures_lie() {
     fs::write(path.join("set-train-001.tar"), tar(&[("3.png", &pictures[2]), ("3.cls", b"1")])).unwrap();
     fs::create_dir(path.join("val")).unwrap();
     fs::write(path.join("val/0.tar"), tar(&[("9.cls", b"0"), ("9.png", &pictures[3])])).unwrap();
+    (pictures, first)
+}
+
+fn open_shards(path: &Path, split: Split) -> lara_models::Result<Shards> {
+    Shards::open(path, split, &Preprocess::timm(RGB_4, 1.0, CropMode::Center, Interpolation::Bicubic))
+}
+
+#[test]
+fn shards_are_read_where_their_pictures_lie() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path();
+    let open = |split| open_shards(path, split);
+    assert_eq!(
+        sentence(open(Split::Train), path),
+        "ROOT: has no tar files of train: neither in a folder of that name nor named so (*.tar)"
+    );
+    write_shards(path);
     let train = open(Split::Train).unwrap();
     assert_eq!((train.len(), train.classes().len()), (3, 3));
     for (index, (label, level)) in [(2, 51.0), (0, 102.0), (1, 153.0)].into_iter().enumerate() {
@@ -120,8 +129,14 @@ fn shards_are_read_where_their_pictures_lie() {
         sentence(open(Split::Train), path),
         "ROOT/set-train-000.tar: has class 2 in a/1.jpg.png, but there are 2 classes"
     );
-    fs::remove_file(path.join("classes.txt")).unwrap();
+}
 
+#[test]
+fn shards_that_are_broken_are_told_by_their_member() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path();
+    let (pictures, first) = write_shards(path);
+    let open = |split| open_shards(path, split);
     let refuse = |bytes: &[u8]| {
         fs::write(path.join("set-train-000.tar"), bytes).unwrap();
         sentence(open(Split::Train), path)
