@@ -15,6 +15,15 @@ fn hostile_files_are_taken_or_refused_with_a_sentence() {
     fuzz(&["--cases", "1000"]);
 }
 
+/// What a million cases found: zipped pictures that unpack to other lengths than they promise were held before they were
+/// counted.
+#[test]
+fn what_a_long_campaign_found_stays_mended() {
+    for case in ["48654", "471409"] {
+        fuzz(&["--seed", "9", "--case", case]);
+    }
+}
+
 #[test]
 fn a_killed_run_ends_as_if_nothing_had_been() {
     fuzz(&["--kill", "1"]);

@@ -1,7 +1,7 @@
 //! MNIST from the four IDX files of its authors (LeCun, Cortes and Burges), plain or gzipped.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, Fingerprint, ImageDataset, ImageShape, Open, Place, Sample, Split};
@@ -117,6 +117,9 @@ struct Idx {
 /// Deflate never unpacks to more than this many times what it is given.
 const DEFLATE_MAX_RATIO: u64 = 1032;
 
+/// Pictures hardly unpack to more than this many times. What promises more is counted before it is held.
+const USUAL_RATIO: u64 = 16;
+
 fn read_idx(directory: &Path, name: &str, magic: u32) -> Result<(PathBuf, Idx)> {
     let path = directory.join(name);
     let zipped = directory.join(format!("{name}.gz"));
@@ -130,12 +133,7 @@ fn read_idx(directory: &Path, name: &str, magic: u32) -> Result<(PathBuf, Idx)> 
     }
     let file = fs::File::open(&path).map_err(Error::io("read", &path))?;
     let length = file.metadata().map_err(Error::io("read", &path))?.len();
-    let idx = if is_zipped {
-        let most = length.saturating_mul(DEFLATE_MAX_RATIO);
-        parse_idx(flate2::read::GzDecoder::new(file), Length::AtMost(most), magic)
-    } else {
-        parse_idx(file, Length::Exactly(length), magic)
-    };
+    let idx = if is_zipped { unzip_idx(&file, length, magic) } else { parse_idx(file, Length::Exactly(length), magic) };
     let refused = |refusal| match refusal {
         Refusal::Unread(error) if is_zipped => {
             Error::input(&path, format!("is not a whole gzip file ({error}); fetch it again"))
@@ -144,6 +142,24 @@ fn read_idx(directory: &Path, name: &str, magic: u32) -> Result<(PathBuf, Idx)> 
         Refusal::Content(problem) => Error::input(&path, problem),
     };
     Ok((path.clone(), idx.map_err(refused)?))
+}
+
+/// Unpacks a file of `length` bytes. Where its header promises suspiciously much, a first pass counts what there is and
+/// keeps none of it: a file that does not hold what it promises never takes the memory of that.
+fn unzip_idx(mut file: &fs::File, length: u64, magic: u32) -> std::result::Result<Idx, Refusal> {
+    let most = Length::AtMost(length.saturating_mul(DEFLATE_MAX_RATIO));
+    let mut unpacked = flate2::read::GzDecoder::new(file);
+    let (sizes, needed) = parse_header(&mut unpacked, most, magic)?;
+    if needed as u64 > length.saturating_mul(USUAL_RATIO) {
+        let there = io::copy(&mut unpacked.take(needed as u64 + 1), &mut io::sink()).map_err(Refusal::Unread)?;
+        if there != needed as u64 {
+            return Err(unlike(&sizes, needed, there, most));
+        }
+        file.rewind().map_err(Refusal::Unread)?;
+        unpacked = flate2::read::GzDecoder::new(file);
+        parse_header(&mut unpacked, most, magic)?;
+    }
+    parse_values(unpacked, sizes, needed, most)
 }
 
 /// Why there is no [`Idx`]: the bytes could not be had, or they are no such file.
@@ -163,6 +179,12 @@ enum Length {
 ///
 /// The header is read first, and no more than it promises is held after it.
 fn parse_idx(mut from: impl Read, length: Length, magic: u32) -> std::result::Result<Idx, Refusal> {
+    let (sizes, needed) = parse_header(&mut from, length, magic)?;
+    parse_values(from, sizes, needed, length)
+}
+
+/// The sizes that the header promises, and how many bytes they are.
+fn parse_header(from: &mut impl Read, length: Length, magic: u32) -> std::result::Result<(Vec<usize>, usize), Refusal> {
     let dimensions = (magic & 0xff) as usize;
     let wanted = 4 + 4 * dimensions;
     let mut header = Vec::with_capacity(wanted);
@@ -180,34 +202,50 @@ fn parse_idx(mut from: impl Read, length: Length, magic: u32) -> std::result::Re
     let (Length::Exactly(all) | Length::AtMost(all)) = length;
     let there = all.saturating_sub(wanted as u64);
     let promised = sizes.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64));
-    let truncated = |there: u64| {
-        Refusal::Content(format!(
-            "is truncated: its header promises sizes {sizes:?} but only {there} bytes follow; fetch it again"
-        ))
-    };
     let needed = promised.filter(|&needed| needed <= there).and_then(|needed| usize::try_from(needed).ok());
     let needed = needed.ok_or_else(|| match length {
-        Length::Exactly(_) => truncated(there),
+        Length::Exactly(_) => truncated(&sizes, there),
         Length::AtMost(_) => Refusal::Content(format!(
             "is truncated: its header promises sizes {sizes:?} but no more than {there} bytes can be in a file of this \
              length; fetch it again"
         )),
     })?;
+    Ok((sizes, needed))
+}
+
+/// What stands behind the header, and nothing more.
+fn parse_values(
+    mut from: impl Read,
+    sizes: Vec<usize>,
+    needed: usize,
+    length: Length,
+) -> std::result::Result<Idx, Refusal> {
     let mut values = Vec::new();
     from.by_ref().take(needed as u64).read_to_end(&mut values).map_err(Refusal::Unread)?;
-    if values.len() < needed {
-        return Err(truncated(values.len() as u64));
-    }
     // The end of a gzip file holds its checksum, which only reading on compares.
-    if from.take(1).read_to_end(&mut Vec::new()).map_err(Refusal::Unread)? > 0 {
-        return content(match length {
-            Length::Exactly(_) => {
-                format!("has {there} bytes after its header, which promises {needed} (sizes {sizes:?})")
-            }
-            Length::AtMost(_) => {
-                format!("has more than the {needed} bytes that its header promises (sizes {sizes:?})")
-            }
-        });
+    let more = from.take(1).read_to_end(&mut Vec::new()).map_err(Refusal::Unread)?;
+    if values.len() < needed || more > 0 {
+        return Err(unlike(&sizes, needed, (values.len() + more) as u64, length));
     }
     Ok(Idx { sizes, values })
+}
+
+/// The refusal of a file in which not as many bytes follow as its header promises, but `there`.
+fn unlike(sizes: &[usize], needed: usize, there: u64, length: Length) -> Refusal {
+    if there < needed as u64 {
+        return truncated(sizes, there);
+    }
+    Refusal::Content(match length {
+        Length::Exactly(all) => {
+            let there = all.saturating_sub(4 + 4 * sizes.len() as u64);
+            format!("has {there} bytes after its header, which promises {needed} (sizes {sizes:?})")
+        }
+        Length::AtMost(_) => format!("has more than the {needed} bytes that its header promises (sizes {sizes:?})"),
+    })
+}
+
+fn truncated(sizes: &[usize], there: u64) -> Refusal {
+    Refusal::Content(format!(
+        "is truncated: its header promises sizes {sizes:?} but only {there} bytes follow; fetch it again"
+    ))
 }
