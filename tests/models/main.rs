@@ -17,6 +17,7 @@ mod experiment;
 mod export_maps;
 mod extremes;
 mod finite;
+mod hub;
 mod library;
 mod library_cli;
 mod live;
