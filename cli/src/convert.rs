@@ -24,7 +24,7 @@ Examples:
 Out is a folder, into which model.safetensors and (but for lara, whose files carry it) config.json are written, or a name
 that ends in .safetensors: then only that file is written.")]
 pub(crate) struct Options {
-    /// A run's folder, a checkpoint, a safetensors file, a folder with config.json, or hf:ORG/NAME[@REVISION].
+    /// A run's folder, a checkpoint, a safetensors file, a folder with config.json, or `hf:ORG/NAME[@REVISION]`.
     source: PathBuf,
     /// Where to write it.
     out: PathBuf,

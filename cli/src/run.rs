@@ -30,7 +30,7 @@ Input: images [batch, channels, height, width], normalised; any size that the pa
 resampled to it. Output: logits and features (the tokens in front of the classifier); --tap adds tokens, pooled, blocks.N,
 blocks.N.attn.q (k, v, out) and blocks.N.attn.weights. In either file a name may have input. or output. in front.")]
 pub(crate) struct Options {
-    /// A run's folder, a checkpoint, a safetensors file, a folder with config.json, or hf:ORG/NAME[@REVISION].
+    /// A run's folder, a checkpoint, a safetensors file, a folder with config.json, or `hf:ORG/NAME[@REVISION]`.
     checkpoint: PathBuf,
     /// safetensors file with the input.
     #[arg(long, value_name = "FILE")]

@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// `digits`, `mnist`, or a TOML file.
     #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["resume", "init"], conflicts_with = "resume")]
     preset: Option<String>,
-    /// Begin with the weights of a trained model: a checkpoint, or hf:ORG/NAME[@REVISION]. The model, its attention and its
+    /// Begin with the weights of a trained model: a checkpoint, or `hf:ORG/NAME[@REVISION]`. The model, its attention and its
     /// normalisation are that model's, all else the preset's; a classifier for other classes begins anew.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
     init: Option<PathBuf>,

@@ -325,7 +325,7 @@ impl TensorFile {
         self.tensors
     }
 
-    /// Writes the tensors as they are, sorted by name, with other text beside them. [`write`] is for numbers of one's own.
+    /// Writes the tensors as they are, sorted by name, with other text beside them. [`write()`] is for numbers of one's own.
     ///
     /// # Errors
     /// What writing fails with.
