@@ -19,7 +19,8 @@ fn forward(
 ) {
     let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
-        y[i] = max(x[i], vec4(0.0));
+        // Not max, which may hide a NaN.
+        y[i] = select(x[i], vec4(0.0), x[i] <= vec4(0.0));
     }
 }
 
@@ -31,7 +32,7 @@ fn backward(
 ) {
     let i = flat_index(workgroup, workgroups, WORKGROUP, local);
     if i < params.quads {
-        var d = select(vec4(0.0), dy[i], x[i] > vec4(0.0));
+        var d = select(dy[i], vec4(0.0), x[i] <= vec4(0.0));
         if params.accumulate == 1u {
             d += dx[i];
         }

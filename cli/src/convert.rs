@@ -87,12 +87,23 @@ pub(crate) fn run(options: &Options) -> Outcome {
         let refused = |error| Failure::input(format!("cannot create {}: {error}", options.out.display()));
         fs::create_dir_all(&options.out).map_err(refused)?;
     }
+    refuse_source(&options.source, &file)?;
     files::write(&file, |out| weights.write_to(out, &metadata))?;
     if let Some(json) = json.filter(|_| !alone) {
         let text = serde_json::to_string_pretty(&json)? + "\n";
         files::write(&options.out.join(CONFIG_FILE), |out| out.write_all(text.as_bytes()))?;
     }
     print(format!("{}: {} tensors", file.display(), weights.names().count()));
+    Ok(())
+}
+
+/// Refuses to write over what is read: what the other library has no words for would be lost.
+fn refuse_source(source: &Path, file: &Path) -> Outcome {
+    let Ok(target) = fs::canonicalize(file) else { return Ok(()) };
+    let read = [source.to_path_buf(), source.join(MODEL_FILE), source.join("best").join(MODEL_FILE)];
+    if read.iter().any(|path| fs::canonicalize(path).is_ok_and(|path| path == target)) {
+        return Err(Failure::input(format!("{} is the model itself; name another place", file.display())));
+    }
     Ok(())
 }
 

@@ -47,7 +47,15 @@ pub(crate) fn beginning(path: &Path, preset: Option<&str>, sets: &[String]) -> O
             (Some(preset), Some(own)) => {
                 let TrainConfig { model, attention, .. } = own.clone();
                 let data = DataConfig { mean: own.data.mean.clone(), std: own.data.std.clone(), ..preset.data };
-                TrainConfig { model, attention, data, ..preset }
+                let rates = serde_json::to_value(&preset.model)?;
+                let mut taken = TrainConfig { model, attention, data, ..preset };
+                // How much is dropped is of the training and not of the model.
+                for key in ["drop_rate", "drop_path_rate"] {
+                    if let Some(rate) = rates.get(key) {
+                        taken.set(&format!("model.{key}={rate}"))?;
+                    }
+                }
+                taken
             }
             (None, Some(own)) => own.clone(),
             (Some(preset), None) => preset,

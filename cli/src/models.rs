@@ -46,9 +46,13 @@ struct Row {
     estimate: Estimate,
 }
 
+/// Largest batch, as in training.
+const MOST_IMAGES: usize = 1 << 20;
+
 pub(crate) fn run(options: &Options) -> Outcome {
-    if options.batch_size == 0 {
-        return Err(Failure::input("--batch-size is 0; it must be at least 1"));
+    if !(1..=MOST_IMAGES).contains(&options.batch_size) {
+        let what = format!("--batch-size is {}; it must be from 1 to {MOST_IMAGES}", options.batch_size);
+        return Err(Failure::input(what));
     }
     let (names, mechanisms) = match &options.name {
         Some(name) => (vec![name.clone()], &MechanismKind::ALL[..]),

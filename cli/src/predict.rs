@@ -64,6 +64,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let gpu = options.adapter.open()?;
     let model = model::open(&options.checkpoint, options.preset.as_deref(), &options.set)?;
+    if model.config.model.num_classes() == 0 {
+        return Err(Failure::input(format!(
+            "{} has no classifier, so it names no classes: `lara run` writes its features, `lara export-maps` shows what it looks at",
+            options.checkpoint.display()
+        )));
+    }
     let predictor = pollster::block_on(model.predictor(&gpu, &Tune::measured(&gpu), 1));
     let predictor = predictor.map_err(Error::lowering(model::LOWER_NOTHING))?;
     let reader = model.config.preprocess()?;

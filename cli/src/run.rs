@@ -87,6 +87,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let input = TensorFile::open(&options.input)?;
     let reference = options.against.as_ref().map(TensorFile::open).transpose()?;
     files::check_output(&options.input, &options.output)?;
+    if let Some(against) = &options.against {
+        files::check_output(against, &options.output)?;
+    }
     let sets = with_image_size(&input, &options.set);
     let model = model::open(&options.checkpoint, options.preset.as_deref(), &sets)?;
     let given = read_inputs(&input, &model.config)?;
@@ -102,6 +105,13 @@ pub(crate) fn run(options: &Options) -> Outcome {
         let found = results.iter().find(|(known, _)| known == name).map(|(_, array)| array);
         let Some((found, reference)) = found.zip(reference.as_ref()) else { continue };
         compared.push(difference(name, found, reference.numbers(stored)?)?);
+    }
+    if options.against.is_some() && compared.is_empty() {
+        return Err(Failure::input(format!(
+            "--against {} has none of the outputs {}, so nothing is compared",
+            options.against.as_deref().unwrap_or(std::path::Path::new("")).display(),
+            results.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ")
+        )));
     }
     let report = Report {
         output: options.output.clone(),

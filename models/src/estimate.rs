@@ -42,7 +42,7 @@ pub fn estimate(gpu: &Gpu, tune: &Tune, config: &TrainConfig, batch: usize) -> R
         parameters: parameters.count(),
         tokens: config.model.layer(0).tokens(),
         macs: macs(&forward) / batch as f64,
-        inference: Memory::of(&forward, &parameters, &[Role::Weight]),
+        inference: Memory::of(forward, &parameters, &[Role::Weight])?,
         training,
     })
 }
@@ -58,7 +58,7 @@ fn training(gpu: &Gpu, tune: &Tune, config: &TrainConfig, batch: usize) -> Resul
     let step = tape.finish()?;
     let average = config.train.model_ema.then_some(Role::Ema);
     let roles: Vec<Role> = TRAINING.into_iter().chain(average).collect();
-    Ok(Memory::of(&step, &parameters, &roles))
+    Ok(Memory::of(step, &parameters, &roles)?)
 }
 
 /// Multiply-adds of what counts its operations.

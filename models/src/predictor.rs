@@ -15,7 +15,6 @@ pub struct Predictor {
     maps: Vec<Tensor>,
     header: Header,
     batch: usize,
-    classes: usize,
     gpu: Gpu,
     tune: Tune,
     config: TrainConfig,
@@ -59,7 +58,6 @@ impl Predictor {
             maps,
             header,
             batch,
-            classes: config.model.num_classes(),
             gpu: gpu.clone(),
             tune: tune.clone(),
             config: config.clone(),
@@ -91,7 +89,9 @@ impl Predictor {
         let count = images.len() / sample;
         self.plan.run().header(self.header).write(self.images, images).steps().submit()?;
         let logits = self.plan.read(self.logits).await?;
-        Ok(logits.chunks(self.classes).take(count).map(<[f32]>::to_vec).collect())
+        // Without a classifier what comes out are features.
+        let width = (logits.len() / self.batch).max(1);
+        Ok(logits.chunks(width).take(count).map(<[f32]>::to_vec).collect())
     }
 
     /// [`Predictor::logits`], all of them finite.

@@ -34,20 +34,21 @@ pub struct Memory {
 
 impl Memory {
     /// What a recording takes once it is compiled over parameters with buffers for `roles`. Nothing is allocated.
-    pub fn of(rec: &Recorder, parameters: &Parameters, roles: &[Role]) -> Self {
-        let layout = pool::assign(rec);
+    pub fn of(mut rec: Recorder, parameters: &Parameters, roles: &[Role]) -> Result<Self> {
+        rec.pin_what_parts_share()?;
+        let layout = pool::assign(&rec);
         let all = |wanted: &[Role]| -> u64 {
             roles.iter().filter(|role| wanted.contains(role)).map(|role| parameters.needed(*role)).sum()
         };
         let pinned = rec.tensors.iter().filter(|tensor| tensor.place == Place::Pinned);
-        Memory {
+        Ok(Memory {
             weights: all(&[Role::Weight, Role::Ema]),
             gradients: all(&[Role::Grad]),
             optimizer: all(&[Role::FirstMoment, Role::SecondMoment]),
             activations: layout.slots.iter().sum(),
             pinned: pinned.map(|tensor| tensor.bytes().next_multiple_of(16)).sum(),
             activations_unshared: layout.unshared,
-        }
+        })
     }
 
     /// Peak bytes: everything that exists at once.

@@ -235,7 +235,8 @@ fn backward(
     let scale = stats[(params.first + row) * 3u + 1u];
     let delta = stats[(params.first + row) * 3u + 2u];
     for (var m = begin; m < min(begin + 4u, params.keys); m++) {
-        let p = scale * exp(logit(at, bias_at, m, seen) - peak);
+        // A row that sees nothing has a sum of zero, and its biases may lie above the peak that stands for it.
+        let p = select(0.0, scale * exp(logit(at, bias_at, m, seen) - peak), scale > 0.0);
         logits[at + m] = p;
         dp[at + m] = p * (dp[at + m] - delta);
     }

@@ -235,6 +235,11 @@ fn models_that_are_not_known_are_refused_in_a_sentence() {
             r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"embed_dimm": 48}}"#,
             "did you mean `model.embed_dim`?",
         ),
+        (r#"{"model_type": "vit", "patch_size": 0}"#, "model.patch_size"),
+        (r#"{"model_type": "vit", "num_channels": 100000000000000}"#, "model.in_chans"),
+        (r#"{"model_type": "vit", "hidden_size": 9223372036854775808}"#, "config.json"),
+        (r#"{"model_type": "dinov2", "mlp_ratio": 1e300, "use_swiglu_ffn": true}"#, "model.mlp_ratio"),
+        (r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"patch_size": 0}}"#, "model.patch_size"),
         (r#"{"architectures": ["ViT"]}"#, "so it is not known whose model it is"),
         (r#"{"#, "is no valid JSON"),
         (r#"[]"#, "is no JSON object"),
@@ -367,7 +372,9 @@ fn plain_resampling_is_that_of_pytorch() {
 /// What is predicted is what is compiled, in bytes; multiply-adds are those of the paper's table.
 #[test]
 fn estimates_are_what_plans_take() {
-    for (name, mechanism) in [("timm_vit_layer_scale_registers", "softmax"), ("hkunlp_evit_lara", "lara")] {
+    for (name, mechanism) in
+        [("timm_vit_layer_scale_registers", "softmax"), ("hkunlp_evit_lara", "lara"), ("timm_vit_token", "rfa")]
+    {
         let mut config = TrainedModel::open(golden(name)).unwrap().config.unwrap();
         config.set(&format!("attention.mechanism={mechanism}")).unwrap();
         config.set("train.batch_size=3").unwrap();
@@ -389,7 +396,7 @@ fn estimates_are_what_plans_take() {
 }
 
 /// Writes tensors and what stands beside them as a model's folder.
-fn write_tensors(folder: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], metadata: &Metadata) {
+pub(crate) fn write_tensors(folder: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], metadata: &Metadata) {
     let views: Vec<TensorView<'_>> =
         tensors.iter().map(|(name, shape, data)| TensorView { name: name.into(), shape, data }).collect();
     std::fs::create_dir_all(folder).unwrap();

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use lara_models::weights::{Metadata, TensorFile};
 use serde_json::Value;
 
 use crate::cli::{json, lara, output, refusal};
-use crate::library::golden;
+use crate::library::{golden, write_tensors};
 
 fn text(path: &Path) -> String {
     path.display().to_string()
@@ -89,6 +90,47 @@ fn run_refuses_what_does_not_fit() {
     assert!(said.contains("has the shape [2, 3, 32, 32], but the model takes [2, 1, 32, 32]"), "{said}");
     let said = refusal(temp.path(), &["run", "hf:timm/no_such_model", "--input", &tapped[3], "--output", "out"]);
     assert!(said.contains("hf download timm/no_such_model"), "{said}");
+}
+
+/// What is read is never written over, and nothing compared is no agreement.
+#[test]
+fn nothing_is_written_over_what_is_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    for file in ["model.safetensors", "config.json", "io.safetensors"] {
+        fs::copy(golden("timm_vit_token").join(file), dir.join(file)).unwrap();
+    }
+    let before = fs::read(dir.join("io.safetensors")).unwrap();
+    fs::copy(dir.join("io.safetensors"), dir.join("reference.safetensors")).unwrap();
+    let io =
+        ["run", ".", "--input=io.safetensors", "--output=reference.safetensors", "--against=reference.safetensors"];
+    assert!(refusal(dir, &io).contains("reference.safetensors is the input itself"));
+    assert_eq!(fs::read(dir.join("reference.safetensors")).unwrap(), before);
+    let weights = fs::read(dir.join("model.safetensors")).unwrap();
+    for (source, out) in [(".", "."), ("model.safetensors", "model.safetensors"), (".", "model.safetensors")] {
+        let said = refusal(dir, &["convert", source, out, "--to", "timm"]);
+        assert!(said.contains("is the model itself; name another place"), "{said}");
+    }
+    assert_eq!(fs::read(dir.join("model.safetensors")).unwrap(), weights);
+    let nothing = ["run", ".", "--input=io.safetensors", "--output=out.safetensors", "--against=model.safetensors"];
+    let said = refusal(dir, &nothing);
+    assert!(said.contains("nothing is compared") || said.contains("the model has no"), "{said}");
+}
+
+#[test]
+fn a_model_without_classes_names_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fixtures/orange.jpg");
+    let file = TensorFile::open(golden("timm_vit_token").join("model.safetensors")).unwrap();
+    let numbers = |name: &str| {
+        let shape = file.shape(name).unwrap().to_vec();
+        (name.to_owned(), shape.clone(), file.get(name, &shape).unwrap())
+    };
+    let features: Vec<_> = file.names().filter(|name| !name.starts_with("head.")).map(numbers).collect();
+    write_tensors(temp.path(), &features, &Metadata::new());
+    fs::copy(golden("timm_vit_token").join("config.json"), temp.path().join("config.json")).unwrap();
+    let said = refusal(temp.path(), &["predict", ".", &text(&picture)]);
+    assert!(said.contains("has no classifier, so it names no classes"), "{said}");
 }
 
 #[test]

@@ -156,10 +156,15 @@ fn shards_that_are_broken_are_told_by_their_member() {
         refuse(&tar(&[("1.png", &pictures[0])])),
         "ROOT/set-train-000.tar: has no class for the sample 1: the member 1.cls is missing"
     );
+    let far = refuse(&tar(&[("1.png", &pictures[0]), ("1.cls", b"3000000000")]));
+    assert!(
+        far.ends_with("has \"3000000000\" in the member 1.cls, where a class's number below 65536 is expected"),
+        "{far}"
+    );
     assert!(refuse(&tar(&[("1.cls", b"1")])).contains("has no picture for the sample 1: "));
     assert_eq!(
         refuse(&tar(&[("1.cls", b"cat")])),
-        "ROOT/set-train-000.tar: has \"cat\" in the member 1.cls, where a class's number is expected"
+        "ROOT/set-train-000.tar: has \"cat\" in the member 1.cls, where a class's number below 65536 is expected"
     );
     // A damaged picture is told by its name when it is read.
     fs::write(path.join("set-train-000.tar"), tar(&[("b/1.png", &pictures[0][..40]), ("b/1.cls", b"0")])).unwrap();

@@ -34,6 +34,8 @@ const CLASSES_FILE: &str = "classes.txt";
 
 /// A class is a number of so many digits at most.
 const LABEL_MAX: u64 = 32;
+/// Classes that there may be: a number far beyond stands in the wrong file.
+const LABELS_MAX: u32 = 1 << 16;
 
 /// tar files consist of blocks.
 const BLOCK: u64 = 512;
@@ -240,9 +242,12 @@ fn label(member: &mut impl Read, name: &str, path: &Path) -> Result<u32> {
     let mut text = Vec::new();
     member.take(LABEL_MAX).read_to_end(&mut text).map_err(Error::io("read", path))?;
     let text = String::from_utf8_lossy(&text).trim().to_owned();
-    let label = text.parse().ok().filter(|&label: &u32| label < u32::MAX);
+    let label = text.parse().ok().filter(|&label: &u32| label < LABELS_MAX);
     label.ok_or_else(|| {
-        Error::input(path, format!("has \"{text}\" in the member {name}, where a class's number is expected"))
+        Error::input(
+            path,
+            format!("has \"{text}\" in the member {name}, where a class's number below {LABELS_MAX} is expected"),
+        )
     })
 }
 

@@ -5,6 +5,7 @@ use lara_runtime::attention::ProposalGen;
 use serde_json::{Value, json};
 
 use super::Model;
+use super::huggingface::{IMAGENET_MEAN, IMAGENET_STD};
 use super::json::Object;
 use super::names::{Names, Pair};
 use super::pyramids;
@@ -78,6 +79,12 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         ModelConfig::Vit(vit(json, classes)?)
     };
     let mut config = TrainConfig { model, ..TrainConfig::default() };
+    super::check(&config, json)?;
+    // Their code normalises with ImageNet's numbers (timm's defaults).
+    if config.model.image_shape().channels == IMAGENET_MEAN.len() {
+        config.data.mean = IMAGENET_MEAN.to_vec();
+        config.data.std = IMAGENET_STD.to_vec();
+    }
     let mut set = |key: &str, value: &Value, place: &str| -> Result<()> {
         let value = toml::Value::try_from(value)
             .map_err(|_| Error::Config(format!("{place} is {value}, which is no setting of attention")))?;

@@ -119,8 +119,10 @@ pub(super) fn model(json: &Object<'_>, preprocessor: Option<&Object<'_>>, file: 
         _ => dinov2(json, plain.is_some(), kind == "dinov2_with_registers")?,
     };
     let vit = VitConfig { num_classes: teacher.or(plain).unwrap_or(0), ..vit };
-    let classes = labels(json, vit.num_classes)?;
+    let count = vit.num_classes;
     let mut config = TrainConfig { model: ModelConfig::Vit(vit), ..TrainConfig::default() };
+    super::check(&config, json)?;
+    let classes = labels(json, count)?;
     // Where the file is missing, the published ones of these models.
     let usual = match kind {
         "vit" => json!({"image_processor_type": "ViTImageProcessor"}),
@@ -142,8 +144,8 @@ pub(super) fn model(json: &Object<'_>, preprocessor: Option<&Object<'_>>, file: 
     Ok(Model { config, classes })
 }
 
-const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+pub(super) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+pub(super) const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// What all of them share, with the library's defaults, which its files may leave out.
 fn common(json: &Object<'_>, patch: usize, eps: f64) -> Result<VitConfig> {
@@ -182,7 +184,7 @@ fn dinov2(json: &Object<'_>, classifies: bool, registers: bool) -> Result<VitCon
     let gated = json.flag("use_swiglu_ffn")?.unwrap_or(false);
     // Two thirds of what an ungated MLP would have, in multiples of 8, twice.
     let hidden = (plain.embed_dim as f64 * mlp_ratio) as usize;
-    let packed = 2 * (hidden * 2 / 3).next_multiple_of(8);
+    let packed = (hidden / 3 * 2 + hidden % 3 * 2 / 3).min(1 << 29).next_multiple_of(8) * 2;
     let reg_tokens = if registers { json.count("num_register_tokens")?.unwrap_or(4) } else { 0 };
     Ok(VitConfig {
         mlp_ratio: if gated { packed as f64 / plain.embed_dim.max(1) as f64 } else { mlp_ratio },

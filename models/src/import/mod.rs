@@ -11,7 +11,7 @@ mod timm;
 
 use std::path::Path;
 
-use lara_runtime::attention::MechanismKind;
+use lara_runtime::attention::{AttentionConfig, MechanismKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -105,6 +105,13 @@ pub fn import(file: &TensorFile, config: (&Path, &[u8]), preprocessor: Option<(&
 
 fn parse((path, text): (&Path, &[u8])) -> Result<Value> {
     serde_json::from_slice(text).map_err(|error| Error::input(path, format!("is no valid JSON: {error}")))
+}
+
+/// Refuses sizes that no model can have before anything is worked out of them.
+fn check(config: &TrainConfig, json: &Object<'_>) -> Result<()> {
+    // What its attention is has not been read yet.
+    let exact = AttentionConfig { mechanism: MechanismKind::Softmax, ..config.attention.clone() };
+    config.model.check(&exact).map_err(|error| Error::Config(format!("{}: {error}", json.path().display())))
 }
 
 /// Whose configuration it is.

@@ -64,6 +64,7 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         vit.fc_norm = arguments.flag("fc_norm")?.unwrap_or(vit.global_pool == GlobalPool::Avg);
         vit.head_dist &= head.is_some();
     }
+    super::check(&config, json)?;
     let shape = config.model.image_shape();
     let fit = Preprocess::from_timm(&pretrained.value(), Some(shape))?;
     config.data.fit_as(&fit, &json.path().display().to_string())?;

@@ -41,10 +41,15 @@ impl Reference for First {
     }
 }
 
-/// Every third key is masked, and in the second matrix every key.
+/// Every third key is masked, and in the second matrix every key, by different numbers that all count as masked.
 fn masks(matrices: usize, m: usize) -> Vec<f64> {
     let bias = random(4, matrices * m).into_iter().enumerate();
-    bias.map(|(i, b)| if i / m == 1 || i % 3 == 1 { -1e30 } else { b }).collect()
+    bias.map(|(i, b)| match i / m {
+        1 => [-1e30, -5e29, -2e29][i % 3],
+        _ if i % 3 == 1 => -1e30,
+        _ => b,
+    })
+    .collect()
 }
 
 #[test]
