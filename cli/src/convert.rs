@@ -88,6 +88,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
         fs::create_dir_all(&options.out).map_err(refused)?;
     }
     refuse_source(&options.source, &file)?;
+    if json.is_some() && !alone {
+        // The settings beside a file of another name are its own.
+        let beside = options.source.parent().map(|folder| folder.join(CONFIG_FILE));
+        refuse_same(&beside.unwrap_or_default(), &options.out.join(CONFIG_FILE))?;
+    }
     files::write(&file, |out| weights.write_to(out, &metadata))?;
     if let Some(json) = json.filter(|_| !alone) {
         let text = serde_json::to_string_pretty(&json)? + "\n";
@@ -99,9 +104,13 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 /// Refuses to write over what is read: what the other library has no words for would be lost.
 fn refuse_source(source: &Path, file: &Path) -> Outcome {
-    let Ok(target) = fs::canonicalize(file) else { return Ok(()) };
     let read = [source.to_path_buf(), source.join(MODEL_FILE), source.join("best").join(MODEL_FILE)];
-    if read.iter().any(|path| fs::canonicalize(path).is_ok_and(|path| path == target)) {
+    read.iter().try_for_each(|path| refuse_same(path, file))
+}
+
+fn refuse_same(read: &Path, file: &Path) -> Outcome {
+    let target = fs::canonicalize(file).ok();
+    if target.is_some() && target == fs::canonicalize(read).ok() {
         return Err(Failure::input(format!("{} is the model itself; name another place", file.display())));
     }
     Ok(())

@@ -112,6 +112,12 @@ fn nothing_is_written_over_what_is_read() {
         assert!(said.contains("is the model itself; name another place"), "{said}");
     }
     assert_eq!(fs::read(dir.join("model.safetensors")).unwrap(), weights);
+    // A file of another name shares its folder's settings.
+    fs::copy(dir.join("model.safetensors"), dir.join("other.safetensors")).unwrap();
+    fs::remove_file(dir.join("model.safetensors")).unwrap();
+    let said = refusal(dir, &["convert", "./other.safetensors", ".", "--to", "timm"]);
+    assert!(said.contains("config.json is the model itself"), "{said}");
+    fs::rename(dir.join("other.safetensors"), dir.join("model.safetensors")).unwrap();
     let nothing = ["run", ".", "--input=io.safetensors", "--output=out.safetensors", "--against=model.safetensors"];
     let said = refusal(dir, &nothing);
     assert!(said.contains("nothing is compared") || said.contains("the model has no"), "{said}");
