@@ -101,7 +101,7 @@ fn batches_do_not_depend_on_the_number_of_workers_or_on_where_a_run_goes_on() {
 #[test]
 fn a_run_with_everything_on_goes_on_bit_for_bit() {
     let temp = tempfile::tempdir().unwrap();
-    write_pictures(temp.path(), 20);
+    write_pictures(temp.path(), 32);
     let sets = [
         &ALL[..],
         &[
@@ -117,8 +117,8 @@ fn a_run_with_everything_on_goes_on_bit_for_bit() {
     let whole = done(start(&config));
     let expected = tensors(&whole.checkpoint.unwrap());
     std::fs::rename(temp.path().join("run"), temp.path().join("whole")).unwrap();
-    // 20 pictures in batches of 4: 5 steps an epoch, stopped in the second.
-    let stopped = interrupted(start(&config), 7);
+    // 32 pictures in batches of 4: 8 steps an epoch. A stop takes hold up to six steps later, still within the second.
+    let stopped = interrupted(start(&config), 9);
     assert!(stopped.checkpoint.unwrap().exists());
     let resumed = done(resume(&temp.path().join("run")));
     assert!(tensors(&resumed.checkpoint.unwrap()) == expected);
