@@ -34,7 +34,7 @@ fn write_pictures(root: &Path, count: u32) {
         for i in 0..count {
             let folder = root.join(split).join(["bright", "dark"][i as usize % 2]);
             std::fs::create_dir_all(&folder).unwrap();
-            let picture = image::RgbImage::from_fn(9 + i, 30 - i, |x, y| {
+            let picture = image::RgbImage::from_fn(9 + i, 42 - i, |x, y| {
                 let shade = 128 * (i % 2);
                 image::Rgb([40 + 3 * x + i, 60 + 2 * y, x * y % 90].map(|value| (value + shade).min(255) as u8))
             });
