@@ -24,7 +24,7 @@ Examples:
 pub(crate) struct Options {
     /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
     checkpoint: PathBuf,
-    /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
+    /// Configuration for a file that carries none: a preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
     /// Set a value of the configuration, for instance data.path=...; may be given several times.

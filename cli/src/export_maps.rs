@@ -95,7 +95,7 @@ pub(crate) struct Options {
     /// The maps alone, without the image under them.
     #[arg(long)]
     bare: bool,
-    /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
+    /// Configuration for a file that carries none: a preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
     /// Set a value of the configuration for every mechanism; may be given several times.

@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// Pictures: PNG, JPEG, WebP, GIF or BMP files.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
+    /// Configuration for a file that carries none: a preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
     /// Set a value of the configuration, for instance attention.mechanism=softmax; may be given several times.

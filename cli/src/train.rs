@@ -27,7 +27,7 @@ Examples:
   lara train --init hf:timm/deit_tiny_patch16_224.fb_in1k --set data.path=photos/ --set train.epochs=5 --output-dir runs/photos
   lara train --resume runs/digits")]
 pub(crate) struct Options {
-    /// `digits`, `mnist`, or a TOML file.
+    /// A preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["resume", "init"], conflicts_with = "resume")]
     preset: Option<String>,
     /// Begin with the weights of a trained model: a checkpoint, or `hf:ORG/NAME[@REVISION]`. The model, its attention and its

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     checkpoint: Option<PathBuf>,
     /// A picture (PNG, JPEG, WebP, GIF, BMP), or a folder of them.
     images: Option<PathBuf>,
-    /// Configuration for a file that carries none: `digits`, `mnist` or a TOML file.
+    /// Configuration for a file that carries none: a preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", requires = "checkpoint")]
     preset: Option<String>,
     /// Set a value of the configuration, for instance attention.mechanism=softmax; may be given several times.

@@ -126,8 +126,8 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
     assert_eq!(refuse_set("lr"), "--set lr has no value; write --set KEY=VALUE, such as --set train.lr=1e-3");
     assert_eq!(
         sentence(TrainConfig::load("digit", NONE)),
-        "there is no preset and no file `digit`; presets are digits, mnist, deit_tiny_p16, deit_tiny_p8, \
-         deit_small_p16, deit_small_p8, pvt_v2_b3; did you mean `digits`?"
+        "there is no preset and no file `digit`; presets are digits, mnist, emoji, deit_tiny_p16, \
+         deit_tiny_p8, deit_small_p16, deit_small_p8, pvt_v2_b3; did you mean `digits`?"
     );
     assert!(sentence(TrainConfig::load("no/such/run.toml", NONE)).starts_with("cannot read no/such/run.toml: "));
 }

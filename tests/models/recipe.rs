@@ -239,3 +239,18 @@ fn presets_of_the_paper_use_its_recipe() {
     assert_eq!(pyramid.attention_of(27).unwrap().mechanism, MechanismKind::Softmax);
     assert_eq!(pyramid.attention_of(24).unwrap().mechanism, MechanismKind::Lara);
 }
+
+/// 64 tokens or 256 of a drawing, and no more landmarks than either has; every mechanism finds its settings.
+#[test]
+fn emoji_train_under_the_recipe_at_two_sizes_of_patches() {
+    for (patch, tokens) in [(8, 64), (4, 256)] {
+        for mechanism in MechanismKind::ALL {
+            let sets = [format!("attention={}", mechanism.name()), format!("model.patch_size={patch}")];
+            let config = TrainConfig::load("emoji", &sets).unwrap();
+            assert_eq!((config.model.layer(0).tokens(), config.attention.num_landmarks), (tokens, 16));
+            assert_eq!(config.attention.mechanism, mechanism);
+            let recipe = Recipe::train(&config.data, &config.augment).unwrap();
+            assert!(recipe.crops_pictures() && recipe.erasing.is_some() && recipe.mixup.is_some());
+        }
+    }
+}

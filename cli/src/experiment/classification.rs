@@ -30,7 +30,7 @@ Examples:
   lara experiment classification --preset mnist --mechanisms softmax,lara --seeds 3 --epochs 1
   lara experiment classification --preset digits --set features=32 --set attention.alpha_coeff=1.0 --json")]
 pub(crate) struct Options {
-    /// `digits`, `mnist`, or a TOML file.
+    /// A preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", default_value = "digits")]
     preset: String,
     /// Mechanisms, separated by commas.

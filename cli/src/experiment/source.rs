@@ -27,7 +27,7 @@ pub(super) struct Inputs {
     /// Held-out images for each seed.
     #[arg(long, default_value_t = 16)]
     count: usize,
-    /// Configuration for a model file that carries none: `digits`, `mnist` or a TOML file.
+    /// Configuration for a model file that carries none: a preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
     /// Repetitions: each has its own inputs and its own draws.

@@ -15,9 +15,10 @@ use crate::error::{Error, Result, nearest};
 use crate::registry::{ModelConfig, NAME};
 
 /// The presets: name and TOML text.
-pub const PRESETS: [(&str, &str); 7] = [
+pub const PRESETS: [(&str, &str); 8] = [
     ("digits", include_str!("../../presets/digits.toml")),
     ("mnist", include_str!("../../presets/mnist.toml")),
+    ("emoji", include_str!("../../presets/emoji.toml")),
     ("deit_tiny_p16", include_str!("../../presets/deit_tiny_p16.toml")),
     ("deit_tiny_p8", include_str!("../../presets/deit_tiny_p8.toml")),
     ("deit_small_p16", include_str!("../../presets/deit_small_p16.toml")),
