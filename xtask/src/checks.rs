@@ -25,6 +25,10 @@ pub(crate) struct Options {
     /// more with bounds and loop checks.
     #[arg(long, conflicts_with = "quick")]
     full: bool,
+    /// Once so many minutes are gone, what looks at the same code in another way (documentation, hostile files, other drivers,
+    /// a browser) no longer begins: a slow machine then says so, instead of running out of its time.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["adapter", "web"])]
+    within: Option<f64>,
     /// Runs only the page, in a browser: the golden cases and the viewer.
     #[arg(long, conflicts_with_all = ["adapter", "quick", "full"])]
     web: bool,
@@ -34,6 +38,18 @@ struct Stage {
     name: String,
     /// What to run, or why it cannot be run here.
     task: std::result::Result<Task, String>,
+    /// Whether it runs however late it is.
+    essential: bool,
+}
+
+impl Stage {
+    fn new(name: impl Into<String>, task: std::result::Result<Task, String>) -> Self {
+        Self { name: name.into(), task, essential: false }
+    }
+
+    fn essential(name: &str, task: Task) -> Self {
+        Self { essential: true, ..Self::new(name, Ok(task)) }
+    }
 }
 
 enum Outcome {
@@ -54,7 +70,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let start = Instant::now();
     let mut summary = Vec::new();
-    for stage in stages {
+    for mut stage in stages {
+        let gone = start.elapsed().as_secs_f64() / 60.0;
+        if let Some(within) = options.within.filter(|within| !stage.essential && gone > *within) {
+            stage.task = Err(format!("{gone:.0} minutes are gone, and after {within} nothing of this kind begins"));
+        }
         summary.push(run_stage(stage));
     }
     println!("\n== summary");
@@ -113,40 +133,40 @@ fn closing_lines(output: &str) -> Vec<String> {
 }
 
 fn all(options: &Options) -> Vec<Stage> {
-    let stage = |name: &str, task: Task| Stage { name: name.into(), task: Ok(task) };
     let clippy = Task::cargo("clippy").words(WHOLE).words("--all-targets -- -D warnings");
     // What a newcomer compiles first: xtask without its chores for developers, lara without the window.
     let plain = Task::cargo("clippy --workspace --no-default-features --all-targets -- -D warnings");
-    let windowless = Task::cargo("test --workspace --no-default-features --bin lara");
-    let docs = Task::cargo("doc").words(WHOLE).words("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     let mut stages = vec![
-        stage("format", Task::cargo("fmt --all --check")),
-        stage("clippy", clippy),
-        stage("clippy without features", plain),
+        Stage::essential("format", Task::cargo("fmt --all --check")),
+        Stage::essential("clippy", clippy),
         // Some tests start the binary, which a test build alone does not bring up to date.
-        stage("build lara", Task::cargo("build --bin lara --bin fuzz").words(WHOLE)),
-        stage("tests", runner("--tests")),
+        Stage::essential("build lara", Task::cargo("build --bin lara --bin fuzz").words(WHOLE)),
+        Stage::essential("tests", runner("--tests")),
+        Stage::essential("clippy without features", plain),
     ];
     if options.quick {
         return stages;
     }
     let fuzz = shell::beside_us("fuzz").map(|fuzz| Task::new(fuzz).words("--cases").args([cases(options.full)]));
-    stages.push(Stage { name: "hostile files".into(), task: fuzz });
-    stages.push(stage("doctests", Task::cargo("test --doc").words(WHOLE)));
-    stages.push(stage("docs", docs));
-    stages.push(stage("lara without its window", windowless));
+    stages.push(Stage::new("hostile files", fuzz));
     let mut others = vec![Adapter::Gl, Adapter::SwiftShader];
     if cfg!(target_os = "linux") && !Vulkan::look().hardware.is_empty() {
         others.insert(0, Adapter::Lavapipe); // the tests above ran on the GPU
     }
-    let or_skipped = |adapter| {
-        kernels_on(adapter, options.full).unwrap_or_else(|why| Stage { name: title(adapter), task: Err(why) })
-    };
+    let or_skipped =
+        |adapter| kernels_on(adapter, options.full).unwrap_or_else(|why| Stage::new(title(adapter), Err(why)));
     stages.extend(others.iter().map(or_skipped));
+    let docs = Task::cargo("doc").words(WHOLE).words("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
+    stages.push(Stage::new("docs", Ok(docs)));
+    stages.push(Stage::new("doctests", Ok(Task::cargo("test --doc").words(WHOLE))));
+    stages.push(Stage::new("the page in a browser", web::stage()));
     if options.full {
-        stages.push(stage("kernel tests with checks", runner("--test kernels").env("LARA_CHECKED", "1")));
+        // Every dependency once more, with other features.
+        let windowless = Task::cargo("test --workspace --no-default-features --bin lara");
+        stages.push(Stage::new("lara without its window", Ok(windowless)));
+        let checked = runner("--test kernels").env("LARA_CHECKED", "1");
+        stages.push(Stage::new("kernel tests with checks", Ok(checked)));
     }
-    stages.push(Stage { name: "the page in a browser".into(), task: web::stage() });
     stages
 }
 
@@ -164,7 +184,7 @@ fn kernels_on(adapter: &Adapter, sweeps: bool) -> Result<Stage> {
     let task = runner("--test kernels").envs(&adapter.environment()?);
     let left_out = || SWEEPS.iter().flat_map(|name| ["--skip", name]);
     let task = if sweeps { task } else { task.words("--").args(left_out()) };
-    Ok(Stage { name: title(adapter), task: Ok(task) })
+    Ok(Stage::new(title(adapter), Ok(task)))
 }
 
 fn title(adapter: &Adapter) -> String {
