@@ -17,6 +17,11 @@ pub trait Op {
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward;
     /// Records the backward pass: every `Some` slot of `pass.dx` must be written, in full, exactly once.
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>);
+    /// Whether the gradient of input `input` is that of the (only) output, number by number. The tape then takes the one for
+    /// the other where it can, instead of asking for a copy.
+    fn passes_on(&self, _x: &[Tensor], _input: usize) -> bool {
+        false
+    }
 }
 
 /// Results of a forward pass.
@@ -94,7 +99,12 @@ pub struct Tape<'p> {
     nodes: Vec<Node>,
     known: HashMap<usize, Tensor>,
     wants: HashSet<usize>,
+    /// Gradients by the tensor that they belong to; several tensors may have one in common.
     grads: HashMap<usize, Tensor>,
+    /// Gradients that are not added to: the caller's.
+    given: HashSet<usize>,
+    /// Tensors whose gradients the caller may ask for.
+    watched: HashSet<usize>,
 }
 
 impl<'p> Tape<'p> {
@@ -109,6 +119,8 @@ impl<'p> Tape<'p> {
             known: HashMap::new(),
             wants: HashSet::new(),
             grads: HashMap::new(),
+            given: HashSet::new(),
+            watched: HashSet::new(),
         }
     }
 
@@ -137,6 +149,7 @@ impl<'p> Tape<'p> {
     /// From here on, what is computed from this tensor is differentiated with respect to it.
     pub fn watch(&mut self, tensor: Tensor) {
         self.wants.insert(tensor.id);
+        self.watched.insert(tensor.id);
     }
 
     /// What is computed from this tensor from here on counts as constant.
@@ -243,10 +256,13 @@ impl<'p> Tape<'p> {
     /// (output, its gradient). The nodes recorded so far are walked once and forgotten.
     pub fn backward(&mut self, outputs: &[(Tensor, Tensor)]) {
         for (y, dy) in outputs {
-            let seed = self.seed(*y, *dy);
-            self.grads.insert(y.id, seed);
+            self.grads.insert(y.id, *dy);
+            self.given.insert(dy.id);
         }
-        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+        let nodes = std::mem::take(&mut self.nodes);
+        let made_by: HashMap<usize, usize> =
+            nodes.iter().enumerate().flat_map(|(at, node)| node.y.iter().map(move |y| (y.id, at))).collect();
+        for (at, node) in nodes.into_iter().enumerate().rev() {
             let dy: Vec<Option<Tensor>> =
                 node.y.iter().map(|t| self.grads.get(&t.id).map(|g| g.reshape(t.shape))).collect();
             if dy.iter().all(Option::is_none) {
@@ -255,7 +271,9 @@ impl<'p> Tape<'p> {
             for scope in &node.scope {
                 self.rec.enter(scope);
             }
-            let slots = self.slots(&node.x);
+            // Nodes are walked from the last to the first: what they have made is read when their turn comes.
+            let is_read = |id: usize| made_by.get(&id).is_some_and(|&node| node <= at);
+            let slots = self.slots(&node, &dy, &is_read);
             let dx: Vec<Option<Slot>> = slots.iter().map(|slot| slot.map(|(slot, _)| slot)).collect();
             let pass = Backward { x: &node.x, y: &node.y, saved: &node.saved, dy: &dy, dx: &dx };
             node.op.backward(&mut self.rec, &pass);
@@ -268,35 +286,47 @@ impl<'p> Tape<'p> {
         }
     }
 
-    /// The given gradient of an output; a copy if more will be added to it, so that every run starts from the given one.
-    fn seed(&mut self, y: Tensor, dy: Tensor) -> Tensor {
-        let is_read = self.nodes.iter().any(|node| node.x.iter().any(|x| x.id == y.id));
-        if !is_read {
-            return dy;
-        }
-        let label = self.rec.label(y).to_owned();
-        let grad = self.rec.gradient(&label, y.shape(), Place::Scratch);
-        pass_on(&mut self.rec, dy, Slot { grad, accumulate: false });
-        grad
-    }
-
     /// Slots of a node's inputs. An operation that got a tensor twice writes the second gradient into a tensor of its own,
     /// for one dispatch cannot write one buffer through two bindings; the gradient to add that to comes with it.
-    fn slots(&mut self, inputs: &[Tensor]) -> Vec<Option<(Slot, Option<Tensor>)>> {
+    fn slots(
+        &mut self,
+        node: &Node,
+        dy: &[Option<Tensor>],
+        is_read: &dyn Fn(usize) -> bool,
+    ) -> Vec<Option<(Slot, Option<Tensor>)>> {
         let slot = |(at, tensor): (usize, &Tensor)| {
-            let slot = self.slot(*tensor)?;
-            if inputs[..at].iter().all(|earlier| earlier.id != tensor.id) {
+            if self.take_over(node, at, dy) {
+                return None;
+            }
+            let slot = self.slot(*tensor, is_read)?;
+            if node.x[..at].iter().all(|earlier| earlier.id != tensor.id) {
                 return Some((slot, None));
             }
             let label = self.rec.label(*tensor).to_owned();
             let grad = self.rec.gradient(&label, tensor.shape(), Place::Scratch);
             Some((Slot { grad, accumulate: false }, Some(slot.grad)))
         };
-        inputs.iter().enumerate().map(slot).collect()
+        node.x.iter().enumerate().map(slot).collect()
+    }
+
+    /// Makes the output's gradient that of an input, where it is the same and the input has none yet. Not where a buffer of
+    /// its own is asked for: by who gave the tensor, watches it, or keeps the parameters.
+    fn take_over(&mut self, node: &Node, input: usize, dy: &[Option<Tensor>]) -> bool {
+        let (x, &[Some(dy)]) = (node.x[input], dy) else { return false };
+        let is_free = self.wants.contains(&x.id)
+            && !self.watched.contains(&x.id)
+            && !self.grads.contains_key(&x.id)
+            && self.rec.tensors[x.id].place == Place::Scratch
+            && node.x.iter().filter(|other| other.id == x.id).count() == 1;
+        let takes = is_free && node.op.passes_on(&node.x, input);
+        if takes {
+            self.grads.insert(x.id, dy.reshape(x.shape));
+        }
+        takes
     }
 
     /// The first writer stores, later writers add: no zero fill, no atomics.
-    fn slot(&mut self, tensor: Tensor) -> Option<Slot> {
+    fn slot(&mut self, tensor: Tensor, is_read: &dyn Fn(usize) -> bool) -> Option<Slot> {
         if !self.wants.contains(&tensor.id) {
             return None;
         }
@@ -313,11 +343,30 @@ impl<'p> Tape<'p> {
             };
             let grad = self.rec.gradient(&info.label, info.shape, place);
             self.grads.insert(tensor.id, grad);
+        } else {
+            self.part(tensor, is_read);
         }
         Some(Slot { grad: self.grads[&tensor.id].reshape(tensor.shape), accumulate })
     }
 
-    /// The gradient recorded for a tensor.
+    /// Before something is added to a gradient that other tensors have in common with this one: a copy, if one of them is
+    /// still to be read; otherwise theirs has served and is forgotten.
+    fn part(&mut self, tensor: Tensor, is_read: &dyn Fn(usize) -> bool) {
+        let grad = self.grads[&tensor.id];
+        let sharers: Vec<usize> =
+            self.grads.iter().filter(|(id, g)| **id != tensor.id && g.id == grad.id).map(|(id, _)| *id).collect();
+        let is_needed = |id: &usize| is_read(*id) || self.watched.contains(id);
+        if !self.given.contains(&grad.id) && !sharers.iter().any(is_needed) {
+            sharers.iter().for_each(|id| drop(self.grads.remove(id)));
+            return;
+        }
+        let label = self.rec.label(tensor).to_owned();
+        let own = self.rec.gradient(&label, tensor.shape(), Place::Scratch);
+        pass_on(&mut self.rec, grad, Slot { grad: own, accumulate: false });
+        self.grads.insert(tensor.id, own);
+    }
+
+    /// The gradient recorded for a tensor: an input or parameter, or what is watched. Of others it may be gone.
     pub fn gradient(&self, tensor: Tensor) -> Option<Tensor> {
         self.grads.get(&tensor.id).map(|g| g.reshape(tensor.shape))
     }

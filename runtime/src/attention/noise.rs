@@ -67,6 +67,10 @@ impl Op for Noise {
         Forward::one(y)
     }
 
+    fn passes_on(&self, _: &[Tensor], _: usize) -> bool {
+        true
+    }
+
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         if let (Some(dy), Some(slot)) = (pass.dy[0], pass.dx[0]) {
             self.record(rec, "backward", [("dy", dy), ("dx", slot.grad)], slot.accumulate);

@@ -51,6 +51,10 @@ impl Op for PositionEmbedding {
         Forward::one(y)
     }
 
+    fn passes_on(&self, x: &[Tensor], input: usize) -> bool {
+        input == 0 && x.len() == 2
+    }
+
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         let Some(dy) = pass.dy[0] else { return };
         let sizes = Sizes::of(pass.x);
