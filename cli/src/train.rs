@@ -6,10 +6,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lara_models::data::augment::Recipe;
 use lara_models::data::{Loader, LoaderOptions, Position, Split};
+use lara_models::fit::fit;
 use lara_models::train::checkpoint::TrainedModel;
-use lara_models::train::{Event, Initialized, Progress, Session, Summary, TrainConfig, Trainer, initialize};
+use lara_models::train::{
+    Checkpointing, Event, Initialized, Progress, Session, Summary, TrainConfig, Trainer, initialize,
+};
 use lara_runtime::profile::{self, Timing};
-use lara_runtime::{Gpu, Tune, human_bytes};
+use lara_runtime::{Gpu, GpuOptions, Tune, bytes_from, human_bytes};
 
 use crate::adapter::AdapterOptions;
 use crate::fail::{Failure, Outcome, print, print_json};
@@ -24,6 +27,7 @@ Examples:
   lara train --preset mnist --set train.lr=5e-4 --set train.epochs=3
   lara train --preset mine.toml --attention softmax --output-dir runs/softmax
   lara train --preset digits --view
+  lara train --preset deit_tiny_p16 --memory 8G --set data.path=photos/
   lara train --init hf:timm/deit_tiny_patch16_224.fb_in1k --set data.path=photos/ --set train.epochs=5 --output-dir runs/photos
   lara train --resume runs/digits")]
 pub(crate) struct Options {
@@ -49,6 +53,10 @@ pub(crate) struct Options {
     /// With --resume: go on although the images have changed since the checkpoint.
     #[arg(long, requires = "resume")]
     accept_changed_data: bool,
+    /// The most memory that the run may take on the device, for instance 8G: where a step needs more, the batch is split into
+    /// smaller ones whose gradients are averaged, or the insides of blocks are computed twice instead of being kept.
+    #[arg(long, value_name = "BYTES", value_parser = bytes_from, conflicts_with = "resume")]
+    memory: Option<u64>,
     /// Before the run, time every dispatch of a step on the GPU and write a Chrome/Perfetto trace.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -91,8 +99,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if let (true, Some(config)) = (options.print_config, &config) {
         return print_config(config);
     }
-    let gpu = options.adapter.open()?;
+    let gpu = Gpu::open_blocking(&GpuOptions { memory_limit: options.memory, ..options.adapter.options() })?;
     let tune = Tune::measured(&gpu);
+    let config = match (config, options.memory) {
+        (Some(config), Some(limit)) => Some(fitted(&gpu, &tune, &config, limit)?),
+        (config, _) => config,
+    };
     tracing::info!("{} ({}): recording and compiling", gpu.report().name, gpu.report().backend);
     let trainer = pollster::block_on(async {
         match (&config, &options.resume) {
@@ -131,6 +143,21 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     show(&summary);
     Ok(())
+}
+
+/// The configuration that stays within `limit` bytes, and a line that says what that means.
+fn fitted(gpu: &Gpu, tune: &Tune, config: &TrainConfig, limit: u64) -> Outcome<TrainConfig> {
+    let (fitted, needed) = fit(gpu, tune, config, limit)?;
+    let train = &fitted.train;
+    tracing::info!(
+        "within {}: {} images at a time, {} times a step, {}; {} are expected",
+        human_bytes(limit),
+        train.batch_size,
+        train.grad_accum_steps,
+        if train.checkpoint == Checkpointing::Block { "blocks computed twice" } else { "everything kept" },
+        human_bytes(needed)
+    );
+    Ok(fitted)
 }
 
 /// The settings, and first what follows from several of them together.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::TrainConfig;
 use crate::error::Result;
+use crate::settings::Checkpointing;
 use crate::task::{Classify, Task};
 
 /// What a model takes at a batch size.
@@ -51,6 +52,7 @@ fn training(gpu: &Gpu, tune: &Tune, config: &TrainConfig, batch: usize) -> Resul
     let mut parameters = Parameters::new(gpu);
     let accumulate = config.train.grad_accum_steps > 1;
     let mut tape = Tape::new(&mut parameters, tune, Mode::Train { accumulate });
+    tape.recompute(config.train.checkpoint == Checkpointing::Block);
     let objective = Classify::new(config)?.record(&mut tape, batch)?;
     let share = tape.input("loss gradient", [1]);
     tape.rec.pin(objective.report);

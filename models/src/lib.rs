@@ -23,6 +23,7 @@ mod error;
 pub mod estimate;
 mod family;
 mod finite;
+pub mod fit;
 pub mod hub;
 mod image_size;
 pub mod imagenet;

@@ -389,7 +389,9 @@ impl Pvt {
         let first: usize = self.config.depths[..stage].iter().sum();
         for at in 0..self.config.depths[stage] {
             let number = at.to_string();
-            x = tape.scope("blocks", |tape| tape.scope(&number, |tape| self.block(tape, x, first + at, &mut *hook)));
+            x = tape.scope("blocks", |tape| {
+                tape.scope(&number, |tape| tape.checkpoint(|tape| self.block(tape, x, first + at, &mut *hook)))
+            });
         }
         layer_norm(tape, "norm", x, EPS)
     }

@@ -25,6 +25,19 @@ pub enum ClipMode {
     Agc,
 }
 
+/// What of a forward pass is computed once more in the backward pass instead of being kept (activation checkpointing).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checkpointing {
+    /// Nothing: everything is kept.
+    #[default]
+    None,
+    /// What is inside a block: only its input is kept. The same bits for a third more computing.
+    Block,
+    /// As `block` where the device would not suffice otherwise (its limit, or that of `lara train --memory`), else as `none`.
+    Auto,
+}
+
 /// How the model is trained: AdamW with warm-up and a cosine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -67,6 +80,8 @@ pub struct OptimConfig {
     pub smoothing: f64,
     /// Passes whose gradients are averaged into one step.
     pub grad_accum_steps: usize,
+    /// What is computed twice to save memory.
+    pub checkpoint: Checkpointing,
     /// Keep an exponential moving average of the weights. It is what is then evaluated, kept as `best/` and saved as the
     /// model; the weights that are trained go with the optimizer's state.
     pub model_ema: bool,
@@ -100,6 +115,7 @@ impl Default for OptimConfig {
             clip_mode: ClipMode::Norm,
             smoothing: 0.1,
             grad_accum_steps: 1,
+            checkpoint: Checkpointing::None,
             model_ema: false,
             model_ema_decay: 0.9998,
             model_ema_warmup: false,

@@ -464,8 +464,9 @@ impl Network for Vit {
         let mut x = self.embed(tape, inputs[0]);
         tape.rec.name("tokens", x);
         for layer in 0..self.config.depth {
-            x = tape
-                .scope("blocks", |tape| tape.scope(&layer.to_string(), |tape| self.block(tape, x, layer, &mut *hook)));
+            x = tape.scope("blocks", |tape| {
+                tape.scope(&layer.to_string(), |tape| tape.checkpoint(|tape| self.block(tape, x, layer, &mut *hook)))
+            });
             tape.rec.name(&format!("blocks.{layer}"), x);
         }
         if !self.config.fc_norm {

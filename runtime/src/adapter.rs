@@ -116,19 +116,22 @@ impl Limits {
 /// The number in an environment variable, if it is set.
 fn number_from(variable: &str) -> Result<Option<u64>> {
     let Ok(text) = std::env::var(variable) else { return Ok(None) };
-    let (digits, shift) = match text.trim().to_uppercase().as_str() {
-        text if text.ends_with('K') => (text.trim_end_matches('K').to_owned(), 10),
-        text if text.ends_with('M') => (text.trim_end_matches('M').to_owned(), 20),
-        text if text.ends_with('G') => (text.trim_end_matches('G').to_owned(), 30),
-        text => (text.to_owned(), 0),
-    };
-    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    let refused = || {
-        Error::Setting(format!(
-            "{variable} is \"{text}\"; give a whole number, with K, M or G behind it for powers of 1024"
-        ))
-    };
-    number.map(Some).ok_or_else(refused)
+    bytes_from(&text).map(Some).map_err(|why| Error::Setting(format!("{variable} is \"{text}\"; {why}")))
+}
+
+/// A number of bytes as people write it: `8G`, `512M`, `65536`.
+///
+/// # Errors
+/// What to give instead.
+pub fn bytes_from(text: &str) -> std::result::Result<u64, &'static str> {
+    let text = text.trim();
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.into_iter().find(|(unit, _)| text.ends_with([*unit, unit.to_ascii_lowercase()]));
+    let digits = unit.map_or(text, |_| &text[..text.len() - 1]);
+    let number = digits.trim().parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << unit.map_or(0, |(_, shift)| shift)))
+        .ok_or("give a whole number, with K, M or G behind it for powers of 1024")
 }
 
 pub(crate) fn choose(found: &[wgpu::Adapter], wanted: Option<&str>, low_power: bool) -> Option<usize> {

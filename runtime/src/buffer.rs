@@ -60,6 +60,11 @@ impl Meter {
         self.in_use.load(Ordering::Relaxed)
     }
 
+    /// The limit that was set.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// Whether `needed` more bytes are within the limit; `what` they are for stands in the error.
     pub(crate) fn reserve(&self, what: &str, needed: u64) -> Result<()> {
         match self.limit {

@@ -237,6 +237,11 @@ impl Gpu {
         self.shared.meter.in_use()
     }
 
+    /// The most bytes that may be allocated, if a limit was set.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.shared.meter.limit()
+    }
+
     /// Whether `needed` more bytes stay within the limit that was set, if one was.
     ///
     /// # Errors

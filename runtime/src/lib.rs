@@ -30,7 +30,7 @@ mod tensor;
 mod tune;
 mod variant;
 
-pub use adapter::{AdapterReport, GpuOptions};
+pub use adapter::{AdapterReport, GpuOptions, bytes_from};
 pub use buffer::Buffer;
 pub use cost::{LONGEST_DISPATCH, LONGEST_SUBMIT, Speed};
 pub use error::{Error, Result, human_bytes};

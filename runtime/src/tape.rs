@@ -1,6 +1,7 @@
 //! Model code is forward only and written against a tape, which walks its nodes once in reverse to record the backward.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::ops::pass_on;
@@ -97,6 +98,9 @@ pub struct Tape<'p> {
     mode: Mode,
     scope: Vec<String>,
     nodes: Vec<Node>,
+    /// Nodes that are recomputed before their backward pass, in order.
+    segments: Vec<Range<usize>>,
+    recomputes: bool,
     known: HashMap<usize, Tensor>,
     wants: HashSet<usize>,
     /// Gradients by the tensor that they belong to; several tensors may have one in common.
@@ -116,6 +120,8 @@ impl<'p> Tape<'p> {
             mode,
             scope: Vec::new(),
             nodes: Vec::new(),
+            segments: Vec::new(),
+            recomputes: false,
             known: HashMap::new(),
             wants: HashSet::new(),
             grads: HashMap::new(),
@@ -230,6 +236,24 @@ impl<'p> Tape<'p> {
         result
     }
 
+    /// Whether what [`Tape::checkpoint`] marks from here on is recomputed.
+    pub fn recompute(&mut self, on: bool) {
+        self.recomputes = on;
+    }
+
+    /// Records `body`, a part of the model whose insides need not be kept: where [`Tape::recompute`] was asked for, only what
+    /// goes into it stays until the backward pass, which then computes the rest again, bit for bit (Chen et al. 2016,
+    /// "Training Deep Nets with Sublinear Memory Cost"). A part within a part belongs to the outer one.
+    pub fn checkpoint<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        let (first, marks) = (self.nodes.len(), std::mem::take(&mut self.recomputes));
+        let result = body(self);
+        self.recomputes = marks;
+        if marks && self.nodes.len() > first {
+            self.segments.push(first..self.nodes.len());
+        }
+        result
+    }
+
     /// Number of a random stream that belongs to the current scope: the same however much else draws, and so the same in
     /// training and at evaluation ([`Recorder::next_stream`] counts the operations of one recording).
     pub fn scope_stream(&self) -> u32 {
@@ -259,10 +283,15 @@ impl<'p> Tape<'p> {
             self.grads.insert(y.id, *dy);
             self.given.insert(dy.id);
         }
-        let nodes = std::mem::take(&mut self.nodes);
-        let made_by: HashMap<usize, usize> =
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let mut segments = std::mem::take(&mut self.segments);
+        let mut made_by: HashMap<usize, usize> =
             nodes.iter().enumerate().flat_map(|(at, node)| node.y.iter().map(move |y| (y.id, at))).collect();
-        for (at, node) in nodes.into_iter().enumerate().rev() {
+        while let Some(at) = nodes.len().checked_sub(1) {
+            if let Some(segment) = segments.pop_if(|segment| segment.end == nodes.len()) {
+                self.compute_again(&mut nodes, segment, &mut made_by);
+            }
+            let Some(node) = nodes.pop() else { break };
             let dy: Vec<Option<Tensor>> =
                 node.y.iter().map(|t| self.grads.get(&t.id).map(|g| g.reshape(t.shape))).collect();
             if dy.iter().all(Option::is_none) {
@@ -283,6 +312,33 @@ impl<'p> Tape<'p> {
             for _ in &node.scope {
                 self.rec.leave();
             }
+        }
+    }
+
+    /// Records the forward pass of these nodes once more; their tensors become the new ones, and gradients that were recorded
+    /// for the old ones belong to these.
+    fn compute_again(&mut self, nodes: &mut [Node], segment: Range<usize>, made_by: &mut HashMap<usize, usize>) {
+        let mut again: HashMap<usize, Tensor> = HashMap::new();
+        for at in segment.clone() {
+            let (node, later) = nodes[at..segment.end].split_first_mut().expect("it is within the segment");
+            node.x = node.x.iter().map(|x| again.get(&x.id).map_or(*x, |new| new.reshape(x.shape))).collect();
+            let is_unread = |y: &Tensor| later.iter().all(|node| node.x.iter().all(|x| x.id != y.id));
+            // What only passes gradients on needs no result of its own for that.
+            if node.y.iter().all(is_unread) && (0..node.x.len()).all(|input| node.op.passes_on(&node.x, input)) {
+                continue;
+            }
+            node.scope.iter().for_each(|scope| self.rec.enter(scope));
+            let Forward { y, saved } = node.op.forward(&mut self.rec, &node.x);
+            node.scope.iter().for_each(|_| self.rec.leave());
+            for (old, new) in node.y.iter().zip(&y) {
+                again.insert(old.id, *new);
+                made_by.insert(new.id, at);
+                self.wants.insert(new.id);
+                if let Some(grad) = self.grads.remove(&old.id) {
+                    self.grads.insert(new.id, grad);
+                }
+            }
+            (node.y, node.saved) = (y, saved);
         }
     }
 
@@ -357,7 +413,7 @@ impl<'p> Tape<'p> {
             self.grads.iter().filter(|(id, g)| **id != tensor.id && g.id == grad.id).map(|(id, _)| *id).collect();
         let is_needed = |id: &usize| is_read(*id) || self.watched.contains(id);
         if !self.given.contains(&grad.id) && !sharers.iter().any(is_needed) {
-            sharers.iter().for_each(|id| drop(self.grads.remove(id)));
+            self.grads.retain(|id, _| !sharers.contains(id));
             return;
         }
         let label = self.rec.label(tensor).to_owned();

@@ -6,6 +6,7 @@ mod augment;
 mod bench;
 mod buffers;
 mod checkpoint;
+mod checkpointing;
 mod checkpoints;
 mod cli;
 mod config;

@@ -18,7 +18,7 @@ mod trainer;
 
 pub use crate::config::TrainConfig;
 pub use crate::schedule::Schedule;
-pub use crate::settings::{OptimConfig, OutputConfig};
+pub use crate::settings::{Checkpointing, OptimConfig, OutputConfig};
 pub use crate::task::classify::{Evaluation, evaluate, evaluate_while};
 pub use crate::weights::names_and_shapes;
 pub use checkpoint::{Checkpoint, Learnt, Snapshot, State};
