@@ -16,8 +16,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["ops/residual", "tape"], "a gradient that is passed on is added by an operation"),
     (&["folder ops", "tape"], "the same"),
-    (&["train/checkpoint", "train/checkpoints"], "to be mended"),
-    (&["train/metrics", "train/tensorboard"], "to be mended"),
 ];
 
 /// One crate: its files, keyed by module path (`panes::compare`; empty for the root).

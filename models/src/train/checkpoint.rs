@@ -10,7 +10,8 @@ use lara_runtime::{Entry, Gpu, Parameters, Role};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_dir::{self, Checksum};
-use super::checkpoints::{BEST, latest, numbered};
+use super::layout::{BEST, PREFIX, latest, missing, numbered};
+pub use super::layout::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
 use crate::config::TrainConfig;
 use crate::data::{Fingerprint, Position};
 use crate::error::{Error, Result};
@@ -19,16 +20,9 @@ use crate::hub;
 use crate::import::{self, CONFIG_FILE, Imported, Library, PREPROCESSOR_FILE};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
 
-/// The weights to evaluate and predict with, under timm's names: their moving average where one is kept. The
-/// configuration and the classes' names travel in its metadata.
-pub const MODEL_FILE: &str = "model.safetensors";
-/// AdamW's moments and, where [`MODEL_FILE`] has the average, the weights that are trained, with these prefixes.
-pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-/// The rest of a [`Snapshot`], as JSON.
-pub const STATE_FILE: &str = "state.json";
-pub(super) const PREFIX: &str = "checkpoint-";
 /// Where the configuration stands in a model's metadata.
 const CONFIG: &str = "config";
+/// Prefixes in [`OPTIMIZER_FILE`].
 const EXP_AVG: &str = "exp_avg.";
 const EXP_AVG_SQ: &str = "exp_avg_sq.";
 const WEIGHT: &str = "weight.";
@@ -153,9 +147,6 @@ impl Learnt {
     }
 }
 
-/// A checkpoint's files.
-pub(super) const FILES: [&str; 3] = [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];
-
 pub(super) fn write(dir: &Path, name: &str, snapshot: &Snapshot<'_>) -> std::io::Result<()> {
     let state = snapshot.state;
     let mut metadata = Metadata::from([
@@ -192,11 +183,6 @@ fn optimizer_tensors<'a>(snapshot: &Snapshot<'a>) -> Vec<TensorView<'a>> {
             })
         })
         .collect()
-}
-
-/// The first of a checkpoint's files that a folder does not have.
-pub(super) fn missing(folder: &Path) -> Option<&'static str> {
-    FILES.into_iter().find(|name| !folder.join(name).is_file())
 }
 
 /// A checkpoint in memory, to resume from.

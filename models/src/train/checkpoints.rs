@@ -7,12 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::atomic_dir;
-use super::checkpoint::{self, Checkpoint, FILES, PREFIX, Snapshot, State, missing};
+use super::checkpoint::{self, Checkpoint, Snapshot, State};
+pub use super::layout::{BEST, latest};
+use super::layout::{FILES, PREFIX, folder_name, missing, numbered};
 use super::lock::RunLock;
 use crate::error::{Error, Result};
-
-/// The folder of the best checkpoint.
-pub const BEST: &str = "best";
 
 /// The checkpoints of one run.
 #[derive(Clone, Debug)]
@@ -131,25 +130,6 @@ impl Checkpoints {
     }
 }
 
-fn folder_name(step: u64) -> String {
-    format!("{PREFIX}{step:06}")
-}
-
-/// (step, folder) of everything in a run's folder that is named like a checkpoint, oldest first.
-pub(super) fn numbered(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut found: Vec<(u64, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let step = name.to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
-            (entry.path().is_dir() && name.to_str()? == folder_name(step)).then(|| (step, entry.path()))
-        })
-        .collect();
-    found.sort();
-    found
-}
-
 /// Locks a run's folder and puts right what a crash left in it. A folder that holds no run is left as it is.
 pub(super) fn lock_and_recover(dir: &Path) -> Result<Option<RunLock>> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(None) };
@@ -163,11 +143,6 @@ pub(super) fn lock_and_recover(dir: &Path) -> Result<Option<RunLock>> {
     let lock = RunLock::take(dir)?;
     atomic_dir::recover(dir).map_err(Error::io("tidy", dir))?;
     Ok(Some(lock))
-}
-
-/// The newest checkpoint in a run's folder that has all its files.
-pub fn latest(dir: impl AsRef<Path>) -> Option<PathBuf> {
-    numbered(dir.as_ref()).into_iter().rev().map(|(_, path)| path).find(|path| missing(path).is_none())
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
-//! The time of a run, without its pauses.
+//! The time of day, and that of a run, without its pauses.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use web_time::Instant;
+
+/// As `time` in metrics and events.
+pub(super) fn seconds_since_1970() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
 
 /// Runs from its start; a pause does not count.
 pub(super) struct Clock {

@@ -3,11 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use super::atomic_dir::sync_dir;
+use super::clock::seconds_since_1970;
 use super::tensorboard::EventWriter;
 use crate::error::{Error, Result};
 
@@ -73,10 +73,6 @@ impl MetricsLog {
         }
         Ok(())
     }
-}
-
-pub(super) fn seconds_since_1970() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 fn drop_lines_beyond(path: &Path, step: u64) -> Result<()> {

@@ -6,6 +6,7 @@ pub mod checkpoints;
 mod clock;
 mod control;
 mod initialize;
+mod layout;
 mod lock;
 pub mod metrics;
 mod progress;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::metrics::seconds_since_1970;
+use super::clock::seconds_since_1970;
 use crate::error::{Error, Result};
 
 /// Writes one `events.out.tfevents.*` file.
