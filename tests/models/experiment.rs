@@ -155,6 +155,96 @@ fn classification_trains_each_mechanism_once() {
     assert_says(&refusal(temp.path(), &with(&["--mechanisms=soft"])), &["soft", "softmax"]);
 }
 
+/// Two factors show that one is varied at a time.
+#[test]
+fn ablation_varies_one_setting_at_a_time() {
+    let temp = tempfile::tempdir().unwrap();
+    let arguments = [
+        "experiment",
+        "ablation",
+        "--factors=landmarks,mis",
+        "--seeds=1",
+        "--epochs=1",
+        "--set=model.patch_size=4",
+        "--set=model.embed_dim=16",
+        "--set=model.depth=1",
+        "--output-dir=a",
+    ];
+    let with = |more: &[&'static str]| laid_over(&arguments, more);
+    let report = json(temp.path(), &with(&["--json"]));
+    let rows = |factor: usize| {
+        let rows = report["factors"][factor]["rows"].as_array().unwrap().iter();
+        rows.map(|r| (r["value"].as_str().unwrap(), r["baseline"].as_bool().unwrap())).collect::<Vec<_>>()
+    };
+    // 4 tokens on a grid of 2 x 2.
+    assert_eq!(rows(0), [("1", false), ("4", true)]);
+    assert_eq!(rows(1), [("mis-opt", true), ("mis-bh", false), ("mis-biased", false)]);
+    let runs = report["runs"].as_array().unwrap();
+    let names: Vec<&str> = runs.iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["baseline", "landmarks-1", "mis-bh", "mis-biased"]);
+    let accuracies: Vec<f64> = runs.iter().map(|run| run["accuracy"].as_f64().unwrap()).collect();
+    let losses: Vec<f64> = runs.iter().map(|run| run["loss"].as_f64().unwrap()).collect();
+    assert!((1..4).all(|at| losses[at] != losses[0]), "a setting changed nothing: {losses:?}");
+    assert_eq!(report["factors"][1]["rows"][0]["accuracy"]["mean"], accuracies[0]);
+    // One line a factor, value and seed: the preset's stands in both.
+    assert_files(&temp.path().join("a"), "ablation", 1 + 5);
+    for stem in ["ablation-landmarks", "ablation-mis"] {
+        assert!(fs::read_to_string(temp.path().join(format!("a/{stem}.svg"))).unwrap().contains("<text"));
+        assert!(temp.path().join(format!("a/{stem}.png")).exists());
+    }
+    // What is complete is taken from its file, for another factor as well; that one's runs are added.
+    let file = temp.path().join("a/baseline-seed-1/result.json");
+    let mut result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    result["accuracy"] = Value::from(1.0);
+    fs::write(&file, result.to_string()).unwrap();
+    let said = output(temp.path(), &with(&["--factors=alpha", "--alpha=0.5"]));
+    assert_says(&said, &["digits: 44 steps", "alpha_coeff", "0.5 ", "2*", "100.00 to 100.00 %", "ablation-alpha"]);
+    assert_says(&refusal(temp.path(), &with(&["--set=train.lr=1e-4"])), &["baseline-seed-1", "other settings"]);
+    assert_says(&refusal(temp.path(), &with(&["--landmarks=3"])), &["--landmarks 3", "no square", "1 x 1"]);
+    assert_says(&refusal(temp.path(), &with(&["--landmarks=9"])), &["num_landmarks is 9", "4 patches"]);
+    assert_says(&refusal(temp.path(), &with(&["--set=attention=softmax"])), &["softmax", "--set attention=lara"]);
+    let said = refusal(temp.path(), &with(&["--factors=alpha", "--set=attention.mis_type=mis-bh"]));
+    assert_says(&said, &["alpha_coeff", "mis-opt"]);
+}
+
+/// The generators that grids have, with the preset's kind of projection, and the plain one with the other kind.
+#[test]
+fn ablation_of_proposal_generators() {
+    let temp = tempfile::tempdir().unwrap();
+    let arguments = [
+        "experiment",
+        "ablation",
+        "--factors=proposals",
+        "--seeds=1",
+        "--epochs=1",
+        "--set=model.patch_size=4",
+        "--set=model.embed_dim=16",
+        "--set=model.depth=1",
+        "--set=attention.proposal_gen=pool-mixed",
+        "--output-dir=a",
+        "--json",
+    ];
+    let report = json(temp.path(), &arguments);
+    let rows = report["factors"][0]["rows"].as_array().unwrap();
+    let found: Vec<(&str, u64)> =
+        rows.iter().map(|r| (r["value"].as_str().unwrap(), r["parameters"].as_u64().unwrap())).collect();
+    // Two landmark generators a block, Linear and LayerNorm over a head's 8 channels or over all 16.
+    let [none, light, dense] = [0, 2 * (8 * 8 + 8 + 16), 2 * (16 * 16 + 16 + 32)].map(|more| found[4].1 + more);
+    let wanted = [
+        ("pool/light", light),
+        ("pool/dense", dense),
+        ("pool-mixed/light", light),
+        ("pool-vmixed/light", light),
+        ("no-param-pool", none),
+        ("no-param-pool-mixed", none),
+    ];
+    assert_eq!(found, wanted);
+    let marked: Vec<&str> =
+        rows.iter().filter(|r| r["baseline"] == true).map(|r| r["value"].as_str().unwrap()).collect();
+    assert_eq!(marked, ["pool-mixed/light"]);
+    assert_eq!(report["runs"].as_array().unwrap().len(), 6);
+}
+
 /// Blocks of a pyramid have no sizes in common.
 #[test]
 fn pyramids_are_refused() {

@@ -181,6 +181,7 @@ fn chart(report: &Report, samples: &[usize]) -> Chart {
         x: "samples S (features, drawn keys, proposals)".into(),
         y: "mean squared error".into(),
         categories: vec![],
+        level: None,
         series,
     }
 }

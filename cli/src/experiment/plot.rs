@@ -28,6 +28,8 @@ pub(super) struct Chart {
     pub(super) x: String,
     pub(super) y: String,
     pub(super) categories: Vec<String>,
+    /// With categories: a height that the others are compared with, drawn as a line across.
+    pub(super) level: Option<f64>,
     pub(super) series: Vec<Series>,
 }
 
@@ -79,6 +81,14 @@ impl Chart {
         let all = self.series.iter().flat_map(|series| series.points.iter().flat_map(&value));
         all.filter(|x| x.is_finite())
             .fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)])
+    }
+
+    /// The size of letters in which the longest category fits its place.
+    fn size_of_names(&self) -> f64 {
+        let place = f64::from(WIDTH) * 0.88 / self.categories.len().max(1) as f64;
+        let longest = self.categories.iter().map(|name| name.chars().count()).max().unwrap_or(1);
+        // A letter is about 0.55 times as wide as it is high.
+        (place / (0.55 * longest.max(1) as f64)).clamp(8.0, 16.0)
     }
 
     fn draw_lines<B: DrawingBackend>(
@@ -150,9 +160,14 @@ impl Chart {
             .x_desc(&self.x)
             .y_desc(&self.y)
             .label_style((FONT, 16))
+            .x_label_style((FONT, self.size_of_names()))
             .x_label_formatter(&name)
             .light_line_style(WHITE.mix(0.0))
             .draw()?;
+        if let Some(level) = self.level {
+            let ends = [-0.5, self.categories.len() as f64 - 0.5].map(|x| (x, level));
+            chart.draw_series(DashedLineSeries::new(ends, 6, 4, BLACK.mix(0.5).stroke_width(1)))?;
+        }
         for (series, colour) in self.series.iter().zip(COLOURS.into_iter().cycle()) {
             chart.draw_series(
                 series
