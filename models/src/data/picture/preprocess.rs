@@ -221,6 +221,34 @@ impl Preprocess {
         }
     }
 
+    /// Where the model's image lies in a picture of [width, height]: its edges [left, right] and [top, bottom], as shares of the
+    /// picture's width and height. What lies below 0 or above 1 is border.
+    pub fn frame(&self, size: [u32; 2]) -> [[f64; 2]; 2] {
+        let (resized, shape) = (self.resized(size), self.shape);
+        [(resized[0], shape.width), (resized[1], shape.height)].map(|(from, to)| {
+            let Crop { before, seen } = self.crop(from, to as u64);
+            let first = seen.start as f64 - before as f64;
+            [first, first + to as f64].map(|edge| edge / from as f64)
+        })
+    }
+
+    /// The same part of a picture for a model of so many times the height and width: what the model sees, in more detail.
+    /// Where pictures keep their size there is none.
+    #[must_use]
+    pub fn enlarged(&self, times: usize) -> Self {
+        let by = |sides: [u64; 2]| sides.map(|side| side.saturating_mul(times as u64));
+        let scale = match self.scale {
+            Scale::Keep => return self.clone(),
+            Scale::Shorter(shorter) => Scale::Shorter(shorter.saturating_mul(times as u64)),
+            Scale::Cover(size) => Scale::Cover(by(size)),
+            Scale::Inside(size) => Scale::Inside(by(size)),
+            Scale::Exactly(size) => Scale::Exactly(by(size)),
+        };
+        let ImageShape { channels, height, width } = self.shape;
+        let shape = ImageShape { channels, height: height * times, width: width * times };
+        Self { shape, scale, ..self.clone() }
+    }
+
     fn crop(&self, from: u64, to: u64) -> Crop {
         if from < to {
             let border = to - from;
@@ -247,4 +275,42 @@ struct Crop {
 /// The value for a channel where one serves all.
 fn each(values: &[f64], channel: usize) -> f64 {
     values[channel.min(values.len() - 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: ImageShape = ImageShape { channels: 3, height: 224, width: 224 };
+
+    fn frame(crop_pct: f64, mode: CropMode, size: [u32; 2]) -> [[f64; 2]; 2] {
+        Preprocess::timm(SHAPE, crop_pct, mode, Interpolation::Bicubic).frame(size)
+    }
+
+    #[test]
+    fn the_frame_is_the_part_that_is_cut_out() {
+        // 640 x 427 becomes 383 x 256, of which 224 x 224 in the middle are seen.
+        let [across, down] = frame(0.875, CropMode::Center, [640, 427]);
+        assert_eq!((across, down), ([80.0 / 383.0, 304.0 / 383.0], [16.0 / 256.0, 240.0 / 256.0]));
+        assert_eq!(frame(1.0, CropMode::Squash, [640, 427]), [[0.0, 1.0]; 2]);
+        // 640 x 427 becomes 224 x 149 with 37 rows above and 38 below.
+        assert_eq!(frame(1.0, CropMode::Border, [640, 427]), [[0.0, 1.0], [-37.0 / 149.0, 187.0 / 149.0]]);
+    }
+
+    #[test]
+    fn an_enlarged_image_shows_the_same_part() {
+        for mode in [CropMode::Center, CropMode::Squash, CropMode::Border] {
+            for size in [[640, 427], [300, 1000], [64, 64]] {
+                let plain = Preprocess::timm(SHAPE, 0.9, mode, Interpolation::Bicubic);
+                let (part, larger) = (plain.frame(size), plain.enlarged(3).frame(size));
+                // A rounded pixel more or less.
+                let near = |a: f64, b: f64| (a - b).abs() < 0.02;
+                let mut pairs = part.iter().flatten().zip(larger.iter().flatten());
+                assert!(pairs.all(|(&a, &b)| near(a, b)), "{mode:?} {size:?}: {part:?} and {larger:?}");
+                let picture = Picture::new(size[0], size[1], 3, vec![7; (size[0] * size[1] * 3) as usize]).unwrap();
+                let seen = plain.enlarged(3).fit(picture).unwrap();
+                assert_eq!([seen.width(), seen.height()], [672, 672]);
+            }
+        }
+    }
 }
