@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lara_explain::export::compute::{Asked, Heads, Pick, Rolling, Selection, gradients, rollouts, rows};
-use lara_explain::export::{Format, Picture, Sheet, Style, folder_names, overview, write, write_files};
+use lara_explain::export::{Ends, Format, Picture, Sheet, Style, folder_names, overview, write, write_files};
 use lara_explain::{Colormap, Factor, Inspector, Kind, Map, Matrices, Relevance};
+use lara_models::data::picture;
 use lara_models::{Model, softmax, top};
 use lara_runtime::attention::{MechanismKind, ProposalGen};
 use lara_runtime::maps::Fusion;
@@ -31,6 +32,7 @@ Examples:
   lara export-maps runs/digits seven.png --head all --format npy,safetensors --json --out maps/
   lara export-maps runs/digits seven.png --kind attention,rollout --query center --out maps/
   lara export-maps runs/digits seven.png --kind rollout --fusion max --discard 0.9 --out maps/
+  lara export-maps runs/digits seven.png --query center --scale uniform:8 --out maps/
   lara export-maps runs/digits seven.png --kind gradient --class 7 --head all --out maps/
 
 Kinds: `attention` is a row of a block's attention matrix. `rollout` multiplies attention through all blocks (--layer and
@@ -89,8 +91,12 @@ pub(crate) struct Options {
     /// Colours by the logarithm.
     #[arg(long)]
     log: bool,
-    /// One scale for all maps of an image, to compare them.
-    #[arg(long)]
+    /// Ends of the colour scale: each map's own, shared by all maps of an image, or 0 and some times (4 unless said) the weight
+    /// that every key would get if all got the same.
+    #[arg(long, value_name = "own|shared|uniform[:TIMES]", default_value = "own")]
+    scale: Ends,
+    /// The same as --scale shared.
+    #[arg(long, conflicts_with = "scale")]
     shared: bool,
     /// The maps alone, without the image under them.
     #[arg(long)]
@@ -261,12 +267,12 @@ fn lacks_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
 /// Every image is read before the first is looked at: a bad one is told at once.
 fn open_images(options: &Options, subject: &Model, gpu: &Gpu) -> Outcome<Vec<Seen>> {
     let reader = subject.config.preprocess()?;
-    let shape = reader.shape;
     let style = Style {
         colormap: options.colormap,
         opacity: options.opacity,
         log_scale: options.log,
         shared_range: None,
+        uniform: if let Ends::Uniform(times) = options.scale { Some(times) } else { None },
         bare: options.bare,
     };
     let mut notes = vec![
@@ -280,8 +286,8 @@ fn open_images(options: &Options, subject: &Model, gpu: &Gpu) -> Outcome<Vec<See
         notes.push(("rollout".to_owned(), how));
     }
     let seen = |path: &PathBuf| {
-        let pixels = reader.read(path)?;
-        let picture = Picture::from_planes(shape.channels, shape.height, shape.width, &pixels)?;
+        let file = picture::load(path)?;
+        let (picture, pixels) = (Picture::seen(&reader, file.clone())?, reader.fit(file)?.planes());
         let image_name = path.file_name().map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
         let title = "Attention maps".to_owned();
         let sheet = Sheet { title, image_name, picture, maps: vec![], style, notes: notes.clone() };
@@ -411,7 +417,7 @@ fn save(options: &Options, mut seen: Seen, folder: &str, image: &Path) -> Outcom
         let what = if seen.predictions.len() > 1 { format!("prediction of {mechanism}") } else { "prediction".into() };
         sheet.notes.push((what, format!("{class} ({:.1} %)", 100.0 * probability)));
     }
-    if options.shared {
+    if options.shared || options.scale == Ends::Shared {
         let ranges = sheet.maps.iter().map(Map::range);
         let all = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
         // Where all values are the same there is no range to share.

@@ -142,6 +142,11 @@ impl Inspector {
         self.layers.get(layer).map(|layer| layer.sizes)
     }
 
+    /// Sizes of all blocks.
+    pub fn blocks(&self) -> Vec<Sizes> {
+        self.layers.iter().map(|layer| layer.sizes).collect()
+    }
+
     /// Whether [`Inspector::roll_out`] works: every block has the same tokens as queries and as keys.
     pub fn rolls(&self) -> bool {
         self.rolling.is_some()

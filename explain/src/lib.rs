@@ -25,5 +25,5 @@ pub use inspector::{Inspector, NOT_SQUARE, News};
 pub use map::{Kind, Map, Query};
 pub use matrices::{Factor, MOST_TOKENS, Matrices};
 pub use relevance::Relevance;
-pub use sizes::{Head, SLOTS, Sizes};
+pub use sizes::{Head, SLOTS, Sizes, carry};
 pub use source::{MapSource, ScaleEnd};

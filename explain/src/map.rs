@@ -97,6 +97,11 @@ impl Map {
         &self.values[self.prefix.min(self.values.len())..]
     }
 
+    /// What every key would get if all got the same, where the values are weights of keys: a gradient's are not.
+    pub fn uniform(&self) -> Option<f32> {
+        (self.kind != Kind::Gradient && !self.values.is_empty()).then(|| 1.0 / self.values.len() as f32)
+    }
+
     /// Smallest and largest value of the patches; (0, 0) where there is none.
     pub fn range(&self) -> (f32, f32) {
         let fold =

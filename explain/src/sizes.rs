@@ -1,5 +1,7 @@
 //! Sizes of the attention that is looked at, as its queries, keys and context say, and which of its heads is meant.
 
+use std::ops::Range;
+
 use lara_models::Site;
 use lara_runtime::attention::Grid;
 
@@ -84,13 +86,28 @@ impl Sizes {
 
     /// The query of this block that lies where `query` lies on another grid: the patch in which its centre is.
     pub fn project(&self, query: Query, from: [usize; 2]) -> Query {
-        let Query::Patch(at) = query else { return query };
-        let columns = from[1].max(1);
-        // In halves of a patch, so that the centre is a whole number.
-        let place = |at: usize, from: usize, to: usize| (2 * at + 1) * to / (2 * from.max(1));
-        let (row, column) =
-            (place(at / columns, from[0], self.query_grid[0]), place(at % columns, columns, self.query_grid[1]));
-        Query::Patch(row * self.query_grid[1] + column)
+        carry(query, from, self.query_grid)
+    }
+
+    /// The key of this block under the centre of one of its queries: its place on the map.
+    pub fn key_under(&self, query: Query) -> Option<usize> {
+        match carry(query, self.query_grid, self.grid) {
+            Query::Patch(key) => Some(key),
+            Query::Class | Query::Mean => None,
+        }
+    }
+
+    /// Blocks that follow each other with the same queries and heads: the stages of a pyramid, and all blocks of most models.
+    pub fn stages(blocks: &[Self]) -> Vec<Range<usize>> {
+        let mut stages: Vec<Range<usize>> = Vec::new();
+        for (at, block) in blocks.iter().enumerate() {
+            let is_like = |before: &Self| (before.query_grid, before.heads) == (block.query_grid, block.heads);
+            match stages.last_mut() {
+                Some(stage) if is_like(&blocks[stage.start]) => stage.end = at + 1,
+                _ => stages.push(at..at + 1),
+            }
+        }
+        stages
     }
 
     /// Number of a row among [slots, heads + 1].
@@ -102,6 +119,16 @@ impl Sizes {
         };
         (slot < self.slots).then_some(slot * (self.heads + 1) + head)
     }
+}
+
+/// The patch of the grid `to` in which the centre of a patch of the grid `from` lies.
+pub fn carry(query: Query, from: [usize; 2], to: [usize; 2]) -> Query {
+    let Query::Patch(at) = query else { return query };
+    let columns = from[1].max(1);
+    // In halves of a patch, so that the centre is a whole number.
+    let place = |at: usize, from: usize, to: usize| (2 * at + 1) * to / (2 * from.max(1));
+    let (row, column) = (place(at / columns, from[0], to[0]), place(at % columns, columns, to[1]));
+    Query::Patch(row * to[1] + column)
 }
 
 /// A grid as rows and columns; what is no plane lies in rows: the frames of a video below each other, text in one row.
@@ -134,6 +161,26 @@ mod tests {
         assert_eq!(coarse.project(Query::Patch(63), [8, 8]), Query::Patch(7));
         assert_eq!(fine.project(Query::Patch(7), [4, 2]), Query::Patch(7 * 8 + 6));
         assert_eq!(fine.project(Query::Mean, [4, 2]), Query::Mean);
+    }
+
+    #[test]
+    fn there_and_back_is_the_same_place_from_a_finer_grid() {
+        for (coarse, fine) in [([7, 7], [56, 56]), ([1, 5], [3, 14]), ([29, 28], [57, 55])] {
+            for at in (0..coarse[0] * coarse[1]).map(Query::Patch) {
+                assert_eq!(carry(carry(at, coarse, fine), fine, coarse), at, "{coarse:?} in {fine:?}");
+            }
+        }
+        assert_eq!(sizes([56, 56], [7, 7], 0).key_under(Query::Patch(20 * 56 + 55)), Some(2 * 7 + 6));
+        assert_eq!(sizes([56, 56], [7, 7], 1).key_under(Query::Class), None);
+    }
+
+    #[test]
+    fn stages_are_blocks_with_the_same_queries_and_heads() {
+        let (fine, coarse) = (sizes([8, 8], [2, 2], 0), sizes([4, 4], [2, 2], 0));
+        let wider = Sizes { heads: 4, ..coarse };
+        assert_eq!(Sizes::stages(&[fine, fine, coarse, wider, wider]), [0..2, 2..3, 3..5]);
+        assert_eq!(Sizes::stages(&[fine; 3]), [0..3; 1]);
+        assert!(Sizes::stages(&[]).is_empty());
     }
 
     #[test]

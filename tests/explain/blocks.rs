@@ -133,6 +133,7 @@ fn every_stage_of_a_pyramid_has_its_own_grids() {
             }
         }
         assert_eq!(maps.len(), 10, "{folder}");
+        assert_eq!(Sizes::stages(&inspector.blocks()), [0..1, 1..3, 3..4, 4..5], "{folder}");
         assert!(!inspector.rolls(), "{folder}");
     }
 }

@@ -244,6 +244,7 @@ fn what_cannot_be_exported_is_refused() {
         ("--head=x", "`mean`"),
         ("--kind=rolout", "attention, rollout and gradient"),
         ("--fusion=median", "mean, max and min"),
+        ("--scale=uniform:1", "own, shared and uniform"),
     ];
     for (option, words) in options {
         let arguments = with(&[option]);

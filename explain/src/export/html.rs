@@ -83,6 +83,7 @@ fn controls(out: &mut String, sheet: &Sheet) {
     let checked = |on: bool| if on { " checked=\"checked\"" } else { "" };
     let opacity = if sheet.style.bare { 1.0 } else { sheet.style.opacity };
     let (log, shared) = (checked(sheet.style.log_scale), checked(sheet.style.shared_range.is_some()));
+    let (uniform, times) = (checked(sheet.style.uniform.is_some()), sheet.style.uniform.unwrap_or(4.0));
     let _ = writeln!(
         out,
         "<div class=\"controls\"><div>\n\
@@ -90,6 +91,8 @@ fn controls(out: &mut String, sheet: &Sheet) {
          <output id=\"percent\" for=\"opacity\"></output></label>\n\
          <label><input type=\"checkbox\" id=\"log\"{log}/> Logarithmic scale</label>\n\
          <label><input type=\"checkbox\" id=\"shared\"{shared}/> One scale for all maps</label>\n\
+         <label><input type=\"checkbox\" id=\"uniform\"{uniform}/> × uniform, up to \
+         <input type=\"number\" id=\"times\" min=\"1.5\" max=\"1000\" step=\"0.5\" value=\"{times}\"/></label>\n\
          </div></div>"
     );
 }

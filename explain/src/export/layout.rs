@@ -200,6 +200,14 @@ fn below(map: &Map, scale: &Scale) -> Vec<String> {
     if scale.log {
         parts.push("logarithmic scale".into());
     }
+    if scale.unit.is_some() {
+        let beyond = map.patches().iter().filter(|&&value| f64::from(value) > scale.high).count();
+        let keys = map.values.len();
+        parts.push(format!(
+            "1× is the uniform weight, 1 / {keys}; above the scale: {beyond} of {}",
+            map.patches().len()
+        ));
+    }
     let strange = map.patches().iter().filter(|value| !value.is_finite()).count();
     if strange > 0 {
         parts.push(format!("grey: no finite number ({strange} of {})", map.patches().len()));

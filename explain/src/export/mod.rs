@@ -16,6 +16,7 @@ mod text;
 #[cfg(not(target_arch = "wasm32"))]
 mod write;
 
+use lara_models::data::{ImageShape, Preprocess};
 use serde::Serialize;
 
 use crate::colormap::Colormap;
@@ -23,12 +24,18 @@ use crate::error::{Error, Result};
 use crate::map::{Map, Query};
 
 pub use names::{file_stems, folder_names, tensor_names};
-pub use scale::Scale;
+pub use scale::{Ends, Scale};
 #[cfg(not(target_arch = "wasm32"))]
 pub use write::{write, write_files};
 
 /// The largest picture that is drawn, pixels: 64 MiB of grey, 192 MiB of colour.
 const MOST_PIXELS: usize = 1 << 26;
+
+/// The largest end of a scale in uniform weights.
+const MOST_TIMES: f32 = 1e6;
+
+/// The longer side of what a model sees of a photo, in pixels, unless the model's image is larger.
+const DETAIL: usize = 672;
 
 /// A picture of 8-bit sRGB pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +66,22 @@ impl Picture {
         Ok(Picture { width, height, rgb })
     }
 
+    /// What a model sees of a picture, in as much detail as the picture has and a drawn map has room for.
+    ///
+    /// # Errors
+    /// A model that takes neither grey nor RGB images.
+    pub fn seen(preprocess: &Preprocess, picture: lara_models::data::picture::Picture) -> Result<Self> {
+        let size = [picture.width(), picture.height()];
+        let [across, down] = preprocess.frame(size).map(|[first, last]| last - first);
+        let ImageShape { height, width, .. } = preprocess.shape;
+        // Pixels of the picture for one of the model's image, the finer way.
+        let detail = (across * f64::from(size[0]) / width as f64).max(down * f64::from(size[1]) / height as f64);
+        let times = (detail.ceil() as usize).min(DETAIL / height.max(width)).max(1);
+        let seen = preprocess.enlarged(times).fit(picture)?.with_channels(3);
+        let (width, height) = (seen.width() as usize, seen.height() as usize);
+        Ok(Picture { width, height, rgb: seen.pixels().to_vec() })
+    }
+
     /// The pixel at (x, y), which must be inside.
     fn at(&self, x: usize, y: usize) -> [u8; 3] {
         let at = 3 * (y * self.width + x);
@@ -84,13 +107,17 @@ pub struct Style {
     pub log_scale: bool,
     /// Values of the scale's ends, for all maps alike; otherwise every map has its own.
     pub shared_range: Option<(f32, f32)>,
+    /// The scale goes from 0 to so many times the uniform weight (on a logarithmic one, from its inverse), so that a flat
+    /// map is seen to be flat; numbers are told in it. Wins over `shared_range` wherever values are weights.
+    pub uniform: Option<f32>,
     /// The colours alone, without the picture under them.
     pub bare: bool,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Style { colormap: Colormap::default(), opacity: 0.6, log_scale: false, shared_range: None, bare: false }
+        let colormap = Colormap::default();
+        Style { colormap, opacity: 0.6, log_scale: false, shared_range: None, uniform: None, bare: false }
     }
 }
 
@@ -101,7 +128,7 @@ pub struct Sheet {
     pub title: String,
     /// What the picture is called.
     pub image_name: String,
-    /// What the model saw, at its own resolution.
+    /// What the model saw, at its own resolution or in more detail.
     pub picture: Picture,
     /// The maps, all of this picture.
     pub maps: Vec<Map>,
@@ -131,6 +158,13 @@ impl Sheet {
             && !(low.is_finite() && high.is_finite() && low < high)
         {
             return bad(format!("the shared range goes from {low} to {high}; it has to rise, between finite numbers"));
+        }
+        if let Some(times) = self.style.uniform
+            && !(times > 1.0 && times <= MOST_TIMES)
+        {
+            return bad(format!(
+                "the scale goes up to {times} times the uniform weight; choose a number above 1 and up to {MOST_TIMES}"
+            ));
         }
         if self.maps.is_empty() {
             return bad(format!("there is no map of {} to export; choose a layer and a head", self.image_name));

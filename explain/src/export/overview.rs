@@ -1,5 +1,9 @@
 //! All maps of a picture in one: a row for each mechanism, head and query, a panel for each layer.
 
+use std::borrow::Cow;
+
+use lara_models::data::picture::{Interpolation, Picture as Pixels, Resize};
+
 use crate::error::Result;
 use crate::export::layout::Area;
 use crate::export::png::{INK, PAPER, compress, draw_map, outline};
@@ -9,6 +13,8 @@ use crate::map::{Map, Query};
 
 /// The longer side of a panel has at least so many pixels.
 const SIDE: usize = 192;
+/// Larger pictures are shown smaller.
+const LARGEST: usize = 256;
 const GAP: usize = 10;
 /// Size of the letters, pixels an em, and height of a line.
 const LETTERS: usize = 14;
@@ -36,6 +42,8 @@ pub fn file(sheet: &Sheet) -> Result<File> {
 /// As [`encode`].
 pub fn draw(sheet: &Sheet) -> Result<Picture> {
     sheet.check()?;
+    let reduced = reduced(sheet)?;
+    let sheet = &*reduced;
     let rows = rows(&sheet.maps);
     let panels = 1 + rows.iter().map(|(_, maps)| maps.len()).max().unwrap_or(0);
     let (across, down) = (sheet.picture.width, sheet.picture.height);
@@ -75,6 +83,22 @@ pub fn draw(sheet: &Sheet) -> Result<Picture> {
         }
     }
     Ok(canvas)
+}
+
+/// The same with a picture that is no larger than a panel: of a photo's detail a panel shows nothing.
+fn reduced(sheet: &Sheet) -> Result<Cow<'_, Sheet>> {
+    let Picture { width, height, ref rgb } = sheet.picture;
+    let longer = width.max(height);
+    if longer <= LARGEST {
+        return Ok(Cow::Borrowed(sheet));
+    }
+    let sides = [width, height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
+    let size = [width, height].map(|side| ((side * SIDE).div_ceil(longer) as u64).max(1));
+    let picture = Pixels::new(sides[0], sides[1], 3, rgb.clone())?;
+    let small = Resize::to(size, Interpolation::Box).apply(&picture);
+    let picture =
+        Picture { width: small.width() as usize, height: small.height() as usize, rgb: small.pixels().to_vec() };
+    Ok(Cow::Owned(Sheet { picture, ..sheet.clone() }))
 }
 
 /// Maps that differ in their layer alone, in the order in which they come, under what they have in common.

@@ -4,12 +4,22 @@ const find = (id) => document.getElementById(id);
 const colors = (hex) => Array.from({ length: hex.length / 6 }, (_, i) =>
   [0, 2, 4].map((at) => parseInt(hex.slice(6 * i + at, 6 * i + at + 2), 16)));
 const tables = { sequential: colors(data.sequential), diverging: colors(data.diverging) };
+// What every key would get if all got the same; 0 where values are no weights.
+const uniform = (map) => map.kind === "gradient-weighted" ? 0 : 1 / map.values.length;
+const times = (value, unit) => text(Number((value / unit).toPrecision(3))) + "×";
 const text = (value) => value === null ? "no finite number" : String(Number(value.toPrecision(4)));
 
 // The same scale as in the exported pictures: symmetric where a value is negative, else from lowest to highest.
 function scaleOf(map) {
   const finite = map.values.slice(map.prefix).filter((v) => v !== null);
   let [low, high] = find("shared").checked ? data.range : map.range;
+  const most = Math.max(1.01, Number(find("times").value) || 4);
+  const unit = find("uniform").checked ? uniform(map) : 0;
+  if (unit > 0) {
+    const log = find("log").checked, negative = Math.sign(map.range[0]) === -1 || data.always_diverging;
+    if (negative) return { low: -most * unit, high: most * unit, log: false, unit, table: tables.diverging };
+    return { low: log ? unit / most : 0, high: most * unit, log, unit, table: tables.sequential };
+  }
   if (Math.sign(low) === -1 || data.always_diverging) {
     const reach = Math.max(Math.abs(low), Math.abs(high));
     return { low: -reach, high: reach, log: false, table: tables.diverging };
@@ -50,7 +60,7 @@ function draw(figure, map) {
   const low = scale.log || Math.abs(scale.low) > scale.high * 1e-4 ? scale.low : 0;
   const numbers = scale.high > scale.low ? [low, middle, scale.high] : ["", scale.low, ""];
   figure.querySelectorAll(".numbers span").forEach((span, at) => {
-    span.textContent = numbers[at] === "" ? "" : text(numbers[at]);
+    span.textContent = numbers[at] === "" ? "" : scale.unit ? times(numbers[at], scale.unit) : text(numbers[at]);
   });
 }
 
@@ -61,7 +71,8 @@ function point(figure, map, event) {
   const row = cell(event.clientY - frame.top, frame.height, rows);
   const column = cell(event.clientX - frame.left, frame.width, columns);
   const value = map.values[map.prefix + row * columns + column];
-  figure.querySelector(".value").textContent = "row " + row + ", column " + column + ": " + text(value);
+  figure.querySelector(".value").textContent = "row " + row + ", column " + column + ": " + text(value) +
+    (value === null || uniform(map) === 0 ? "" : ", " + times(value, uniform(map)) + " uniform");
 }
 
 const figures = Array.from(document.querySelectorAll("figure"));
@@ -79,5 +90,5 @@ figures.forEach((figure, at) => {
     if (event.pointerType === "mouse") figure.querySelector(".value").textContent = rest;
   });
 });
-["opacity", "log", "shared"].forEach((id) => find(id).addEventListener("input", drawAll));
+["opacity", "log", "shared", "uniform", "times"].forEach((id) => find(id).addEventListener("input", drawAll));
 drawAll();

@@ -1,6 +1,9 @@
 //! From values to places on a colour scale, and the numbers beside it.
 
+use std::str::FromStr;
+
 use crate::colormap::Colormap;
+use crate::error::{Error, Result};
 use crate::export::Style;
 use crate::map::Map;
 
@@ -13,6 +16,41 @@ const SMALLEST_SHARE: f64 = 1e-6;
 /// Powers of ten of numbers that are written without an exponent.
 const WRITTEN_OUT: std::ops::Range<i32> = -4..6;
 
+/// What the ends of maps' scales are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Ends {
+    /// Each map's own smallest and largest value.
+    #[default]
+    Own,
+    /// Those of all maps of a picture.
+    Shared,
+    /// 0 and so many times the uniform weight: see [`Style::uniform`].
+    Uniform(f32),
+}
+
+/// Times the uniform weight, where nothing else is said.
+const TIMES: f32 = 4.0;
+
+impl FromStr for Ends {
+    type Err = Error;
+
+    /// `own`, `shared`, `uniform` or `uniform:TIMES`.
+    fn from_str(text: &str) -> Result<Self> {
+        let times: Option<f32> = text.strip_prefix("uniform:").and_then(|times| times.parse().ok());
+        match (text, times) {
+            ("own", _) => Ok(Ends::Own),
+            ("shared", _) => Ok(Ends::Shared),
+            ("uniform", _) => Ok(Ends::Uniform(TIMES)),
+            (_, Some(times)) if times > 1.0 && times <= super::MOST_TIMES => Ok(Ends::Uniform(times)),
+            _ => Err(Error::BadInput(format!(
+                "`{text}` is no scale; there are own, shared and uniform, the last with its upper end if you like, above 1 \
+                 and up to {}: uniform:8 for eight times the uniform weight",
+                super::MOST_TIMES
+            ))),
+        }
+    }
+}
+
 /// The scale of one map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
@@ -24,12 +62,17 @@ pub struct Scale {
     pub high: f64,
     /// Whether places are those of logarithms.
     pub log: bool,
+    /// The uniform weight, where numbers are told in it.
+    pub unit: Option<f64>,
 }
 
 impl Scale {
     /// The scale of `map`: from its smallest to its largest finite value, or over the style's range. With negative
     /// values, or the diverging colours, it is symmetric around zero and never logarithmic.
     pub fn of(map: &Map, style: &Style) -> Self {
+        if let Some((times, unit)) = style.uniform.zip(map.uniform()) {
+            return Self::around(map, style, f64::from(times), f64::from(unit));
+        }
         let finite = || map.patches().iter().copied().filter(|v| v.is_finite()).map(f64::from);
         let (low, high) = match style.shared_range {
             Some((low, high)) => (f64::from(low), f64::from(high)),
@@ -38,14 +81,29 @@ impl Scale {
         let (low, high) = if low > high { (0.0, 0.0) } else { (low, high) };
         if low < 0.0 || style.colormap == Colormap::Diverging {
             let reach = low.abs().max(high.abs());
-            return Scale { colormap: Colormap::Diverging, low: -reach, high: reach, log: false };
+            return Scale { colormap: Colormap::Diverging, low: -reach, high: reach, log: false, unit: None };
         }
         let colormap = style.colormap;
         if !style.log_scale || high <= 0.0 {
-            return Scale { colormap, low, high, log: false };
+            return Scale { colormap, low, high, log: false, unit: None };
         }
         let positive = if low > 0.0 { low } else { finite().filter(|&v| v > 0.0).fold(high, f64::min) };
-        Scale { colormap, low: positive.max(high * SMALLEST_SHARE), high, log: true }
+        Scale { colormap, low: positive.max(high * SMALLEST_SHARE), high, log: true, unit: None }
+    }
+
+    /// Up to `times` the uniform weight `unit`, whatever the map's values are.
+    fn around(map: &Map, style: &Style, times: f64, unit: f64) -> Self {
+        let (high, colormap, log) = (times * unit, style.colormap, style.log_scale);
+        if map.range().0 < 0.0 || colormap == Colormap::Diverging {
+            return Scale { colormap: Colormap::Diverging, low: -high, high, log: false, unit: Some(unit) };
+        }
+        let low = if log { unit / times } else { 0.0 };
+        Scale { colormap, low, high, log, unit: Some(unit) }
+    }
+
+    /// `3.2× uniform`, where the scale counts so.
+    pub fn times(&self, value: f32) -> Option<String> {
+        self.unit.map(|unit| format!("{}× uniform", number(f64::from(value) / unit, 2)))
     }
 
     /// Where `value` lies, 0 ..= 1: the middle if all values are the same, nothing if it is no finite number.
@@ -73,6 +131,10 @@ impl Scale {
 
     /// Places (0 ..= 1, rising) and the numbers that belong there; a single one if all values are the same.
     pub fn ticks(&self) -> Vec<(f32, String)> {
+        if let Some(unit) = self.unit {
+            let ticks = Scale { low: self.low / unit, high: self.high / unit, unit: None, ..*self }.ticks();
+            return ticks.into_iter().map(|(place, text)| (place, format!("{text}×"))).collect();
+        }
         if self.high <= self.low {
             return vec![(0.5, number(self.low, 3))];
         }

@@ -56,9 +56,10 @@ fn patches(out: &mut String, layout: &Layout, map: &Map, scale: &Scale, opacity:
     let _ = writeln!(out, "<g fill-opacity=\"{opacity}\" shape-rendering=\"crispEdges\">");
     for (at, &value) in map.patches().iter().enumerate() {
         let (row, column) = (at / map.grid[1], at % map.grid[1]);
+        let times = scale.times(value).map_or_else(String::new, |times| format!(", {times}"));
         let _ = writeln!(
             out,
-            "<rect {} fill=\"{}\"><title>row {row}, column {column}: {}</title></rect>",
+            "<rect {} fill=\"{}\"><title>row {row}, column {column}: {}{times}</title></rect>",
             sides(layout.patch(row, column)),
             hex(scale.color(value)),
             number(f64::from(value), 4)
