@@ -3,6 +3,7 @@
 mod compare;
 mod look;
 mod paint;
+mod photo;
 mod rollout;
 mod sizes;
 mod training;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use egui_kittest::kittest::Queryable;
 use lara_models::train::TrainConfig;
 use lara_models::{Model, Predictor, Weights};
-use lara_runtime::{Parameters, Tune};
+use lara_runtime::{Parameters, Role, Tune};
 use lara_viewer::Launch;
 use lara_viewer::pictures::{Entry, Gallery};
 use lara_viewer::settings::{Page, Settings};
@@ -14,14 +14,24 @@ use crate::window::{app, gpu, open, open_with, picture, snapshot, wait};
 
 /// LARA with fresh weights, this many patches a side and two blocks.
 fn large(side: usize) -> Model {
+    fresh(side, false)
+}
+
+/// The same, or with weights of 0: then exact softmax, which is uniform.
+pub(crate) fn fresh(side: usize, is_flat: bool) -> Model {
     let size = format!("model.image_size={side}");
     // The preset's own initial head is 0, and so is every gradient behind it.
     let sets = ["model.patch_size=1", "model.depth=2", "model.weight_init=timm"];
-    let sets = [&[&size, "attention.mechanism=lara", "attention.num_landmarks=36"][..], &sets].concat();
+    let mechanism = if is_flat { "attention.mechanism=softmax" } else { "attention.mechanism=lara" };
+    let sets = [&[&size, mechanism, "attention.num_landmarks=36"][..], &sets].concat();
     let config = TrainConfig::load("digits", &sets).expect("a preset with settings");
     let (mut parameters, tune) = (Parameters::new(gpu()), Tune::fixed(&[]));
     pollster::block_on(Predictor::new(gpu(), &tune, &config, &mut parameters, 1, false)).expect("a small model");
     parameters.initialize(gpu(), 3).unwrap();
+    let flat = parameters.entries().iter().enumerate().filter(|_| is_flat);
+    for (index, entry) in flat {
+        parameters.write(gpu(), Role::Weight, index, &vec![0.0; entry.shape.len()]).unwrap();
+    }
     let classes = (0..10).map(|class| class.to_string()).collect();
     Model { name: "fresh".into(), config, classes, weights: Weights::Live(Arc::new(parameters)) }
 }
@@ -33,7 +43,7 @@ fn the_page_says_what_needs_matrices_and_shows_the_rest() {
         let subject = large(side);
         let mut gallery = Gallery::empty(subject.image_shape());
         let pixels: Vec<f32> = lara_tests::random(3, side * side).iter().map(|x| x.abs() as f32).collect();
-        gallery.entries.push(Entry { name: "noise".into(), pixels: pixels.into(), label: None });
+        gallery.entries.push(Entry { name: "noise".into(), pixels: pixels.into(), label: None, photo: None });
         Launch { subject, gallery, training: None, notes: Vec::new(), tune: None }
     };
     let settings = Settings { page: Page::Rollout, ..Settings::default() };

@@ -1,7 +1,7 @@
 //! The program: what is open, what has to be worked out this frame, and where the panes lie.
 
 use egui::{Align, Layout, Panel, ScrollArea, ThemePreference, Ui};
-use lara_explain::{Distances, Inspector};
+use lara_explain::{Distances, Inspector, Sizes};
 use lara_models::Model;
 use lara_runtime::{Gpu, Tune};
 
@@ -117,6 +117,8 @@ impl App {
     /// Whether something is being compiled, or drawn for a deviation, on the open page.
     pub fn is_busy(&self) -> bool {
         self.cx.looking.is_coming()
+            || self.cx.looking.is_behind()
+            || self.cx.is_decoding()
             || match self.cx.settings.page {
                 Page::Compare => self.compare.is_busy(),
                 Page::Rollout => self.rollout.is_busy(),
@@ -278,6 +280,15 @@ fn beside(cx: &mut Context, ui: &mut Ui) {
     });
 }
 
+/// Blocks, heads and patches of a model, stage by stage.
+fn described(blocks: &[Sizes]) -> String {
+    let stage = |stage: std::ops::Range<usize>| {
+        let Sizes { query_grid: [rows, columns], heads, .. } = blocks[stage.start];
+        format!("{} blocks of {heads} heads, {} patches ({rows} × {columns})", stage.len(), rows * columns)
+    };
+    Sizes::stages(blocks).into_iter().map(stage).collect::<Vec<_>>().join("\n")
+}
+
 fn top_bar(cx: &mut Context, export: &mut Export, incoming: &mut Incoming, ui: &mut Ui) {
     ui.horizontal(|ui| {
         ui.strong("lara");
@@ -298,10 +309,7 @@ fn top_bar(cx: &mut Context, export: &mut Export, incoming: &mut Incoming, ui: &
             }
             open_button(cx, incoming, ui);
             let name = format!("{} · {}", cx.subject.name, cx.subject.config.attention.mechanism.name());
-            let sizes = cx.sizes().map_or_else(String::new, |sizes| {
-                let patches = sizes.grid[0] * sizes.grid[1];
-                format!("{} blocks of {} heads, {patches} patches", sizes.layers, sizes.heads)
-            });
+            let sizes = cx.inspector().map_or_else(String::new, |inspector| described(&inspector.blocks()));
             ui.add(egui::Label::new(egui::RichText::new(name).weak()).truncate()).on_hover_text(sizes);
         });
     });

@@ -1,17 +1,18 @@
 //! What the panes share: the device, what is looked at and how, and what they ask of the program.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
-use egui::{Color32, Pos2, Rect, TextureHandle, TextureOptions, Ui};
-use lara_explain::{Inspector, Query, Sizes};
-use lara_models::{Model, Weights, top};
+use egui::{Rect, Ui, Vec2};
+use lara_explain::{Inspector, MapSource, Query, ScaleEnd, Sizes, carry};
+use lara_models::{Model, Weights, imagenet, top};
 use lara_runtime::{Gpu, Tune};
 
+use crate::canvas::{self, Textures};
 use crate::error::Result;
 use crate::job::{Job, Repaint};
 use crate::looking::Looking;
 use crate::messages::Messages;
-use crate::paint::Painter;
+use crate::paint::{High, MapPaint, Painter};
 use crate::pictures::Gallery;
 use crate::settings::{Focus, Settings};
 
@@ -33,7 +34,7 @@ pub(crate) struct Context {
     pub(crate) restart: Option<String>,
     /// How often a model was opened: whoever holds plans of one compares.
     pub(crate) models: u64,
-    textures: HashMap<usize, TextureHandle>,
+    textures: Textures,
 }
 
 impl Context {
@@ -54,13 +55,13 @@ impl Context {
             settings,
             focus: Focus::default(),
             messages: Messages::default(),
-            subject,
+            subject: named(subject),
             gallery,
             picture: 0,
             looking: Looking::default(),
             restart: None,
             models: 0,
-            textures: HashMap::new(),
+            textures: Textures::default(),
         };
         cx.compile();
         cx
@@ -74,7 +75,7 @@ impl Context {
             self.picture = 0;
             self.textures.clear();
         }
-        self.subject = subject;
+        self.subject = named(subject);
         self.compile();
     }
 
@@ -112,6 +113,8 @@ impl Context {
     pub(crate) fn update(&mut self) {
         let settled = self.looking.settle();
         self.messages.keep(settled);
+        let decoded = self.textures.look_at(&self.gallery, self.picture, &self.repaint);
+        self.messages.keep(decoded);
         let image = if self.looking.wants_image() { self.input() } else { None };
         let focus = &self.focus;
         let queries = |has_class, slots| focus.queries(has_class, slots);
@@ -127,15 +130,33 @@ impl Context {
         self.messages.keep(self.subject.normalise(&pixels))
     }
 
-    /// Draws image number `index` into `rect`; false if there is none.
-    pub(crate) fn draw_image(&mut self, ui: &Ui, index: usize, rect: Rect) -> bool {
-        let Some(entry) = self.gallery.entries.get(index) else { return false };
-        let image = || self.gallery.color_image(entry);
-        let load = || ui.ctx().load_texture(format!("image {index}"), image(), TextureOptions::NEAREST);
-        let texture = self.textures.entry(index).or_insert_with(load);
-        let uv = Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0));
-        ui.painter().image(texture.id(), rect, uv, Color32::WHITE);
-        true
+    /// Draws image number `index` into `rect`, as large as fits, and says where what the model sees of it lies; None if there
+    /// is no such image.
+    pub(crate) fn draw_image(&mut self, ui: &Ui, index: usize, rect: Rect) -> Option<Rect> {
+        self.textures.draw(ui, &self.gallery, index, rect).map(|place| place.seen)
+    }
+
+    /// Draws image number `index` into `rect` as one of many.
+    pub(crate) fn draw_thumbnail(&mut self, ui: &Ui, index: usize, rect: Rect) {
+        self.textures.draw_small(ui, &self.gallery, index, rect);
+    }
+
+    /// The size of the image that is looked at where it is as large as `space` allows.
+    pub(crate) fn fit(&self, space: Vec2) -> Vec2 {
+        canvas::fit(&self.gallery, self.picture, space)
+    }
+
+    /// The size of a map alone, as wide as `width` and as high as it would be over the image.
+    pub(crate) fn map_size(&self, width: f32) -> Vec2 {
+        let unit = Rect::from_min_size(egui::Pos2::ZERO, Vec2::splat(width.max(1.0)));
+        let seen = canvas::place(&self.gallery, self.picture, unit).seen.size();
+        let height = width * (seen.y / seen.x.max(1e-3)).clamp(0.25, 4.0);
+        egui::vec2(width, height)
+    }
+
+    /// Whether the image that is looked at is still being decoded.
+    pub(crate) fn is_decoding(&self) -> bool {
+        self.textures.is_coming()
     }
 
     /// The model that is looked at, once it is compiled.
@@ -151,6 +172,50 @@ impl Context {
     /// Sizes of the block that is looked at.
     pub(crate) fn block(&self) -> Option<Sizes> {
         self.inspector()?.block(self.settings.layer)
+    }
+
+    /// The blocks of each stage; a model that is no pyramid has one.
+    pub(crate) fn stages(&self) -> Vec<Range<usize>> {
+        self.inspector().map(|inspector| Sizes::stages(&inspector.blocks())).unwrap_or_default()
+    }
+
+    /// `layer 3`, with its stage where there are several.
+    pub(crate) fn layer_name(&self, layer: usize) -> String {
+        let stages = self.stages();
+        match stages.iter().position(|stage| stage.contains(&layer)) {
+            Some(stage) if stages.len() > 1 => format!("stage {} · layer {layer}", stage + 1),
+            _ => format!("layer {layer}"),
+        }
+    }
+
+    /// Rows and columns of the queries of the block that is looked at.
+    pub(crate) fn query_grid(&self) -> [usize; 2] {
+        self.block().map_or([1, 1], |block| block.query_grid)
+    }
+
+    /// A query as one of the block that is looked at. Otherwise queries count on the first block's grid.
+    pub(crate) fn in_block(&self, query: Query) -> Query {
+        self.sizes().map_or(query, |sizes| carry(query, sizes.query_grid, self.query_grid()))
+    }
+
+    /// A query of the block that is looked at on the first block's grid.
+    pub(crate) fn from_block(&self, query: Query) -> Query {
+        self.sizes().map_or(query, |sizes| carry(query, self.query_grid(), sizes.query_grid))
+    }
+
+    /// How the rows of weights of a block are painted.
+    pub(crate) fn map(&self, values: MapSource, own: ScaleEnd, block: Sizes) -> MapPaint {
+        let settings = &self.settings;
+        let high = if settings.uniform { High::Is(settings.times / block.tokens() as f32) } else { High::Of(own) };
+        MapPaint {
+            values,
+            minus: None,
+            high,
+            grid: block.grid,
+            colormap: settings.colormap,
+            opacity: settings.opacity,
+            log_span: settings.log_scale.then(|| settings.span()),
+        }
     }
 
     /// The row that is in front, for labels: every token's weight. It may be a frame old.
@@ -172,4 +237,13 @@ impl Context {
     pub(crate) fn class_name(&self, class: usize) -> String {
         self.subject.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
+}
+
+/// The model with ImageNet-1k's names for a thousand classes that have none.
+fn named(mut subject: Model) -> Model {
+    let is_numbered = subject.classes.iter().enumerate().all(|(class, name)| *name == class.to_string());
+    if is_numbered && subject.classes.len() == imagenet::CLASSES {
+        subject.classes = imagenet::classes();
+    }
+    subject
 }

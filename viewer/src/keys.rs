@@ -17,7 +17,11 @@ pub(crate) fn take(cx: &mut Context, ui: &Ui) {
         [(Key::ArrowUp, -1, 0), (Key::ArrowDown, 1, 0), (Key::ArrowLeft, 0, -1), (Key::ArrowRight, 0, 1)]
     {
         if pressed(key) {
-            cx.focus.step(sizes.query_grid, rows, columns);
+            // By a patch of the block that is looked at.
+            cx.focus.chosen = cx.focus.chosen.map(|query| cx.in_block(query));
+            let grid = cx.query_grid();
+            cx.focus.step(grid, rows, columns);
+            cx.focus.chosen = cx.focus.chosen.map(|query| cx.from_block(query));
         }
     }
     if pressed(Key::C) && sizes.prefix > 0 {
@@ -36,6 +40,14 @@ pub(crate) fn take(cx: &mut Context, ui: &Ui) {
     }
     if pressed(Key::L) {
         cx.settings.log_scale = !cx.settings.log_scale;
+    }
+    if pressed(Key::U) {
+        cx.settings.uniform = !cx.settings.uniform;
+    }
+    if pressed(Key::S) {
+        let (stages, layer) = (cx.stages(), cx.settings.layer);
+        let next = stages.iter().find(|stage| stage.start > layer).or(stages.first());
+        cx.settings.layer = next.filter(|_| stages.len() > 1).map_or(layer, |stage| stage.start);
     }
     if pressed(Key::H) {
         let heads = cx.block().map_or(0, |block| block.heads);

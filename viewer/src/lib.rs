@@ -4,6 +4,7 @@
 //! for labels. What is worked out without a window, rows of attention above all, is in the crate `lara_explain`.
 
 pub mod app;
+mod canvas;
 mod context;
 mod device;
 #[cfg(target_arch = "wasm32")]

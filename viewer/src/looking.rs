@@ -8,6 +8,9 @@ use crate::job::{Job, Stage};
 
 /// Runs of a fresh plan until its time means something.
 const WARM_UP: usize = 3;
+/// Weights of all blocks and heads for all queries: models with more are not looked at in all blocks at once. It is the
+/// number of 21 blocks of three heads with 256 tokens.
+const AT_ONCE: usize = 1 << 22;
 
 /// What is looked at.
 #[derive(Default)]
@@ -29,6 +32,8 @@ pub(crate) struct Looking {
     image_is_stale: bool,
     rows_are_stale: bool,
     looked: Option<(Vec<Query>, usize)>,
+    /// Blocks that still show an older look: that which is looked at comes first, so that it follows the pointer.
+    behind: Vec<usize>,
 }
 
 impl Looking {
@@ -91,17 +96,39 @@ impl Looking {
         }
         self.queries = queries(sizes.prefix > 0, sizes.slots);
         let wanted = Some((self.queries.clone(), layer));
-        if !self.image_is_stale && (self.rows_are_stale || self.looked != wanted) {
-            let layers: Vec<usize> = (0..sizes.layers).collect();
+        let is_large = weights(inspector) > AT_ONCE;
+        let is_moved = !self.image_is_stale && (self.rows_are_stale || self.looked != wanted);
+        // Of a large model one look at a time is under way, so that a fast pointer queues nothing up.
+        if is_moved && !(is_large && inspector.is_waiting()) {
+            let mut layers: Vec<usize> = (0..sizes.layers).filter(|&other| other != layer).collect();
+            self.behind = if is_large { std::mem::take(&mut layers) } else { Vec::new() };
+            layers.insert(0, layer);
             inspector.look(&self.queries, &layers, Some(layer))?;
             (self.rows_are_stale, self.looked) = (false, wanted);
             self.maps += 1;
+        } else if !is_moved && !inspector.is_waiting() && !self.behind.is_empty() {
+            let next = self.behind.remove(0);
+            inspector.look(&self.queries, &[next], None)?;
         }
         let news = inspector.news()?;
         self.probabilities = news.logits.map(|logits| softmax(&logits)).or(self.probabilities.take());
         self.forward_ms = news.forward_ms.or(self.forward_ms);
         self.rows = news.rows.or(self.rows.take());
-        Ok(inspector.is_waiting())
+        Ok(inspector.is_waiting() || !self.behind.is_empty())
+    }
+
+    /// Whether some blocks still show an older look.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    /// Looks at all that is behind, at once.
+    pub(crate) fn catch_up(&mut self) -> Result<()> {
+        let behind = std::mem::take(&mut self.behind);
+        if let (Some(inspector), false) = (self.stage.ready(), behind.is_empty()) {
+            inspector.look(&self.queries, &behind, None)?;
+        }
+        Ok(())
     }
 
     /// A slot's row in a block, for labels: every token's weight. It may be a frame old.
@@ -112,4 +139,9 @@ impl Looking {
         let (tokens, row) = (block.tokens(), block.row(head, slot)?);
         values.get(row * tokens..(row + 1) * tokens).filter(|_| *of == layer)
     }
+}
+
+/// How many weights the model's attention has in all.
+fn weights(inspector: &Inspector) -> usize {
+    inspector.blocks().iter().map(|block| block.queries() * block.tokens() * block.heads).sum()
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lara_explain::export;
+use lara_models::data::picture::{Interpolation, Picture, Resize, from_bytes};
 use lara_models::data::{Digits, ImageDataset, ImageShape, Preprocess, Split};
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -17,6 +19,104 @@ pub struct Entry {
     pub pixels: Arc<Vec<f32>>,
     /// The true class, where it is known.
     pub label: Option<usize>,
+    /// The whole picture, where it is more than what the model sees.
+    pub photo: Option<Photo>,
+}
+
+/// A picture of any size of which a model sees a part. It is kept as its file, and decoded again when it is looked at.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    name: String,
+    source: Source,
+    size: [u32; 2],
+    frame: [[f64; 2]; 2],
+    fill: [u8; 3],
+    thumbnail: Arc<egui::ColorImage>,
+}
+
+/// Where its file is.
+#[derive(Clone, Debug)]
+enum Source {
+    Bytes(Arc<[u8]>),
+    #[cfg(not(target_arch = "wasm32"))]
+    File(std::path::PathBuf),
+}
+
+/// The longer side of a thumbnail, and of a picture on the screen, in pixels.
+const THUMBNAIL: u32 = 192;
+const LARGE: u32 = 1600;
+
+impl Photo {
+    fn new(name: &str, source: Source, picture: &Picture, preprocess: &Preprocess) -> Self {
+        let size = [picture.width(), picture.height()];
+        // A grey model fills a border with one number.
+        let fill = [0, 1, 2].map(|c| preprocess.fill.get(c).or(preprocess.fill.last()).copied().unwrap_or(0));
+        let thumbnail = Arc::new(color_image(&shrunk(picture, THUMBNAIL)));
+        Photo { name: name.to_owned(), source, size, frame: preprocess.frame(size), fill, thumbnail }
+    }
+
+    /// Width and height in pixels.
+    pub(crate) fn proportions(&self) -> egui::Vec2 {
+        egui::Vec2::from(self.size.map(|side| side as f32))
+    }
+
+    /// Where the model's image lies in it, as [`Preprocess::frame`] says.
+    pub fn frame(&self) -> [[f64; 2]; 2] {
+        self.frame
+    }
+
+    /// The colour of what the model sees beyond it.
+    pub fn fill(&self) -> [u8; 3] {
+        self.fill
+    }
+
+    /// Whether the thumbnail is all there is.
+    pub fn is_small(&self) -> bool {
+        self.size.iter().all(|&side| side <= THUMBNAIL)
+    }
+
+    /// The picture as large as it is shown.
+    ///
+    /// # Errors
+    /// A file that has gone.
+    pub fn large(&self) -> Result<egui::ColorImage> {
+        Ok(color_image(&shrunk(&self.decode()?, LARGE)))
+    }
+
+    /// The part that the model sees, in all the detail that an exported map has room for.
+    ///
+    /// # Errors
+    /// A file that has gone.
+    pub fn seen(&self, preprocess: &Preprocess) -> Result<export::Picture> {
+        Ok(export::Picture::seen(preprocess, self.decode()?)?)
+    }
+
+    fn decode(&self) -> Result<Picture> {
+        Ok(match &self.source {
+            Source::Bytes(bytes) => from_bytes(&self.name, bytes)?,
+            #[cfg(not(target_arch = "wasm32"))]
+            Source::File(path) => lara_models::data::picture::load(path)?,
+        })
+    }
+}
+
+/// The same picture with no side longer than `most`.
+fn shrunk(picture: &Picture, most: u32) -> Picture {
+    let (width, height) = (picture.width(), picture.height());
+    let longer = width.max(height);
+    if longer <= most {
+        return picture.clone();
+    }
+    let side = |side: u32| (u64::from(side) * u64::from(most)).div_ceil(u64::from(longer)).max(1);
+    Resize::to([side(width), side(height)], Interpolation::Bilinear).apply(picture)
+}
+
+fn color_image(picture: &Picture) -> egui::ColorImage {
+    let size = [picture.width() as usize, picture.height() as usize];
+    match picture.channels() {
+        1 => egui::ColorImage::from_gray(size, picture.pixels()),
+        _ => egui::ColorImage::from_rgb(size, picture.pixels()),
+    }
 }
 
 /// Images of one shape.
@@ -47,7 +147,7 @@ impl Gallery {
         let entry = |index: usize| -> Result<Entry> {
             let sample = dataset.get(index)?;
             let name = format!("{} {index}", dataset.name());
-            Ok(Entry { name, pixels: Arc::new(sample.pixels), label: Some(sample.label as usize) })
+            Ok(Entry { name, pixels: Arc::new(sample.pixels), label: Some(sample.label as usize), photo: None })
         };
         let entries = (0..count.min(dataset.len())).map(entry).collect::<Result<_>>()?;
         let name = format!("{}, held out", dataset.name());
@@ -64,8 +164,14 @@ impl Gallery {
     /// # Errors
     /// Bytes that are no image.
     pub fn add(&mut self, name: &str, bytes: &[u8], preprocess: &Preprocess) -> Result<usize> {
-        let pixels = preprocess.read_bytes(name, bytes)?;
-        self.entries.push(Entry { name: name.to_owned(), pixels: Arc::new(pixels), label: None });
+        self.take(name, bytes, Source::Bytes(bytes.into()), preprocess)
+    }
+
+    fn take(&mut self, name: &str, bytes: &[u8], source: Source, preprocess: &Preprocess) -> Result<usize> {
+        let picture = from_bytes(name, bytes)?;
+        let photo = Photo::new(name, source, &picture, preprocess);
+        let pixels = Arc::new(preprocess.fit(picture)?.planes());
+        self.entries.push(Entry { name: name.to_owned(), pixels, label: None, photo: Some(photo) });
         Ok(self.entries.len() - 1)
     }
 
@@ -80,7 +186,7 @@ impl Gallery {
         for file in files.iter().take(MOST) {
             let bytes = std::fs::read(file).map_err(|source| unreadable(file, source))?;
             let name = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-            gallery.add(&name, &bytes, preprocess)?;
+            gallery.take(&name, &bytes, Source::File(file.clone()), preprocess)?;
         }
         if gallery.entries.is_empty() {
             return Err(Error::bad_input(format!("{} holds no picture (PNG, JPEG, WebP, GIF or BMP)", path.display())));
@@ -88,8 +194,12 @@ impl Gallery {
         Ok(gallery)
     }
 
-    /// An image as pixels for a texture: grey or RGB, 8 bits.
+    /// An image as pixels for a texture: the whole picture, no larger than a thumbnail, or what the model sees where there is
+    /// nothing else.
     pub fn color_image(&self, entry: &Entry) -> egui::ColorImage {
+        if let Some(photo) = &entry.photo {
+            return (*photo.thumbnail).clone();
+        }
         let ImageShape { channels, height, width } = self.shape;
         let plane = height * width;
         let byte =

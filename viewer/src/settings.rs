@@ -50,8 +50,12 @@ pub struct Settings {
     pub colormap: Colormap,
     /// Opacity of the map over the image.
     pub opacity: f32,
-    /// Three decades instead of a linear scale.
+    /// A logarithmic scale instead of a linear one.
     pub log_scale: bool,
+    /// Weights are shown as times the uniform one, on the same scale for all maps.
+    pub uniform: bool,
+    /// The upper end of that scale.
+    pub times: f32,
     /// Dark, light, or as the system.
     pub theme: egui::ThemePreference,
 }
@@ -65,8 +69,18 @@ impl Default for Settings {
             colormap: Colormap::Viridis,
             opacity: 0.75,
             log_scale: false,
+            uniform: false,
+            times: 4.0,
             theme: egui::ThemePreference::System,
         }
+    }
+}
+
+impl Settings {
+    /// How many times the lowest colour's value the highest colour's is, on a logarithmic scale: three decades, or as far
+    /// below the uniform weight as above it.
+    pub(crate) fn span(&self) -> f32 {
+        if self.uniform { self.times * self.times } else { 1000.0 }
     }
 }
 

@@ -1,8 +1,8 @@
 // One attention map as coloured patches, straight from the buffer that holds it.
-//   colour = scale[t],  t = value / high (linear) or 1 + log10(value / high) / 3 (three decades);
+//   colour = scale[t],  t = value / high (linear) or 1 + ln(value / high) / depth (logarithmic);
 //   differences: t = (1 + (value - other) / high) / 2, white where the two agree.
 // A triangle that covers the viewport; the patch is found from the pixel's place inside `rect`.
-// high is the second number of the pair at params.range in `ranges`.
+// high is params.high where that is above 0, else the second number of the pair at params.range in `ranges`.
 
 struct Params {
     rect: vec4<f32>,   // left, top, width, height in pixels
@@ -15,9 +15,9 @@ struct Params {
     is_log: u32,
     is_difference: u32,
     is_linear: u32,    // whether the target wants linear light instead of sRGB values
-    pad_a: u32,
-    pad_b: u32,
-    pad_c: u32,
+    high: f32,         // the value of the highest colour, 0 to take it from `ranges`
+    depth: f32,        // ln(high / the value of the lowest colour) of a logarithmic scale
+    pad: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -38,13 +38,13 @@ fn to_linear(c: vec3<f32>) -> vec3<f32> {
 }
 
 fn position_on_scale(patch_index: u32) -> f32 {
-    let high = max(ranges[params.range * 2u + 1u], 1e-30);
+    let high = max(select(ranges[params.range * 2u + 1u], params.high, params.high > 0.0), 1e-30);
     let value = values[params.at + patch_index];
     if params.is_difference == 1u {
         return 0.5 + 0.5 * (value - others[params.other_at + patch_index]) / high;
     }
     if params.is_log == 1u {
-        return 1.0 + log(max(value / high, 1e-30)) / 6.9077553;
+        return 1.0 + log(max(value / high, 1e-30)) / params.depth;
     }
     return value / high;
 }

@@ -24,16 +24,25 @@ pub struct MapPaint {
     pub values: MapSource,
     /// What is subtracted from them, for a difference.
     pub minus: Option<MapSource>,
-    /// The upper end of the scale.
-    pub scale: ScaleEnd,
+    /// The value of the highest colour.
+    pub high: High,
     /// Rows and columns of patches.
     pub grid: [usize; 2],
     /// Colours.
     pub colormap: Colormap,
     /// 0 shows what lies below, 1 hides it.
     pub opacity: f32,
-    /// Three decades instead of a linear scale.
-    pub log_scale: bool,
+    /// How many times the lowest colour's value the highest colour's is, on a logarithmic scale; None: linear, from 0.
+    pub log_span: Option<f32>,
+}
+
+/// The upper end of a scale.
+#[derive(Clone, Debug)]
+pub enum High {
+    /// The largest value of the map, on the device.
+    Of(ScaleEnd),
+    /// This one, above 0.
+    Is(f32),
 }
 
 /// The pipeline and what all maps share. Clones share it.
@@ -64,7 +73,9 @@ struct Params {
     is_log: u32,
     is_difference: u32,
     is_linear: u32,
-    pad: [u32; 3],
+    high: f32,
+    depth: f32,
+    pad: u32,
 }
 
 impl Painter {
@@ -168,18 +179,22 @@ impl Callback {
             columns: map.grid[1].max(1) as u32,
             at: map.values.at as u32,
             other_at: map.minus.as_ref().map_or(map.values.at, |m| m.at) as u32,
-            range: map.scale.index as u32,
+            range: if let High::Of(end) = &map.high { end.index as u32 } else { 0 },
             opacity: map.opacity.clamp(0.0, 1.0),
-            is_log: u32::from(map.log_scale),
+            is_log: u32::from(map.log_span.is_some()),
             is_difference: u32::from(map.minus.is_some()),
             is_linear: u32::from(self.shared.is_linear),
-            pad: [0; 3],
+            high: if let High::Is(high) = map.high { high } else { 0.0 },
+            depth: map.log_span.map_or(1.0, |span| span.max(1.001).ln()),
+            pad: 0,
         }
     }
 
     fn bind_group(&self, device: &wgpu::Device) -> wgpu::BindGroup {
         let (shared, map) = (&*self.shared, &self.map);
         let others = map.minus.as_ref().map_or(&map.values.buffer, |m| &m.buffer);
+        // A scale that ends elsewhere reads no range.
+        let ranges = if let High::Of(end) = &map.high { &end.buffer } else { &map.values.buffer };
         let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
         let params = wgpu::BufferBinding {
             buffer: &shared.uniforms,
@@ -193,7 +208,7 @@ impl Callback {
                 entry(0, wgpu::BindingResource::Buffer(params)),
                 entry(1, map.values.buffer.as_entire_binding()),
                 entry(2, others.as_entire_binding()),
-                entry(3, map.scale.buffer.as_entire_binding()),
+                entry(3, ranges.as_entire_binding()),
                 entry(4, shared.scales[&map.colormap].as_entire_binding()),
             ],
         })

@@ -126,8 +126,11 @@ impl Export {
             return cx.messages.problem("there is no image to export maps of; open or drop one first");
         };
         let shape = cx.gallery.shape;
-        let picture = Picture::from_planes(shape.channels, shape.height, shape.width, &entry.pixels);
-        let Some(picture) = cx.messages.keep(picture) else { return };
+        let Some(preprocess) = cx.messages.keep(cx.subject.preprocess()) else { return };
+        if self.all_layers {
+            let shown = cx.looking.catch_up();
+            cx.messages.keep(shown);
+        }
         let Some(inspector) = cx.inspector() else { return };
         let sizes = inspector.sizes();
         let layers = if self.all_layers { (0..sizes.layers).collect() } else { vec![cx.settings.layer] };
@@ -143,16 +146,21 @@ impl Export {
             colormap: settings.colormap,
             opacity: settings.opacity,
             log_scale: settings.log_scale,
+            uniform: settings.uniform.then_some(settings.times),
             ..Style::default()
         };
         let (notes, formats) = (notes(cx), self.formats.clone());
-        let (title, image_name) = (format!("Attention of {}", cx.subject.name), entry.name);
+        let (title, image_name) = (format!("Attention of {}", cx.subject.name), entry.name.clone());
         let work = move || async move {
+            let picture = match &entry.photo {
+                Some(photo) => photo.seen(&preprocess)?,
+                None => Picture::from_planes(shape.channels, shape.height, shape.width, &entry.pixels)?,
+            };
             let mut maps = own.await?;
             for read in compared {
                 maps.extend(read.await?);
             }
-            files(&Sheet { title, image_name, picture, maps, style, notes }, &formats)
+            Ok::<_, Error>(files(&Sheet { title, image_name, picture, maps, style, notes }, &formats)?)
         };
         self.coming = Stage::Coming(Job::spawn(cx.repaint.clone(), work));
     }

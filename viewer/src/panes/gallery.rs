@@ -24,7 +24,7 @@ pub(crate) fn show(cx: &mut Context, ui: &mut Ui) {
 
 fn thumbnail(cx: &mut Context, ui: &mut Ui, index: usize, size: f32) {
     let (rect, response) = ui.allocate_exact_size(Vec2::splat(size), Sense::click());
-    cx.draw_image(ui, index, rect);
+    cx.draw_thumbnail(ui, index, rect);
     if index == cx.picture {
         let stroke = Stroke::new(2.5, ui.visuals().selection.stroke.color);
         ui.painter().rect_stroke(rect, 0.0, stroke, StrokeKind::Inside);

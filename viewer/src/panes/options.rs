@@ -1,5 +1,7 @@
 //! What is shown and how: query, layer, head, colours.
 
+use std::ops::Range;
+
 use egui::{Slider, Ui};
 use lara_explain::{Colormap, Head, Query, Sizes};
 
@@ -22,7 +24,8 @@ pub(crate) fn show(cx: &mut Context, ui: &mut Ui) {
             "arrows: next patch; Esc: let go of all",
             "C: class token; M: mean of all queries",
             "Page up, page down: layer; H: head",
-            "L: logarithmic scale; N: next image",
+            "L: logarithmic scale; U: × uniform",
+            "S: next stage of a pyramid; N: next image",
         ] {
             ui.small(line);
         }
@@ -53,9 +56,18 @@ fn query(cx: &mut Context, ui: &mut Ui) {
 
 /// Layer and head.
 pub(crate) fn place(cx: &mut Context, ui: &mut Ui) {
-    let (Some(Sizes { layers, .. }), Some(Sizes { heads, .. })) = (cx.sizes(), cx.block()) else { return };
-    ui.strong("Layer and head");
-    ui.add(Slider::new(&mut cx.settings.layer, 0..=layers - 1).text("layer"));
+    let (stages, Some(Sizes { heads, .. })) = (cx.stages(), cx.block()) else { return };
+    if stages.len() > 1 {
+        ui.strong("Stage, layer and head");
+        stage(cx, ui, &stages);
+    } else {
+        ui.strong("Layer and head");
+    }
+    let layer = cx.settings.layer;
+    let Some(blocks) = stages.iter().find(|blocks| blocks.contains(&layer)) else { return };
+    if blocks.len() > 1 || stages.len() == 1 {
+        ui.add(Slider::new(&mut cx.settings.layer, blocks.start..=blocks.end - 1).text("layer"));
+    }
     ui.horizontal_wrapped(|ui| {
         ui.label("head");
         ui.selectable_value(&mut cx.settings.head, Head::Mean, "mean");
@@ -68,6 +80,29 @@ pub(crate) fn place(cx: &mut Context, ui: &mut Ui) {
     }
 }
 
+/// The stages of a pyramid, and the grids of that which is looked at.
+fn stage(cx: &mut Context, ui: &mut Ui, stages: &[Range<usize>]) {
+    let layer = cx.settings.layer;
+    ui.horizontal_wrapped(|ui| {
+        ui.label("stage");
+        for (number, blocks) in stages.iter().enumerate() {
+            let is_open = blocks.contains(&layer);
+            let label = ui.selectable_label(is_open, (number + 1).to_string());
+            let hint = format!("Stage {}: layers {} to {}", number + 1, blocks.start, blocks.end - 1);
+            if label.on_hover_text(hint).clicked() && !is_open {
+                cx.settings.layer = blocks.start;
+            }
+        }
+    });
+    let Some(block) = cx.block() else { return };
+    let grid = |[rows, columns]: [usize; 2]| format!("{rows} × {columns}");
+    ui.weak(if block.is_square() {
+        format!("{} tokens", grid(block.grid))
+    } else {
+        format!("{} queries, {} keys", grid(block.query_grid), grid(block.grid))
+    });
+}
+
 fn look(cx: &mut Context, ui: &mut Ui) {
     ui.strong("Colours");
     let settings = &mut cx.settings;
@@ -77,5 +112,12 @@ fn look(cx: &mut Context, ui: &mut Ui) {
         }
     });
     ui.add(Slider::new(&mut settings.opacity, 0.0..=1.0).text("opacity"));
-    ui.checkbox(&mut settings.log_scale, "logarithmic (three decades)");
+    let log = if settings.uniform { "logarithmic" } else { "logarithmic (three decades)" };
+    ui.checkbox(&mut settings.log_scale, log);
+    ui.checkbox(&mut settings.uniform, "× uniform")
+        .on_hover_text("Weights as times what every key would get if all got the same, on one scale for all maps (U)");
+    if settings.uniform {
+        let slider = Slider::new(&mut settings.times, 1.5..=64.0).logarithmic(true).max_decimals(1).suffix("×");
+        ui.add(slider.text("up to")).on_hover_text("The upper end of the scale; what lies above has its colour");
+    }
 }

@@ -1,6 +1,6 @@
 //! Attention through all layers: rollout, and attention weighted with the gradient of a class.
 
-use egui::{ComboBox, Rect, Sense, Slider, Ui, Vec2, WidgetInfo};
+use egui::{ComboBox, Rect, Sense, Slider, Ui, Vec2, WidgetInfo, vec2};
 use lara_explain::{
     Factor, Inspector, MOST_TOKENS, MapSource, Matrices, NOT_SQUARE, Query, Relevance, ScaleEnd, Sizes,
 };
@@ -8,13 +8,15 @@ use lara_models::Model;
 use lara_runtime::maps::Fusion;
 use lara_runtime::{Gpu, Tune};
 
-use super::image::{mark_query, point};
+use super::image::{mark, patch_rect, point_on};
 use super::legend::{self, Ends, number};
 use crate::context::Context;
 use crate::error::Result;
 use crate::job::{Job, Stage};
-use crate::paint::MapPaint;
-use crate::settings::Settings;
+use crate::paint::{High, MapPaint};
+
+/// The largest value over the smallest colour's, of a logarithmic scale.
+const DECADES: f32 = 1000.0;
 
 const FUSIONS: [(&str, Fusion); 3] = [("mean", Fusion::Mean), ("max", Fusion::Max), ("min", Fusion::Min)];
 
@@ -176,12 +178,13 @@ impl RolloutPane {
         ui.separator();
         // What was clicked counts at once.
         let need = self.need(sizes.tokens(), rolls);
+        let height = ui.available_height();
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             if self.engine.is_coming() {
                 compiling(ui);
             }
             let why_not = match self.view {
-                View::Rollout(_) if !rolls => Some(NOT_SQUARE.to_owned()),
+                View::Rollout(_) if !rolls => Some(no_rollout()),
                 View::Rollout(_) if sizes.tokens() > MOST_TOKENS => Some(limits(sizes.tokens())),
                 _ => None,
             };
@@ -189,7 +192,10 @@ impl RolloutPane {
                 ui.weak(sentence);
             }
             match need {
-                Need::Matrices(..) | Need::Linear => self.large(cx, ui, sizes),
+                Need::Matrices(..) | Need::Linear => {
+                    let above = ui.cursor().top() - ui.max_rect().top();
+                    self.large(cx, ui, sizes, height - above);
+                }
                 Need::Relevance => self.layers(cx, ui, sizes),
                 Need::Nothing => (),
             }
@@ -281,20 +287,28 @@ impl RolloutPane {
     }
 
     /// The rollout of the query in front, over the image.
-    fn large(&self, cx: &mut Context, ui: &mut Ui, sizes: Sizes) {
-        let side = ui.available_width().min(ui.available_height() - 64.0).clamp(160.0, 640.0);
-        let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
+    fn large(&self, cx: &mut Context, ui: &mut Ui, sizes: Sizes, height: f32) {
+        let space = vec2(ui.available_width(), (height - 64.0).max(160.0));
+        let size = cx.fit(space);
+        let (rect, response) = ui.allocate_exact_size(size, Sense::click());
         response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, "Rollout over the image"));
-        cx.draw_image(ui, cx.picture, rect);
-        point(cx, ui, &response, rect, sizes);
+        let rect = cx.draw_image(ui, cx.picture, rect).unwrap_or(rect);
+        point_on(cx, ui, &response, rect, sizes, sizes.query_grid);
         let source = self.looked.as_ref().and_then(|_| self.engine()?.rollout());
-        ui.painter().extend(source.map(|source| overlay(cx, rect, sizes, source)));
+        let is_weight = self.view == View::Rollout(Factor::Attention);
+        ui.painter().extend(source.map(|source| overlay(cx, rect, sizes, source, is_weight)));
         let query = cx.focus.current(sizes.prefix > 0);
-        mark_query(cx, ui, rect, sizes);
+        if let Query::Patch(patch) = query {
+            mark(ui, patch_rect(rect, sizes.query_grid, patch), egui::Color32::WHITE);
+        }
         ui.label(format!("what flows into the {} through {} layers", query.label(sizes.query_grid), sizes.layers));
         let high = self.largest;
-        let ends = if cx.settings.log_scale { Ends::Decades(high) } else { Ends::Zero(high) };
-        legend::show(ui, cx.settings.colormap, ends, side);
+        let ends = match is_weight {
+            true => Ends::of(&cx.settings, high),
+            false if cx.settings.log_scale => Ends::Decades(high),
+            false => Ends::Zero(high),
+        };
+        legend::show(ui, cx.settings.colormap, ends, size.x.max(240.0));
     }
 
     /// Gradient-weighted attention of every layer, each with its own scale.
@@ -319,15 +333,15 @@ impl RolloutPane {
     }
 
     fn layer(&self, cx: &mut Context, ui: &mut Ui, layer: usize, side: f32) {
-        let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::hover());
-        let name = format!("layer {layer}");
+        let (rect, response) = ui.allocate_exact_size(cx.fit(Vec2::splat(side)), Sense::hover());
+        let name = cx.layer_name(layer);
         response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, &name));
-        cx.draw_image(ui, cx.picture, rect);
+        let rect = cx.draw_image(ui, cx.picture, rect).unwrap_or(rect);
         if let (Some(Engine::Relevance(relevance)), Some(_)) = (self.engine(), self.run_for) {
             let block = relevance.block(layer);
             let row = block.and_then(|block| block.row(cx.settings.head, 0));
             let source = row.and_then(|row| relevance.source(layer, row));
-            ui.painter().extend(block.zip(source).map(|(block, source)| overlay(cx, rect, block, source)));
+            ui.painter().extend(block.zip(source).map(|(block, source)| overlay(cx, rect, block, source, false)));
         }
         ui.small(name);
     }
@@ -340,6 +354,14 @@ fn compiling(ui: &mut Ui) {
     });
 }
 
+/// What is told of a pyramid, and what it has instead.
+fn no_rollout() -> String {
+    format!(
+        "There is no rollout here: {NOT_SQUARE}. \"Gradient-weighted, by layer\" shows all of them, each on its own grid, and \
+         the page Look single rows."
+    )
+}
+
 /// What is told where there are too many tokens for matrices.
 fn limits(tokens: usize) -> String {
     format!(
@@ -349,7 +371,15 @@ fn limits(tokens: usize) -> String {
     )
 }
 
-fn overlay(cx: &Context, rect: Rect, sizes: Sizes, (values, scale): (MapSource, ScaleEnd)) -> egui::Shape {
-    let Settings { colormap, opacity, log_scale, .. } = cx.settings;
-    cx.painter.shape(rect, MapPaint { values, minus: None, scale, grid: sizes.grid, colormap, opacity, log_scale })
+/// A map over the image; what are no weights are no multiples of the uniform one.
+fn overlay(
+    cx: &Context,
+    rect: Rect,
+    sizes: Sizes,
+    (values, own): (MapSource, ScaleEnd),
+    is_weight: bool,
+) -> egui::Shape {
+    let map = cx.map(values, own.clone(), sizes);
+    let plain = MapPaint { high: High::Of(own), log_span: map.log_span.map(|_| DECADES), ..map.clone() };
+    cx.painter.shape(rect, if is_weight { map } else { plain })
 }

@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::job::{Job, Stage};
 use crate::paint::MapPaint;
+use crate::settings::Settings;
 use column::{Column, Shown};
 
 /// Most mechanisms at once.
@@ -199,6 +200,18 @@ impl Compare {
             self.draw = self.draw.wrapping_add(1);
             self.columns.iter_mut().for_each(Column::redo);
         }
+        let stages = cx.stages();
+        if stages.len() > 1 {
+            let layer = cx.settings.layer;
+            let stage = stages.iter().position(|stage| stage.contains(&layer)).unwrap_or(0) + 1;
+            ui.weak(format!(
+                "A mechanism stands in all {} stages of this pyramid, and none can be chosen for one stage alone; errors are \
+                 those of layer {layer}, in stage {stage}, and times those of the whole model. Landmarks are limited by the \
+                 smallest stage, which has {} places.",
+                stages.len(),
+                fewest_places(cx)
+            ));
+        }
         let full = self.columns.len() >= MOST;
         if !full && ui.button("Add a mechanism").clicked() {
             self.columns.push(Column::new(attention_for(&cx.subject.config, MechanismKind::Performer)));
@@ -209,10 +222,10 @@ impl Compare {
     fn column(&mut self, cx: &mut Context, ui: &mut Ui, index: usize, width: f32) -> bool {
         let side = (width - 8.0).min(360.0);
         let removed = self.header(cx, ui, index, width);
-        let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
+        let (rect, response) = ui.allocate_exact_size(cx.fit(Vec2::splat(side)), Sense::click());
         let name = self.columns[index].attention().mechanism.name();
         response.widget_info(|| WidgetInfo::labeled(egui::Role::Image, true, format!("Map of {name}")));
-        cx.draw_image(ui, cx.picture, rect);
+        let rect = cx.draw_image(ui, cx.picture, rect).unwrap_or(rect);
         let Some(sizes) = cx.sizes() else { return removed };
         if response.contains_pointer() || response.clicked() {
             point(cx, ui, &response, rect, sizes);
@@ -255,7 +268,7 @@ impl Compare {
         let own = &column.comparison()?.settled;
         let Stage::Ready(reference) = &self.reference else { return None };
         let (layer, head) = (settings.layer, settings.head);
-        let (values, minus, scale) = match self.view {
+        let (values, minus, end) = match self.view {
             View::Attention => (own.source(layer, head, 0)?, None, own.scale(layer, head, 0)?),
             View::Difference => {
                 let exact = reference.source(layer, head, 0)?;
@@ -265,15 +278,14 @@ impl Compare {
             View::Deviation => (column.noisy()?.deviation(layer, head, 0)?.0, None, reference.scale(layer, head, 0)?),
         };
         let is_difference = self.view == View::Difference;
+        let map = cx.map(values, end, own.block(layer)?);
         let map = MapPaint {
-            values,
             minus,
-            scale,
-            grid: own.block(layer)?.grid,
             colormap: if is_difference { Colormap::Diverging } else { settings.colormap },
             // White means agreement only if nothing shines through.
             opacity: if is_difference { 1.0 } else { settings.opacity },
-            log_scale: settings.log_scale && self.view == View::Attention,
+            log_span: map.log_span.filter(|_| self.view == View::Attention),
+            ..map
         };
         Some(cx.painter.shape(rect, map))
     }
@@ -283,10 +295,15 @@ impl Compare {
         let (distances, high) =
             (column.distances(cx.settings.head), self.exact_high(cx.settings.layer, cx.settings.head));
         match self.view {
+            // Each map has its own scale, unless it is that of uniform weights.
+            View::Attention if cx.settings.uniform => {
+                legend::show(ui, cx.settings.colormap, Ends::of(&cx.settings, high), side);
+            }
             View::Attention => {}
-            View::Difference => legend::show(ui, Colormap::Diverging, Ends::Around(high), side),
+            View::Difference => legend::show(ui, Colormap::Diverging, Ends::around(&cx.settings, high), side),
             View::Deviation => {
-                legend::show(ui, cx.settings.colormap, Ends::Zero(high), side);
+                let linear = Settings { log_scale: false, ..cx.settings.clone() };
+                legend::show(ui, cx.settings.colormap, Ends::of(&linear, high), side);
                 ui.weak(format!("{} of {} redraws", column.samples(), self.redraws));
             }
         }
@@ -315,9 +332,15 @@ impl Compare {
     fn settings(&mut self, cx: &Context, ui: &mut Ui, index: usize) {
         let mut attention = self.columns[index].attention().clone();
         let learned = cx.subject.config.attention.mechanism == MechanismKind::Lara;
-        let patches = cx.subject.config.model.layer(0).places();
+        let patches = fewest_places(cx);
         if mechanism::settings(ui, &mut attention, patches, learned) {
             self.columns[index].change(attention);
         }
     }
+}
+
+/// Places of the block that has the fewest.
+fn fewest_places(cx: &Context) -> usize {
+    let model = &cx.subject.config.model;
+    (0..model.depth()).map(|layer| model.layer(layer).places()).min().unwrap_or(1)
 }
