@@ -82,6 +82,7 @@ modules! {
     POOLING = "pooling";
     COLUMN_SUM = "column_sum";
     CROSS_ENTROPY = "cross_entropy";
+    DISTILLATION = "distillation";
     GRAD_NORM = "grad_norm";
     ADAMW = "adamw";
     AGC = "agc";

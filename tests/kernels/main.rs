@@ -8,6 +8,7 @@ mod cross_entropy;
 mod depthwise_conv;
 mod device;
 mod difference;
+mod distillation;
 mod dropout;
 mod fill;
 mod gelu;
