@@ -29,6 +29,7 @@ Examples:
   lara train --preset digits --view
   lara train --preset deit_tiny_p16 --memory 8G --set data.path=photos/
   lara train --init hf:timm/deit_tiny_patch16_224.fb_in1k --set data.path=photos/ --set train.epochs=5 --output-dir runs/photos
+  lara train --preset digits --set distill.teacher=runs/teacher --set distill.type=hard --output-dir runs/student
   lara train --resume runs/digits")]
 pub(crate) struct Options {
     /// A preset (`digits`, `mnist`, `emoji`, ..) or a TOML file.

@@ -19,6 +19,7 @@ mod check;
 mod compile;
 pub mod config;
 pub mod data;
+mod distill;
 mod error;
 pub mod estimate;
 mod family;

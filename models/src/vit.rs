@@ -474,14 +474,16 @@ impl Network for Vit {
         }
         let pooled = self.pool(tape, x);
         tape.rec.name("pooled", pooled);
-        let mut logits = self.head(tape, "head", pooled);
-        if self.config.head_dist {
-            let distilled = tape.apply(TokenPooling { first: 1, count: 1 }, &[x]);
-            let distilled = self.head(tape, "head_dist", distilled);
-            let heads = [logits, distilled].map(|x| x.reshape([x.dims()[0], 1, x.last()]));
-            let both = join(tape, &heads);
-            logits = tape.apply(TokenPooling { first: 0, count: 2 }, &[both]);
+        let logits = self.head(tape, "head", pooled);
+        if !self.config.head_dist {
+            return Outputs::of("logits", logits).and("features", x);
         }
-        Outputs::of("logits", logits).and("features", x)
+        let distilled = tape.apply(TokenPooling { first: 1, count: 1 }, &[x]);
+        let distilled = self.head(tape, "head_dist", distilled);
+        let heads = [logits, distilled].map(|x| x.reshape([x.dims()[0], 1, x.last()]));
+        let both = join(tape, &heads);
+        let mean = tape.apply(TokenPooling { first: 0, count: 2 }, &[both]);
+        // Hugging Face's names.
+        Outputs::of("logits", mean).and("features", x).and("cls_logits", logits).and("distillation_logits", distilled)
     }
 }

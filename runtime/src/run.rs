@@ -180,17 +180,23 @@ impl<'p> Run<'p> {
     }
 
     /// Copies a tensor of another plan on the same device over one of this plan. Both must be pinned and equally long.
-    pub fn copy(mut self, from: (&Plan, Tensor), to: Tensor) -> Self {
-        if from.1.bytes() != to.bytes() {
+    pub fn copy(self, from: (&Plan, Tensor), to: Tensor) -> Self {
+        let plan = self.plan;
+        self.copy_between(from, (plan, to))
+    }
+
+    /// Copies a tensor of a plan over one of another plan on the same device. Both must be pinned and equally long.
+    pub fn copy_between(mut self, from: (&Plan, Tensor), to: (&Plan, Tensor)) -> Self {
+        if from.1.bytes() != to.1.bytes() {
             self.fail(Error::Shape(format!(
                 "{} cannot be copied over {}: their lengths differ",
                 from.1.shape(),
-                to.shape()
+                to.1.shape()
             )));
             return self;
         }
-        match (from.0.buffer_for(from.1, from.1.len()), self.plan.buffer_for(to, to.len())) {
-            (Ok(source), Ok(target)) => self.encoder.copy_buffer_to_buffer(source, 0, target, 0, to.bytes()),
+        match (from.0.buffer_for(from.1, from.1.len()), to.0.buffer_for(to.1, to.1.len())) {
+            (Ok(source), Ok(target)) => self.encoder.copy_buffer_to_buffer(source, 0, target, 0, to.1.bytes()),
             (Err(error), _) | (_, Err(error)) => self.fail(error),
         }
         self

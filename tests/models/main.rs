@@ -13,6 +13,7 @@ mod config;
 mod control;
 mod data;
 mod device;
+mod distill;
 mod ema;
 mod experiment;
 mod export_maps;

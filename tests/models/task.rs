@@ -140,7 +140,7 @@ impl Task for Label {
         let (numbers, logits) = Self::logits(tape, batch);
         let targets = tape.input("targets", [batch * STEPS, 3]);
         let loss = tape.apply_all(CrossEntropy { smoothing: self.smoothing }, &[logits, targets]);
-        Ok(Objective { inputs: vec![numbers, targets], loss: loss[0], report: loss[1] })
+        Ok(Objective { inputs: vec![numbers, targets], loss: loss[0], report: loss[1], taught: None })
     }
 
     fn feed<'b>(&self, batch: &'b Padded) -> Result<Vec<Cow<'b, [f32]>>> {

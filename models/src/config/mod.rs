@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::ensure;
 use crate::data::augment::AugmentConfig;
 use crate::data::{DataConfig, ImageDataset, Preprocess, Split};
+use crate::distill::DistillConfig;
 use crate::error::Result;
 use crate::family::Network;
 use crate::registry::ModelConfig;
@@ -31,6 +32,8 @@ pub struct TrainConfig {
     pub augment: AugmentConfig,
     /// How it is trained.
     pub train: OptimConfig,
+    /// What it learns from a teacher.
+    pub distill: DistillConfig,
     /// What is written, where and how often.
     pub output: OutputConfig,
 }
@@ -51,6 +54,7 @@ impl TrainConfig {
             )
         })?;
         self.train.check()?;
+        self.distill.check()?;
         self.output.check()
     }
 

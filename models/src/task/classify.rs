@@ -1,4 +1,4 @@
-//! Classification of images: cross-entropy with label smoothing, and with mixtures of two classes; accuracy.
+//! Classification of images: cross-entropy with label smoothing, and with mixtures of two classes; distillation; accuracy.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -49,12 +49,23 @@ impl Task for Classify {
 
     fn record(&self, tape: &mut Tape<'_>, batch: usize) -> Result<Objective> {
         let mut inputs = self.config.model.declare(tape, batch);
-        let logits = self.config.build()?.forward(tape, &inputs).first();
+        let outputs = self.config.build()?.forward(tape, &inputs);
+        let logits = outputs.first();
         let targets = tape.input("targets", [batch, 3]);
         inputs.push(targets);
-        let smoothing = self.config.train.smoothing as f32;
-        let outputs = tape.apply_all(CrossEntropy { smoothing }, &[logits, targets]);
-        Ok(Objective { inputs, loss: outputs[0], report: outputs[1] })
+        let cross_entropy = CrossEntropy { smoothing: self.config.train.smoothing as f32 };
+        let Some(distillation) = self.config.distill.loss() else {
+            let found = tape.apply_all(cross_entropy, &[logits, targets]);
+            return Ok(Objective { inputs, loss: found[0], report: found[1], taught: None });
+        };
+        // One classifier for the labels and one for the teacher, or one for both.
+        let [of_labels, of_teacher] = HEADS.map(|name| outputs.get(name).unwrap_or(logits));
+        let found = tape.apply_all(cross_entropy, &[of_labels, targets]);
+        // They count on over the micro-steps.
+        tape.rec.pin(found[1]);
+        let teacher = tape.input("teacher's logits", logits.shape());
+        let found = tape.apply_all(distillation, &[of_teacher, teacher, found[0], found[1]]);
+        Ok(Objective { inputs, loss: found[0], report: found[1], taught: Some(teacher) })
     }
 
     fn feed<'b>(&self, batch: &'b Batch) -> Result<Vec<Cow<'b, [f32]>>> {
@@ -78,6 +89,9 @@ impl Task for Classify {
         evaluate_while(evaluator, dataset, &Augment::eval(&self.config.data), self.config.data.workers, go_on).await
     }
 }
+
+/// What a model of two classifiers calls their outputs: that of the class token and that of the distillation token.
+const HEADS: [&str; 2] = ["cls_logits", "distillation_logits"];
 
 /// What [`CrossEntropy`] wants of a batch: for each image its label, the label that is mixed in, and that one's share.
 fn targets(batch: &Batch, classes: usize) -> Result<Vec<f32>> {

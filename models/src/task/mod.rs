@@ -106,6 +106,8 @@ pub struct Objective {
     /// What comes back from a step: mean loss first, then the share of the targets that was hit, both over the micro-steps so
     /// far; what stands behind them nobody looks at. It is pinned.
     pub report: Tensor,
+    /// Where the logits of the teacher that `distill.teacher` names go before each pass, for the task that learns from one.
+    pub taught: Option<Tensor>,
 }
 
 /// What an evaluation found.

@@ -14,10 +14,12 @@ mod progress;
 mod run;
 mod run_files;
 mod session;
+mod teacher;
 pub mod tensorboard;
 mod trainer;
 
 pub use crate::config::TrainConfig;
+pub use crate::distill::{DistillConfig, DistillType};
 pub use crate::schedule::Schedule;
 pub use crate::settings::{Checkpointing, OptimConfig, OutputConfig};
 pub use crate::task::classify::{Evaluation, evaluate, evaluate_while};

@@ -3,6 +3,7 @@
 use lara_runtime::ops::AdamW;
 use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune, human_bytes};
 
+use super::teacher::Teacher;
 use super::{Schedule, TrainConfig};
 use crate::compile::compile;
 use crate::error::{Error, Result};
@@ -40,6 +41,7 @@ pub struct Session<T: Task = Classify> {
     training: Plan,
     optimizer: Plan,
     objective: Objective,
+    teacher: Option<Teacher>,
     /// The gradient of the loss, `[1]`: the micro-batch's share of a step's targets.
     share: Tensor,
     norm: Tensor,
@@ -83,6 +85,10 @@ impl<T: Task> Session<T> {
             Ok::<_, Error>((objective, share))
         });
         let (training, (objective, share)) = compiled.await?;
+        let teacher = match objective.taught {
+            Some(_) => Some(Teacher::open(config, gpu, tune).await?),
+            None => None,
+        };
         let mut recording = lara_runtime::Recorder::new(tune.clone());
         let norm = adamw(&config.train).record(&mut recording, &parameters);
         let optimizer = Plan::compile(gpu, recording, &parameters).await?;
@@ -92,7 +98,21 @@ impl<T: Task> Session<T> {
         }
         let ring = Ring::new(gpu, IN_FLIGHT, objective.report.len() + norm.len());
         let (gpu, tune, config) = (gpu.clone(), tune.clone(), config.clone());
-        Ok(Session { task, gpu, tune, config, parameters, training, optimizer, objective, share, norm, ring, schedule })
+        Ok(Session {
+            task,
+            gpu,
+            tune,
+            config,
+            parameters,
+            training,
+            optimizer,
+            objective,
+            teacher,
+            share,
+            norm,
+            ring,
+            schedule,
+        })
     }
 
     /// Whether a step may be started without waiting for an older one.
@@ -117,6 +137,9 @@ impl<T: Task> Session<T> {
             }
             for (&input, values) in self.objective.inputs.iter().zip(&values) {
                 run = run.write(input, values);
+            }
+            if let (Some(teacher), Some(to)) = (&self.teacher, self.objective.taught) {
+                run = teacher.teach(run, &self.training, self.objective.inputs[0], to);
             }
             run = run.write(self.share, &[self.task.targets(batch) as f32 / of_step]).header(header).steps();
             if micro + 1 == batches.len() {
@@ -193,9 +216,16 @@ impl<T: Task> Session<T> {
         self.config.train.model_ema
     }
 
-    /// Bytes on the device by purpose while training.
+    /// Bytes on the device by purpose while training, a teacher's among them.
     pub fn memory(&self) -> Memory {
-        self.training.memory()
+        let mut memory = self.training.memory();
+        if let Some(teacher) = self.teacher.as_ref().map(Teacher::memory) {
+            memory.weights += teacher.weights;
+            memory.activations += teacher.activations;
+            memory.pinned += teacher.pinned;
+            memory.activations_unshared += teacher.activations_unshared;
+        }
+        memory
     }
 
     /// Plans of the training step: gradients and update.
