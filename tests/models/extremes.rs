@@ -171,6 +171,12 @@ fn numbers_of_the_optimizer_are_checked_as_the_f32_that_they_become() {
         refuse("train.betas=[0.9, 0.99999999]"),
         "train.betas[1] is 0.99999999; it must be at most 0.99999994, since the kernels' f32 takes it for 1"
     );
+    for key in ["augment.mixup", "augment.cutmix"] {
+        assert_eq!(
+            refuse(&format!("{key}=1e-310")),
+            format!("{key} is 1e-310; it must be 0 (off) or 0.000001 to 1000")
+        );
+    }
     for (set, said) in [
         (
             "train.batch_size=9000000000000000000",

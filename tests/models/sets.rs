@@ -112,7 +112,7 @@ fn shards_are_read_where_their_pictures_lie() {
         sentence(open(Split::Train), path),
         "ROOT: has no tar files of train: neither in a folder of that name nor named so (*.tar)"
     );
-    write_shards(path);
+    let (pictures, _) = write_shards(path);
     let train = open(Split::Train).unwrap();
     assert_eq!((train.len(), train.classes().len()), (3, 3));
     for (index, (label, level)) in [(2, 51.0), (0, 102.0), (1, 153.0)].into_iter().enumerate() {
@@ -123,6 +123,13 @@ fn shards_are_read_where_their_pictures_lie() {
     let test = open(Split::Test).unwrap();
     assert_eq!((test.len(), test.classes().len(), test.get(0).unwrap().pixels[0]), (1, 3, 204.0 / 255.0));
     assert_ne!(train.fingerprint(), test.fingerprint());
+    // A run that is resumed notices that a picture has another class.
+    let shard = path.join("set-train-001.tar");
+    let before = fs::read(&shard).unwrap();
+    fs::write(&shard, tar(&[("3.png", &pictures[2]), ("3.cls", b"0")])).unwrap();
+    assert_ne!(open(Split::Train).unwrap().fingerprint(), train.fingerprint());
+    fs::write(&shard, before).unwrap();
+    assert_eq!(open(Split::Train).unwrap().fingerprint(), train.fingerprint());
     fs::write(path.join("classes.txt"), "ant\nbee\n").unwrap();
     assert_eq!(open(Split::Test).unwrap().classes(), ["ant", "bee"]);
     assert_eq!(
@@ -218,6 +225,27 @@ fn no_emoji_is_in_both_splits() {
         assert!(levels[0].iter().all(|train| emoji(*train) != emoji(*test)), "{levels:?}");
     }
     assert!(levels.iter().flatten().any(|&level| level == 204) && levels.iter().flatten().any(|&level| level == 0));
+    // Another category is another data set.
+    let list = fs::read_to_string(root.path().join("google/emoji.json")).unwrap();
+    fs::write(root.path().join("google/emoji.json"), list.replace("Things", "Signs")).unwrap();
+    assert_ne!(Emoji::open(root.path(), Split::Test).unwrap().fingerprint(), splits[1].fingerprint());
+    // Pictures that are missing are told; those that their vendor never drew are not.
+    let open = || Emoji::open(root.path(), Split::Train);
+    for name in ["e4.png", "e1-1.png"] {
+        fs::remove_file(root.path().join("twitter/img/twitter/64").join(name)).unwrap();
+    }
+    assert_eq!(
+        sentence(open(), root.path()),
+        "ROOT: lacks 2 of the 22 pictures that its list has, the first is twitter/img/twitter/64/e1-1.png; delete the \
+         folder and fetch it again with `lara data emoji`"
+    );
+    let never = |list: &str, name: &str| {
+        let image = format!("\"image\": \"{name}\"");
+        list.replace(&image, &format!("{image}, \"has_img_google\": true, \"has_img_twitter\": false"))
+    };
+    fs::write(root.path().join("google/emoji.json"), never(&never(&list, "e4.png"), "e1-1.png")).unwrap();
+    let held_out = Emoji::open(root.path(), Split::Test).unwrap().len();
+    assert_eq!(open().unwrap().len() + held_out, 20);
     fs::write(root.path().join("google/emoji.json"), "{}").unwrap();
     assert!(
         sentence(Emoji::open(root.path(), Split::Train), root.path())

@@ -148,7 +148,7 @@ fn changed_images_end_a_resume_unless_they_are_accepted() {
     };
     let path = |name: &str| data.join("train/dark").join(name);
     fs::rename(path("3.png"), path("33.png")).unwrap();
-    refused("other training images: there are 20 as before, but they have other names");
+    refused("other training images: there are 20 as before, but they have other names or classes");
     fs::rename(path("33.png"), path("3.png")).unwrap();
     // A folder may have another name and the same images.
     let moved = temp.path().join("moved");

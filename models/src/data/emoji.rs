@@ -37,6 +37,8 @@ pub struct Emoji {
 struct Listed {
     image: String,
     category: String,
+    #[serde(flatten)]
+    drawn: DrawnBy,
     #[serde(default)]
     skin_variations: BTreeMap<String, Variation>,
 }
@@ -44,6 +46,22 @@ struct Listed {
 #[derive(Deserialize)]
 struct Variation {
     image: String,
+    #[serde(flatten)]
+    drawn: DrawnBy,
+}
+
+/// By whom there is a drawing; a list that does not say so means by everybody.
+#[derive(Clone, Copy, Deserialize)]
+struct DrawnBy {
+    has_img_google: Option<bool>,
+    has_img_twitter: Option<bool>,
+}
+
+impl DrawnBy {
+    fn has(self, vendor: &str) -> bool {
+        let says = if vendor == VENDORS[0] { self.has_img_google } else { self.has_img_twitter };
+        says.unwrap_or(true)
+    }
 }
 
 impl Emoji {
@@ -51,7 +69,7 @@ impl Emoji {
     /// `emoji-datasource-google` and `emoji-datasource-twitter` (as in `node_modules`); one of the two will do.
     ///
     /// # Errors
-    /// A package without its list or a picture, by name.
+    /// A package without its list, or without pictures that it lists: how many, and the first by name.
     pub fn open(root: impl AsRef<Path>, split: Split) -> Result<Self> {
         let root = root.as_ref();
         let packages: Vec<(&str, PathBuf)> = VENDORS
@@ -74,6 +92,7 @@ impl Emoji {
         classes.sort();
         classes.dedup();
         let drawn: Vec<Vec<PathBuf>> = listed.iter().map(|emoji| drawings(emoji, &packages)).collect();
+        refuse_missing(root, &drawn)?;
         let families = families(&drawn)?;
         let mut files = Vec::new();
         for (label, class) in classes.iter().enumerate() {
@@ -87,17 +106,32 @@ impl Emoji {
     }
 }
 
-/// All drawings of an emoji that are there.
+/// All drawings that there are of an emoji, as the list says.
 fn drawings(emoji: &Listed, packages: &[(&str, PathBuf)]) -> Vec<PathBuf> {
-    let images: Vec<&str> = std::iter::once(&emoji.image)
-        .chain(emoji.skin_variations.values().map(|variation| &variation.image))
-        .map(String::as_str)
+    let images: Vec<(&str, DrawnBy)> = std::iter::once((emoji.image.as_str(), emoji.drawn))
+        .chain(emoji.skin_variations.values().map(|variation| (variation.image.as_str(), variation.drawn)))
         .collect();
     let of_package = |(vendor, place): &(&str, PathBuf)| {
         let folder = place.join("img").join(vendor).join("64");
-        images.iter().map(move |image| folder.join(image)).filter(|path| path.is_file()).collect::<Vec<_>>()
+        let drawn = images.iter().filter(|(_, drawn)| drawn.has(vendor));
+        drawn.map(|(image, _)| folder.join(image)).collect::<Vec<_>>()
     };
     packages.iter().flat_map(of_package).collect()
+}
+
+/// Fewer drawings would be another data set under the same name: accuracies of the two are not to be compared.
+fn refuse_missing(root: &Path, drawn: &[Vec<PathBuf>]) -> Result<()> {
+    let all: Vec<&PathBuf> = drawn.iter().flatten().collect();
+    let missing: Vec<&&PathBuf> = all.iter().filter(|path| !path.is_file()).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let first = first.strip_prefix(root).unwrap_or(first).display();
+    let problem = format!(
+        "lacks {} of the {} pictures that its list has, the first is {first}; delete the folder and fetch it again with \
+         `lara data emoji`",
+        missing.len(),
+        all.len()
+    );
+    Err(Error::input(root, problem))
 }
 
 /// For every emoji the first one that it shares a drawing with, directly or over others: itself if it shares none.
@@ -168,7 +202,10 @@ impl Dataset for Emoji {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let names = self.files.iter().filter_map(|(path, _)| path.file_name()?.to_str());
+        let names = self.files.iter().flat_map(|(path, label)| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            [self.classes[*label as usize].as_str(), name]
+        });
         Fingerprint::of(self.len(), names)
     }
 

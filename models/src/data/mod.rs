@@ -50,7 +50,7 @@ pub enum Split {
 pub struct Fingerprint {
     /// Number of samples.
     pub samples: u64,
-    /// A checksum (CRC-32) of what they are called.
+    /// A checksum (CRC-32) of what they are called, and of their classes where these stand beside the names.
     pub names: u32,
 }
 

@@ -152,6 +152,7 @@ fn member_name(path: &Path, header: u64) -> String {
 #[derive(Default)]
 struct Found {
     samples: Vec<Entry>,
+    /// Of their names and classes: another class makes another sample of the same picture.
     names: crc32fast::Hasher,
 }
 
@@ -212,6 +213,7 @@ impl Found {
             Group { key, picture: Some(entry), label: Some(label) } => {
                 self.names.update(key.as_bytes());
                 self.names.update(&[0]);
+                self.names.update(&label.to_le_bytes());
                 self.samples.push(Entry { label, ..entry });
                 Ok(())
             }

@@ -474,7 +474,7 @@ fn refuse_changed(checkpoint: &Checkpoint, now: DataSets) -> Result<()> {
     let changed = [("training", then.train, now.train), ("held-out", then.held_out, now.held_out)];
     let Some((which, then, now)) = changed.into_iter().find(|(_, then, now)| then != now) else { return Ok(()) };
     let how = if then.samples == now.samples {
-        format!("there are {} as before, but they have other names", now.samples)
+        format!("there are {} as before, but they have other names or classes", now.samples)
     } else {
         format!("there were {} and are {}", then.samples, now.samples)
     };

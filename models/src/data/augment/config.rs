@@ -9,6 +9,10 @@ use crate::error::Result;
 /// Copies of an image in an epoch, or rectangles erased of one: more than anybody wants.
 const MAX_COUNT: usize = 64;
 
+/// Smallest alpha of a beta distribution: all weight lies at its ends long before, and beyond it the logarithms of what is
+/// drawn are no numbers any more.
+const LEAST_ALPHA: f64 = 1e-6;
+
 /// How crops are resized and pictures turned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -175,15 +179,14 @@ impl AugmentConfig {
             ensure((0.0..=1.0).contains(&value), || format!("augment.{key} is {value}; it is a probability, 0 to 1"))?;
         }
         let [brightness, contrast, saturation] = a.color_jitter.each();
-        for (key, value) in [
-            ("color_jitter", brightness),
-            ("color_jitter", contrast),
-            ("color_jitter", saturation),
-            ("mixup", a.mixup),
-            ("cutmix", a.cutmix),
-        ] {
+        for (key, value) in [("color_jitter", brightness), ("color_jitter", contrast), ("color_jitter", saturation)] {
             ensure((0.0..=1000.0).contains(&value), || {
                 format!("augment.{key} is {value}; it must be 0 (off) to 1000")
+            })?;
+        }
+        for (key, value) in [("mixup", a.mixup), ("cutmix", a.cutmix)] {
+            ensure(value == 0.0 || (LEAST_ALPHA..=1000.0).contains(&value), || {
+                format!("augment.{key} is {value:?}; it must be 0 (off) or {LEAST_ALPHA} to 1000")
             })?;
         }
         for (key, value) in [("recount", a.recount as usize), ("aug_repeats", a.aug_repeats)] {
