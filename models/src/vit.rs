@@ -48,7 +48,8 @@ pub enum GlobalPool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightInit {
-    /// Normal with standard deviation 0.02, cut at two of them: DeiT's, for widths from 192 on.
+    /// Normal with standard deviation 0.02: DeiT's, for widths from 192 on. timm's `trunc_normal_` cuts at 2, not at two
+    /// deviations, which is a hundred of them and never reached; so it is with the position table and the tokens in front.
     #[default]
     Timm,
     /// Xavier uniform and a classifier of zeros: JAX's, which narrow models learn faster from.
@@ -372,7 +373,7 @@ impl Vit {
             })
         });
         let table = [1, self.config.num_positions(), dim];
-        let position = tape.parameter_without_decay("pos_embed", table, Init::TruncNormal(0.02));
+        let position = tape.parameter_without_decay("pos_embed", table, self.init_of_tokens());
         let embedded = match self.prefix(tape) {
             Some(prefix) if self.config.no_embed_class => {
                 let placed = tape.apply(PositionEmbedding, &[tokens, position]);
@@ -396,7 +397,7 @@ impl Vit {
         let tokens: Vec<Tensor> = kinds
             .into_iter()
             .filter(|(_, count)| *count > 0)
-            .map(|(name, count)| tape.parameter_without_decay(name, [1, count, embed_dim], Init::TruncNormal(0.02)))
+            .map(|(name, count)| tape.parameter_without_decay(name, [1, count, embed_dim], self.init_of_tokens()))
             .collect();
         match tokens[..] {
             [] => None,
@@ -437,8 +438,16 @@ impl Vit {
     /// Initial weights of the linear layers.
     fn init(&self) -> Init {
         match self.config.weight_init {
-            WeightInit::Timm => Init::TruncNormal(0.02),
+            WeightInit::Timm => Init::Normal(0.02),
             WeightInit::Jax => Init::XavierUniform,
+        }
+    }
+
+    /// Initial values of the position table and of the tokens in front.
+    fn init_of_tokens(&self) -> Init {
+        match self.config.weight_init {
+            WeightInit::Timm => Init::Normal(0.02),
+            WeightInit::Jax => Init::TruncNormal(0.02),
         }
     }
 
