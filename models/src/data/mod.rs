@@ -14,6 +14,7 @@ pub mod picture;
 pub mod registry;
 mod shape;
 pub mod shards;
+mod vectors;
 
 use std::path::Path;
 

@@ -1,8 +1,10 @@
 //! Shears, shifts and rotations as Pillow's `Image.transform` computes them, value for value.
 
+use fearless_simd::{Simd, dispatch, f64x4};
 use serde::{Deserialize, Serialize};
 
 use crate::data::picture::Picture;
+use crate::data::vectors::level;
 use crate::random::Draws;
 
 /// How a value between pixels is found.
@@ -26,31 +28,40 @@ impl Filter {
 /// for `matrix` [a, b, c, d, e, f]; `fill` (one value a channel) where that lies outside.
 pub fn affine(picture: &Picture, matrix: [f64; 6], interpolation: Filter, fill: &[u8]) -> Picture {
     match picture.channels() {
-        1 => moved::<1>(picture, matrix, interpolation, fill),
-        _ => moved::<3>(picture, matrix, interpolation, fill),
+        1 => dispatch!(level(), simd => moved::<1>(simd, picture, matrix, interpolation, fill)),
+        _ => dispatch!(level(), simd => moved::<3>(simd, picture, matrix, interpolation, fill)),
     }
 }
 
-fn moved<const C: usize>(picture: &Picture, matrix: [f64; 6], interpolation: Filter, fill: &[u8]) -> Picture {
-    let [a, b, c, d, e, f] = matrix;
-    let source = Source::<C>::of(picture);
-    let (width, height) = (source.width as f64, source.height as f64);
+#[inline(always)]
+fn moved<const C: usize>(
+    simd: impl Simd,
+    picture: &Picture,
+    [a, b, c, d, e, f]: [f64; 6],
+    interpolation: Filter,
+    fill: &[u8],
+) -> Picture {
+    let source = Source::of::<C>(picture);
+    let (columns, rows) = (picture.width() as usize, picture.height() as usize);
+    let (width, height) = (columns as f64, rows as f64);
     let fill: [u8; C] = std::array::from_fn(|channel| fill[channel.min(fill.len() - 1)]);
-    let mut out = picture.clone();
-    for (row, to) in out.pixels_mut().as_chunks_mut::<C>().0.chunks_exact_mut(source.width).enumerate() {
+    let mut pixels = vec![fill; columns * rows];
+    for (row, to) in pixels.chunks_exact_mut(columns).enumerate() {
         for (column, to) in to.iter_mut().enumerate() {
             let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
             let (x, y) = (a * x + b * y + c, d * x + e * y + f);
-            *to = if !(0.0..width).contains(&x) || !(0.0..height).contains(&y) {
-                fill
-            } else if interpolation == Filter::Bilinear {
-                source.bilinear(x - 0.5, y - 0.5)
-            } else {
-                source.bicubic(x - 0.5, y - 0.5)
-            };
+            if (0.0..width).contains(&x) && (0.0..height).contains(&y) {
+                let values = match interpolation {
+                    Filter::Bilinear => source.bilinear(simd, x - 0.5, y - 0.5),
+                    Filter::Bicubic => source.bicubic(simd, x - 0.5, y - 0.5),
+                };
+                for (to, value) in to.iter_mut().zip(simd.as_array_f64x4(values)) {
+                    *to = value.clamp(0.0, 255.0) as u8;
+                }
+            }
         }
     }
-    out
+    Picture::of(picture.width(), picture.height(), C, pixels.into_flattened())
 }
 
 /// Turned about the centre, counter-clockwise for positive `degrees`. Half turns, and quarter turns of squares, move pixels
@@ -85,70 +96,99 @@ fn to_15_digits(value: f64) -> f64 {
 }
 
 /// The pixel left of (or on) a position, and how far the position lies beyond it.
+#[inline(always)]
 fn split(position: f64) -> (isize, f64) {
     let whole = position.floor();
     (whole as isize, position - whole)
 }
 
-/// A row or column, or the edge where it lies beyond.
-fn at_edge(at: isize, size: usize) -> usize {
-    at.clamp(0, size as isize - 1) as usize
-}
+/// Pixels that the border of a picture is repeated beyond it: as far as anything is looked at from within.
+const BORDER: usize = 2;
 
-/// What is looked at, all channels of a pixel together.
-struct Source<'a, const C: usize> {
-    pixels: &'a [[u8; C]],
+/// The channels of a pixel, and what fills a vector up.
+const LANES: usize = 4;
+
+/// A picture with its border.
+struct Source {
+    pixels: Vec<[u8; LANES]>,
     width: usize,
-    height: usize,
 }
 
-impl<'a, const C: usize> Source<'a, C> {
-    fn of(picture: &'a Picture) -> Self {
+impl Source {
+    fn of<const C: usize>(picture: &Picture) -> Self {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
-        Self { pixels: picture.pixels().as_chunks::<C>().0, width, height }
-    }
-
-    fn row(&self, y: isize) -> &'a [[u8; C]] {
-        &self.pixels[at_edge(y, self.height) * self.width..][..self.width]
-    }
-
-    fn bilinear(&self, x: f64, y: f64) -> [u8; C] {
-        let ((left, dx), (top, dy)) = (split(x), split(y));
-        let columns = [left, left + 1].map(|x| at_edge(x, self.width));
-        let between = |a: f64, b: f64, t: f64| a + (b - a) * t;
-        let [above, below] = [top, top + 1].map(|y| {
-            let [a, b] = columns.map(|x| self.row(y)[x]);
-            std::array::from_fn::<f64, C, _>(|c| between(f64::from(a[c]), f64::from(b[c]), dx))
-        });
-        std::array::from_fn(|c| between(above[c], below[c], dy) as u8)
-    }
-
-    fn bicubic(&self, x: f64, y: f64) -> [u8; C] {
-        let ((left, dx), (top, dy)) = (split(x), split(y));
-        let columns = [-1, 0, 1, 2].map(|by| at_edge(left + by, self.width));
-        let across = |by: isize| -> [f64; C] {
-            let row = self.row(top + by);
-            // On a column, and on a row below, the others count nothing: shears and shifts need a quarter of the work.
-            if dx == 0.0 {
-                return row[columns[1]].map(f64::from);
-            }
-            let taps = columns.map(|x| row[x]);
-            std::array::from_fn(|c| cubic(taps.map(|tap| f64::from(tap[c])), dx))
+        let mut pixels = Vec::with_capacity((width + 2 * BORDER) * (height + 2 * BORDER));
+        let inside = picture.pixels().as_chunks::<C>().0;
+        let lanes = |pixel: &[u8; C]| {
+            let mut lanes = [0; LANES];
+            lanes[..C].copy_from_slice(pixel);
+            lanes
         };
-        let values = if dy == 0.0 {
-            across(0)
-        } else {
-            let rows = [-1, 0, 1, 2].map(across);
-            std::array::from_fn(|c| cubic(rows.map(|row| row[c]), dy))
-        };
-        values.map(|value| value.clamp(0.0, 255.0) as u8)
+        for y in 0..height + 2 * BORDER {
+            let row = &inside[y.saturating_sub(BORDER).min(height - 1) * width..][..width];
+            pixels.extend([lanes(&row[0]); BORDER]);
+            pixels.extend(row.iter().map(lanes));
+            pixels.extend([lanes(&row[width - 1]); BORDER]);
+        }
+        Self { pixels, width: width + 2 * BORDER }
     }
+
+    /// `N` pixels of row `y` from column `x` on.
+    #[inline(always)]
+    fn taps<S: Simd, const N: usize>(&self, simd: S, x: isize, y: isize) -> [f64x4<S>; N] {
+        let at = (y + BORDER as isize) as usize * self.width + (x + BORDER as isize) as usize;
+        let pixels = self.pixels[at..].first_chunk().unwrap_or(&[[0; LANES]; N]);
+        let mut taps = [simd.splat_f64x4(0.0); N];
+        for (tap, &[a, b, c, d]) in taps.iter_mut().zip(pixels) {
+            *tap = simd.load_array_f64x4([f64::from(a), f64::from(b), f64::from(c), f64::from(d)]);
+        }
+        taps
+    }
+
+    #[inline(always)]
+    fn bilinear<S: Simd>(&self, simd: S, x: f64, y: f64) -> f64x4<S> {
+        let ((left, dx), (top, dy)) = (split(x), split(y));
+        let [above, below] = [self.taps(simd, left, top), self.taps(simd, left, top + 1)];
+        let [above, below] = [linear(above, simd.splat_f64x4(dx)), linear(below, simd.splat_f64x4(dx))];
+        linear([above, below], simd.splat_f64x4(dy))
+    }
+
+    /// Within row `y`, a share `dx` beyond column `left`.
+    #[inline(always)]
+    fn across<S: Simd>(&self, simd: S, left: isize, dx: f64, y: isize) -> f64x4<S> {
+        // On a column, and on a row below, the others count nothing: shears and shifts need a quarter of the work.
+        if dx == 0.0 {
+            let [tap] = self.taps(simd, left, y);
+            return tap;
+        }
+        cubic(self.taps(simd, left - 1, y), simd.splat_f64x4(dx))
+    }
+
+    #[inline(always)]
+    fn bicubic<S: Simd>(&self, simd: S, x: f64, y: f64) -> f64x4<S> {
+        let ((left, dx), (top, dy)) = (split(x), split(y));
+        let here = self.across(simd, left, dx, top);
+        if dy == 0.0 {
+            return here;
+        }
+        let above = self.across(simd, left, dx, top - 1);
+        let below = self.across(simd, left, dx, top + 1);
+        let last = self.across(simd, left, dx, top + 2);
+        cubic([above, here, below, last], simd.splat_f64x4(dy))
+    }
+}
+
+/// Between two values.
+#[inline(always)]
+fn linear<S: Simd>([a, b]: [f64x4<S>; 2], t: f64x4<S>) -> f64x4<S> {
+    a + (b - a) * t
 }
 
 /// Between the second and the third of four values.
-fn cubic([v1, v2, v3, v4]: [f64; 4], t: f64) -> f64 {
-    let p2 = -v1 + v3;
-    let p3 = 2.0 * (v1 - v2) + v3 - v4;
-    let p4 = -v1 + v2 - v3 + v4;
+#[inline(always)]
+fn cubic<S: Simd>([v1, v2, v3, v4]: [f64x4<S>; 4], t: f64x4<S>) -> f64x4<S> {
+    let p2 = v3 - v1;
+    let p3 = (v1 - v2) * 2.0 + v3 - v4;
+    let p4 = v2 - v1 - v3 + v4;
     v2 + t * (p2 + t * (p3 + t * p4))
 }

@@ -1,6 +1,7 @@
 //! Operations that map each of the 256 levels of a channel to another, as Pillow's `ImageOps` computes them.
 
 use crate::data::picture::Picture;
+use crate::data::vectors::widest;
 
 type Table = [u8; 256];
 
@@ -39,7 +40,7 @@ pub fn equalize(picture: &Picture) -> Picture {
 
 /// Light for dark.
 pub fn invert(picture: &Picture) -> Picture {
-    by_level(picture, |level| 255 - level)
+    by_level(picture, move |level| 255 - level)
 }
 
 /// Keeps the `bits` highest bits of each value: none leaves black, 8 or more change nothing.
@@ -49,17 +50,19 @@ pub fn posterize(picture: &Picture, bits: i64) -> Picture {
         1..=7 => !0 << (8 - bits),
         _ => 0xff,
     };
-    by_level(picture, |level| level & mask)
+    by_level(picture, move |level| level & mask)
 }
 
 /// Inverts values of `threshold` or more.
 pub fn solarize(picture: &Picture, threshold: i64) -> Picture {
-    by_level(picture, |level| if i64::from(level) < threshold { level } else { 255 - level })
+    let threshold = threshold.clamp(0, 256) as u16;
+    by_level(picture, move |level| if u16::from(level) < threshold { level } else { 255 - level })
 }
 
 /// Adds `add` to values below 128.
 pub fn solarize_add(picture: &Picture, add: i64) -> Picture {
-    by_level(picture, |level| if level < 128 { (i64::from(level) + add).clamp(0, 255) as u8 } else { level })
+    let add = add.clamp(-255, 255) as i16;
+    by_level(picture, move |level| if level < 128 { (i16::from(level) + add).clamp(0, 255) as u8 } else { level })
 }
 
 fn identity() -> Table {
@@ -67,19 +70,31 @@ fn identity() -> Table {
 }
 
 fn by_level(picture: &Picture, value: impl Fn(u8) -> u8) -> Picture {
-    by_channel(picture, |_| std::array::from_fn(|level| value(level as u8)))
+    let mut out = picture.clone();
+    let pixels = out.pixels_mut();
+    widest(
+        #[inline(always)]
+        move || pixels.iter_mut().for_each(|level| *level = value(*level)),
+    );
+    out
 }
 
 /// Looks each value up in the table that `table` makes of its channel's histogram.
 fn by_channel(picture: &Picture, table: impl Fn(&[usize; 256]) -> Table) -> Picture {
-    let channels = picture.channels();
-    let mut histograms = vec![[0; 256]; channels];
-    for pixel in picture.pixels().chunks_exact(channels) {
+    match picture.channels() {
+        1 => by_table::<1>(picture, table),
+        _ => by_table::<3>(picture, table),
+    }
+}
+
+fn by_table<const C: usize>(picture: &Picture, table: impl Fn(&[usize; 256]) -> Table) -> Picture {
+    let mut histograms = [[0; 256]; C];
+    for pixel in picture.pixels().as_chunks::<C>().0 {
         pixel.iter().zip(&mut histograms).for_each(|(&level, histogram)| histogram[usize::from(level)] += 1);
     }
-    let tables: Vec<Table> = histograms.iter().map(table).collect();
+    let tables = histograms.each_ref().map(table);
     let mut out = picture.clone();
-    for pixel in out.pixels_mut().chunks_exact_mut(channels) {
+    for pixel in out.pixels_mut().as_chunks_mut::<C>().0 {
         pixel.iter_mut().zip(&tables).for_each(|(level, table)| *level = table[usize::from(*level)]);
     }
     out

@@ -46,12 +46,23 @@ impl Picture {
     /// Left to right.
     #[must_use]
     pub fn flip_horizontally(&self) -> Self {
-        self.map_pixels(|y, x, to| to.copy_from_slice(self.pixel(y, self.width() as usize - 1 - x)))
+        let mut out = self.clone();
+        for row in out.pixels_mut().chunks_exact_mut(self.width() as usize * self.channels()) {
+            match self.channels() {
+                1 => row.reverse(),
+                _ => row.as_chunks_mut::<3>().0.reverse(),
+            }
+        }
+        out
     }
 
     /// Top to bottom.
     #[must_use]
     pub fn flip_vertically(&self) -> Self {
-        self.map_pixels(|y, x, to| to.copy_from_slice(self.pixel(self.height() as usize - 1 - y, x)))
+        let mut out = self.clone();
+        let stride = self.width() as usize * self.channels();
+        let rows = self.pixels().chunks_exact(stride).rev();
+        out.pixels_mut().chunks_exact_mut(stride).zip(rows).for_each(|(to, row)| to.copy_from_slice(row));
+        out
     }
 }

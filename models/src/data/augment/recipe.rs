@@ -95,17 +95,30 @@ impl Recipe {
     }
 
     /// The mean colour: what turned pictures leave empty.
-    fn fill(&self, channels: usize) -> Vec<u8> {
+    pub fn fill(&self, channels: usize) -> Vec<u8> {
         let mean = |channel: usize| self.plain.mean[channel.min(self.plain.mean.len() - 1)];
         (0..channels).map(|channel| (255.0 * f64::from(mean(channel))).round_ties_even() as u8).collect()
     }
 
     fn normalise(&self, picture: &Picture, shape: ImageShape, out: &mut [f32]) {
-        let plane = shape.height * shape.width;
+        let (plane, pixels) = (shape.height * shape.width, picture.pixels());
+        let table = |channel: usize| -> [f32; 256] {
+            std::array::from_fn(|level| self.plain.value(level as f32 / 255.0, channel))
+        };
+        if shape.channels == 3 && out.len() == 3 * plane {
+            let tables = [0, 1, 2].map(table);
+            let (red, rest) = out.split_at_mut(plane);
+            let (green, blue) = rest.split_at_mut(plane);
+            let planes = red.iter_mut().zip(green).zip(blue);
+            for (((red, green), blue), pixel) in planes.zip(pixels.as_chunks::<3>().0) {
+                *red = tables[0][usize::from(pixel[0])];
+                *green = tables[1][usize::from(pixel[1])];
+                *blue = tables[2][usize::from(pixel[2])];
+            }
+            return;
+        }
         for (channel, out) in out.chunks_exact_mut(plane).enumerate() {
-            let table: Vec<f32> =
-                (0..=255u8).map(|level| self.plain.value(f32::from(level) / 255.0, channel)).collect();
-            let levels = picture.pixels().iter().skip(channel).step_by(shape.channels);
+            let (table, levels) = (table(channel), pixels.iter().skip(channel).step_by(shape.channels));
             out.iter_mut().zip(levels).for_each(|(out, &level)| *out = table[usize::from(level)]);
         }
     }

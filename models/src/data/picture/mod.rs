@@ -41,7 +41,7 @@ impl Picture {
     }
 
     /// [`Picture::new`] where the numbers go together.
-    fn of(width: u32, height: u32, channels: usize, pixels: Vec<u8>) -> Self {
+    pub(crate) fn of(width: u32, height: u32, channels: usize, pixels: Vec<u8>) -> Self {
         Self { width, height, channels, pixels }
     }
 
@@ -76,7 +76,7 @@ impl Picture {
             (3, 1) => {
                 // In place: a large picture is held once.
                 for i in 0..self.pixels.len() / 3 {
-                    self.pixels[i] = grey([0, 1, 2].map(|c| self.pixels[3 * i + c]));
+                    self.pixels[i] = grey_of([0, 1, 2].map(|c| self.pixels[3 * i + c]));
                 }
                 self.pixels.truncate(self.pixels.len() / 3);
                 Self { channels: 1, ..self }
@@ -100,7 +100,8 @@ impl std::fmt::Debug for Picture {
 }
 
 /// Pillow's integer weights (ITU-R 601): a grey pixel keeps its exact value.
-fn grey([red, green, blue]: [u8; 3]) -> u8 {
+#[inline(always)]
+pub(crate) fn grey_of([red, green, blue]: [u8; 3]) -> u8 {
     ((19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 0x8000) >> 16) as u8
 }
 

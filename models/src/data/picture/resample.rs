@@ -10,9 +10,11 @@ use std::collections::VecDeque;
 use std::f64::consts::PI;
 use std::ops::Range;
 
+use fearless_simd::{Simd, dispatch};
 use serde::{Deserialize, Serialize};
 
 use super::Picture;
+use crate::data::vectors::level;
 
 /// How a picture is resized; names and numbers are Pillow's. All but `nearest` look at every pixel of the source when
 /// they shrink.
@@ -123,8 +125,8 @@ impl Resize {
             return nearest(&view, &axes, parts);
         }
         match picture.channels() {
-            1 => filtered::<1>(&view, &axes, parts),
-            _ => filtered::<3>(&view, &axes, parts),
+            1 => filtered::<1, 1, 8>(&view, &axes, parts),
+            _ => filtered::<3, 4, 2>(&view, &axes, parts),
         }
     }
 }
@@ -236,7 +238,8 @@ impl Axis {
     }
 }
 
-fn level(sum: i32) -> u8 {
+#[inline(always)]
+fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
@@ -244,73 +247,141 @@ fn level(sum: i32) -> u8 {
 const WEIGHTS_MAX: usize = 1 << 20;
 
 /// The result in upright strips, as wide as their weights may take memory: almost always one.
-fn filtered<const C: usize>(view: &View<'_>, [across, down]: &[Axis; 2], [columns, rows]: [Range<u64>; 2]) -> Picture {
+fn filtered<const C: usize, const STEP: usize, const ROWS: usize>(
+    view: &View<'_>,
+    [across, down]: &[Axis; 2],
+    [columns, rows]: [Range<u64>; 2],
+) -> Picture {
     let [width, height] = [&columns, &rows].map(|part| (part.end - part.start) as usize);
     let mut pixels = vec![0; width * height * C];
     let columns: Vec<u64> = columns.collect();
     let strip_width = (WEIGHTS_MAX / across.most_taps()).max(1);
     for (i, strip) in columns.chunks(strip_width).enumerate() {
-        let taps: Vec<Taps> = strip.iter().map(|&x| across.taps(x)).collect();
-        let narrow = |row: &[u8], out: &mut [u8]| horizontally::<C>(row, &taps, across.same, out);
-        let begin = taps[0].begin;
-        stacked(view, begin, down, rows.clone(), strip.len() * C, narrow, |y, sums| {
+        let strip = Strip { taps: strip.iter().map(|&x| across.taps(x)).collect(), same: across.same };
+        stacked::<C, STEP, ROWS>(view, &strip, down, rows.clone(), |y, sums| {
             let out = &mut pixels[(y * width + i * strip_width) * C..];
-            out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = level(sum));
+            out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = rounded(sum));
         });
     }
     Picture::of(width as u32, height as u32, C, pixels)
 }
 
-/// One row of the source, from its first column that counts, to `taps.len()` pixels.
-fn horizontally<const C: usize>(row: &[u8], taps: &[Taps], same: bool, out: &mut [u8]) {
-    if same {
-        out.copy_from_slice(&row[..out.len()]);
-        return;
+/// Columns of the result that are computed together.
+struct Strip {
+    taps: Vec<Taps>,
+    same: bool,
+}
+
+/// Numbers of 32 bits that are computed together: of `ROWS` rows one pixel each, which has `STEP` places for its `C` channels.
+const LANES: usize = 8;
+
+impl Strip {
+    /// The columns of the source that count.
+    fn reach(&self) -> Range<u32> {
+        let [first, last] = [0, self.taps.len() - 1].map(|at| &self.taps[at]);
+        first.begin..last.begin + last.weights.len() as u32
     }
-    let (row, first) = (row.as_chunks::<C>().0, taps[0].begin);
-    for (taps, out) in taps.iter().zip(out.as_chunks_mut::<C>().0) {
-        let mut sums = [HALF; C];
-        for (&weight, pixel) in taps.weights.iter().zip(&row[(taps.begin - first) as usize..]) {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
-                *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(value)));
-            }
+
+    /// Narrows rows of the source (the columns that count) to `taps.len()` pixels each. `woven` is filled with the
+    /// pixels of all rows, column by column.
+    fn narrow<const C: usize, const STEP: usize, const ROWS: usize>(
+        &self,
+        rows: [&[[u8; C]]; ROWS],
+        woven: &mut [[u8; LANES]],
+        out: &mut [Vec<[u8; C]>; ROWS],
+    ) {
+        if self.same {
+            out.iter_mut().zip(rows).for_each(|(out, row)| out.copy_from_slice(row));
+            return;
         }
-        *out = sums.map(level);
+        let out = out.each_mut().map(|out| &mut out[..]);
+        dispatch!(level(), simd => {
+            weave::<C, STEP, ROWS>(rows, woven);
+            weigh::<C, STEP, ROWS>(simd, &self.taps, woven, out)
+        });
     }
 }
 
-/// Sums of `width` bytes for every row of `rows`, of rows of the source that `narrow` makes so wide. A row of the source
-/// is read once and added to the few rows that are open, so that nothing grows with the picture.
-fn stacked(
+/// Puts the pixels of all rows beside each other, column by column.
+#[inline(always)]
+fn weave<const C: usize, const STEP: usize, const ROWS: usize>(rows: [&[[u8; C]]; ROWS], woven: &mut [[u8; LANES]]) {
+    let rows = rows.map(|row| &row[..woven.len()]);
+    for (i, lanes) in woven.iter_mut().enumerate() {
+        for (lanes, row) in lanes.as_chunks_mut::<STEP>().0.iter_mut().zip(rows) {
+            lanes[..C].copy_from_slice(&row[i]);
+        }
+    }
+}
+
+/// The weighted sums of columns, rounded to levels.
+#[inline(always)]
+fn weigh<const C: usize, const STEP: usize, const ROWS: usize>(
+    simd: impl Simd,
+    taps: &[Taps],
+    woven: &[[u8; LANES]],
+    mut out: [&mut [[u8; C]]; ROWS],
+) {
+    let first = taps[0].begin;
+    for (x, taps) in taps.iter().enumerate() {
+        let mut sums = simd.splat_i32x8(HALF);
+        for (&weight, lanes) in taps.weights.iter().zip(&woven[(taps.begin - first) as usize..]) {
+            let values = simd.load_array_i32x8(lanes.map(i32::from));
+            sums = simd.add_i32x8(sums, simd.mul_i32x8(simd.splat_i32x8(weight), values));
+        }
+        let levels = simd.as_array_i32x8(sums).map(rounded);
+        for (out, levels) in out.iter_mut().zip(levels.as_chunks::<STEP>().0) {
+            out[x].copy_from_slice(&levels[..C]);
+        }
+    }
+}
+
+/// Sums for every row of `rows`, of rows of the source that the strip makes narrow. A row of the source is read once and
+/// added to the few rows that are open, so that nothing grows with the picture.
+fn stacked<const C: usize, const STEP: usize, const ROWS: usize>(
     view: &View<'_>,
-    from: u32,
+    strip: &Strip,
     down: &Axis,
     rows: Range<u64>,
-    width: usize,
-    narrow: impl Fn(&[u8], &mut [u8]),
     mut done: impl FnMut(usize, &[i32]),
 ) {
+    let (reach, width) = (strip.reach(), strip.taps.len());
+    let mut woven = vec![[0; LANES]; if strip.same { 0 } else { reach.len() }];
+    let mut narrowed: [Vec<[u8; C]>; ROWS] = std::array::from_fn(|_| vec![[0; C]; width]);
     let mut open: VecDeque<(Taps, Vec<i32>)> = VecDeque::new();
-    let (mut next, mut finished, mut row) = (rows.start, 0, vec![0; width]);
-    for y in down.reach(rows.start).start..down.reach(rows.end - 1).end {
-        while next < rows.end && down.reach(next).start <= y {
-            open.push_back((down.taps(next), vec![HALF; width]));
+    let (mut next, mut finished) = (rows.start, 0);
+    let last = down.reach(rows.end - 1).end;
+    for y in (down.reach(rows.start).start..last).step_by(ROWS) {
+        let beyond = y.saturating_add(ROWS as u32);
+        while next < rows.end && down.reach(next).start < beyond {
+            open.push_back((down.taps(next), vec![HALF; width * C]));
             next += 1;
         }
-        narrow(view.row(y, from), &mut row);
+        // Of rows beyond the last one nothing is added.
+        let sources = std::array::from_fn(|r| {
+            &view.row((y + r as u32).min(last - 1), reach.start).as_chunks::<C>().0[..reach.len()]
+        });
+        strip.narrow::<C, STEP, ROWS>(sources, &mut woven, &mut narrowed);
         for (taps, sums) in &mut open {
-            let weight = taps.weights[(y - taps.begin) as usize];
-            for (sum, &value) in sums.iter_mut().zip(&row) {
-                *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(value)));
-            }
+            let weight =
+                |r: usize| (y as usize + r).checked_sub(taps.begin as usize).and_then(|at| taps.weights.get(at));
+            let weights = std::array::from_fn(|r| weight(r).copied().unwrap_or(0));
+            let rows = narrowed.each_ref().map(|row| row.as_flattened());
+            dispatch!(level(), _ => add_rows(rows, weights, sums));
         }
-        while let Some((taps, sums)) = open.pop_front() {
-            if taps.begin + taps.weights.len() as u32 > y + 1 {
-                open.push_front((taps, sums));
-                break;
-            }
+        while let Some((_, sums)) = open.pop_front_if(|(taps, _)| taps.begin + taps.weights.len() as u32 <= beyond) {
             done(finished, &sums);
             finished += 1;
+        }
+    }
+}
+
+/// Adds weighted rows to sums.
+#[inline(always)]
+fn add_rows<const ROWS: usize>(rows: [&[u8]; ROWS], weights: [i32; ROWS], sums: &mut [i32]) {
+    let rows = rows.map(|row| &row[..sums.len()]);
+    for (i, sum) in sums.iter_mut().enumerate() {
+        for (row, weight) in rows.iter().zip(weights) {
+            *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(row[i])));
         }
     }
 }
