@@ -48,13 +48,27 @@ fn attention_is_measured_forward_and_backward() {
     assert_says(&refusal(here, &["bench", "attention", "--max-tokens=20"]), &["--max-tokens is 20", "49 tokens"]);
 }
 
+fn stage(stage: &serde_json::Value) -> (&str, f64) {
+    (stage["name"].as_str().unwrap(), stage["milliseconds"].as_f64().unwrap())
+}
+
 #[test]
 fn bench_loader_says_how_fast_pictures_come() {
     let here = tempfile::tempdir().unwrap();
     let report = json(here.path(), &["bench", "loader", "--images=16", "--threads=1", "--json"]);
     assert!(report["images_per_second"].as_f64().unwrap() > 0.0, "{report}");
     assert_eq!((report["images"].as_u64(), report["threads"].as_u64()), (Some(16), Some(1)));
+    // An image takes at least what its stages take, and no other process is counted; clocks tick in milliseconds at worst.
+    let stages: Vec<(&str, f64)> = report["stages"].as_array().unwrap().iter().map(stage).collect();
+    let names: Vec<&str> = stages.iter().map(|stage| stage.0).collect();
+    assert_eq!(names, ["decode", "crop and resize", "RandAugment", "flip and normalise", "erase"]);
+    assert!(stages[..4].iter().all(|stage| stage.1 > 0.0), "{report}");
+    if cfg!(unix) {
+        assert!(report["processor_milliseconds_per_image"].as_f64() > Some(stages[0].1 / 2.0), "{report}");
+    }
     assert!((20_000..150_000).contains(&report["bytes_per_image"].as_u64().unwrap()), "{report}");
     assert_says(&refusal(here.path(), &["bench", "loader", "step"]), &["measured by itself"]);
+    assert_says(&refusal(here.path(), &["bench", "step", "--data=x"]), &["--data x", "`lara bench loader` alone"]);
+    assert_says(&refusal(here.path(), &["bench", "loader", "--data=photos"]), &["photos", "train"]);
     assert_says(&refusal(here.path(), &["bench", "loader", "--images=3"]), &["--images is 3", "16"]);
 }

@@ -9,6 +9,7 @@ use lara_models::task::{Classify, Task};
 use lara_models::train::TrainConfig;
 use serde::Serialize;
 
+use super::loader_stages::{self, Stage, processor_time};
 use crate::fail::{Failure, Outcome, print, print_json};
 
 /// Different files; more would be read from the disk's cache as well.
@@ -21,56 +22,79 @@ struct Report {
     images_per_second: f64,
     images: usize,
     threads: usize,
-    /// Bytes of a JPEG file, on average.
-    bytes_per_image: u64,
+    /// What an image takes of the processor in all threads together; none where nobody counts it.
+    processor_milliseconds_per_image: Option<f64>,
+    /// The same, stage by stage in one thread.
+    stages: Vec<Stage>,
+    /// Bytes of a file, on average; none for pictures of the user's own.
+    bytes_per_image: Option<u64>,
     optimized: bool,
 }
 
-/// Loads `images` images with `threads` threads, after a batch that nobody counts.
-pub(super) fn run(images: usize, threads: usize, json: bool) -> Outcome {
+/// Loads `images` images with `threads` threads, after a batch that nobody counts: those of the folder `data`, or made-up
+/// ones.
+pub(super) fn run(images: usize, threads: usize, data: Option<&Path>, json: bool) -> Outcome {
     if images < BATCH {
         return Err(Failure::input(format!("--images is {images}; at least a batch of {BATCH} can be measured")));
     }
-    let folder = Folder::write()?;
+    let made_up = if data.is_none() { Some(Folder::write()?) } else { None };
+    let folder = made_up.as_ref().map(|folder| folder.path.as_path()).or(data).unwrap_or(Path::new("."));
     let sets = [
-        format!("data.path={}", folder.path.display()),
+        format!("data.path={}", folder.display()),
         format!("data.workers={threads}"),
         format!("train.batch_size={BATCH}"),
-        "model.num_classes=2".into(),
     ];
     let config = TrainConfig::load("deit_tiny_p16", &sets)?;
     let task = Classify::new(&config)?;
-    let options = LoaderOptions::train(BATCH, config.train.seed, threads, task.collate(Split::Train));
-    let mut loader = Loader::new(task.open(Split::Train)?, options, Position::default())?;
+    let (dataset, recipe) = (task.open(Split::Train)?, task.collate(Split::Train));
+    let stages = loader_stages::measure(&*dataset, &recipe, config.train.seed, images)?;
+    let options = LoaderOptions::train(BATCH, config.train.seed, threads, recipe);
+    let mut loader = Loader::new(dataset, options, Position::default())?;
     let mut next = || loader.next().transpose();
     next()?;
-    let start = Instant::now();
+    let (start, worked) = (Instant::now(), processor_time());
     let mut loaded = 0;
     while loaded < images {
         loaded += next()?.map_or(BATCH, |batch| batch.len());
     }
+    let elapsed = start.elapsed().as_secs_f64();
+    let worked = processor_time().zip(worked).map(|(end, start)| end.saturating_sub(start));
     let report = Report {
-        images_per_second: loaded as f64 / start.elapsed().as_secs_f64(),
+        images_per_second: loaded as f64 / elapsed,
         images: loaded,
         threads,
-        bytes_per_image: folder.bytes / FILES as u64,
+        processor_milliseconds_per_image: worked.map(|time| time.as_secs_f64() * 1e3 / loaded as f64),
+        stages,
+        bytes_per_image: made_up.map(|folder| folder.bytes / FILES as u64),
         optimized: !cfg!(debug_assertions),
     };
     if json {
         return print_json(&report);
     }
+    show(&report);
+    Ok(())
+}
+
+fn show(report: &Report) {
+    let what = match report.bytes_per_image {
+        Some(bytes) => format!("made-up JPEG files of {}x{} pixels ({} kB)", SIZE[0], SIZE[1], bytes / 1000),
+        None => "these pictures".into(),
+    };
+    let threads = report.threads;
     print(format!(
-        "{:.0} images/s with {threads} threads: JPEG files of {}x{} pixels ({} kB), decoded, cropped, augmented as DeiT's \
-         recipe says, 224x224",
+        "{:.0} images/s with {threads} threads: {what}, decoded, cropped, augmented as DeiT's recipe says, 224x224",
         report.images_per_second,
-        SIZE[0],
-        SIZE[1],
-        report.bytes_per_image / 1000
     ));
+    if let Some(worked) = report.processor_milliseconds_per_image {
+        print(format!(
+            "{worked:.2} ms of processor time an image: {:.0} images/s on two processors that do nothing else",
+            2e3 / worked
+        ));
+    }
+    report.stages.iter().for_each(|stage| print(format!("  {:<20} {:>6.3} ms", stage.name, stage.milliseconds)));
     if !report.optimized {
         print("this build is not optimised; `cargo run --release -- bench loader` shows what an installed lara does");
     }
-    Ok(())
 }
 
 /// Made-up photos in a folder of two classes, which goes when they do.

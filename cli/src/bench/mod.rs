@@ -2,12 +2,14 @@
 
 mod attention;
 mod loader;
+mod loader_stages;
 mod measure;
 mod primitives;
 mod rows;
 pub(crate) mod step;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
@@ -26,7 +28,8 @@ Examples:
   lara bench attention --max-tokens 3136
   lara bench attention --mechanism all
   lara bench matmul step --json
-  lara bench loader --threads 2")]
+  lara bench loader --threads 2
+  lara bench loader --data photos")]
 pub(crate) struct Options {
     /// What to measure; everything that needs the adapter if nothing is named. Its peaks are always measured then.
     #[arg(value_enum)]
@@ -44,6 +47,9 @@ pub(crate) struct Options {
     /// Threads of the loader.
     #[arg(long, default_value_t = 2, value_name = "N")]
     threads: usize,
+    /// The loader's pictures, a folder train/CLASS/*; made-up photos of 500x375 without it.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -78,7 +84,13 @@ pub(crate) fn run(options: &Options) -> Outcome {
         if options.what.len() > 1 {
             return Err(Failure::input("the loader is measured by itself, without an adapter: name nothing beside it"));
         }
-        return loader::run(options.images, options.threads, options.json);
+        return loader::run(options.images, options.threads, options.data.as_deref(), options.json);
+    }
+    if let Some(data) = &options.data {
+        return Err(Failure::input(format!(
+            "--data {} is read by `lara bench loader` alone; nothing else here looks at pictures",
+            data.display()
+        )));
     }
     let gpu = options.adapter.open()?;
     let bar = ProgressBar::new_spinner();
