@@ -24,6 +24,7 @@ mod library;
 mod library_cli;
 mod live;
 mod loader;
+mod memory;
 mod metrics;
 mod mixup;
 mod model;

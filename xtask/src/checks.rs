@@ -21,8 +21,8 @@ pub(crate) struct Options {
     /// Leaves out the docs, the doctests, the other adapters and the browser.
     #[arg(long)]
     quick: bool,
-    /// Also what takes long and rarely tells more: the statistical sweeps on the other adapters, and all kernel tests once
-    /// more with bounds and loop checks.
+    /// Also what takes long and rarely tells more: the statistical sweeps on the other adapters, all kernel tests once more
+    /// with bounds and loop checks, and models at full size.
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Once so many minutes are gone, what looks at the same code in another way (documentation, hostile files, other drivers,
@@ -166,6 +166,7 @@ fn all(options: &Options) -> Vec<Stage> {
         stages.push(Stage::new("lara without its window", Ok(windowless)));
         let checked = runner("--test kernels").env("LARA_CHECKED", "1");
         stages.push(Stage::new("kernel tests with checks", Ok(checked)));
+        stages.push(Stage::new("models at full size", Ok(ignored("--test models"))));
     }
     stages
 }
@@ -189,6 +190,12 @@ fn kernels_on(adapter: &Adapter, sweeps: bool) -> Result<Stage> {
 
 fn title(adapter: &Adapter) -> String {
     format!("kernel tests on {}", adapter.name())
+}
+
+/// The tests that are marked `#[ignore]`, and no others.
+fn ignored(targets: &str) -> Task {
+    let only = if shell::find("cargo-nextest").is_some() { "--run-ignored only" } else { "-- --ignored" };
+    runner(targets).words(only)
 }
 
 /// nextest where it is installed (a process a test, and a summary); plain cargo otherwise.
