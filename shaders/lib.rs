@@ -69,6 +69,7 @@ modules! {
     MATMUL_LANES = "matmul_lanes";
     RESIDUAL = "residual";
     GELU = "gelu";
+    GELU_TANH = "gelu_tanh";
     SWIGLU = "swiglu";
     LAYER_SCALE = "layer_scale";
     RELU = "relu";

@@ -12,6 +12,7 @@ mod distillation;
 mod dropout;
 mod fill;
 mod gelu;
+mod gelu_tanh;
 mod grad_norm;
 mod harness;
 mod layer_scale;
