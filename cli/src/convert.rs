@@ -4,9 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lara_models::import::{self, CONFIG_FILE, Library};
+use lara_models::estimate;
+use lara_models::import::positions::Resampling;
+use lara_models::import::{self, CONFIG_FILE, Library, PREPROCESSOR_FILE};
+use lara_models::torch;
 use lara_models::train::TrainConfig;
-use lara_models::train::checkpoint::MODEL_FILE;
+use lara_models::train::checkpoint::{MODEL_FILE, RESAMPLING, TrainedModel};
 use lara_models::weights::{Metadata, TensorFile};
 
 use crate::fail::{Failure, Outcome, print};
@@ -19,10 +22,11 @@ Examples:
   lara convert hf:timm/deit_tiny_patch16_224.fb_in1k deit/ --to lara
   lara convert runs/digits/best out/ --to timm --set attention.mechanism=softmax
   lara convert hf:facebook/dino-vits8 dino.safetensors --to timm
-  lara convert checkpoint.pth out/ --to lara      prints how to write it as safetensors first
+  lara convert checkpoint.pth out/ --to lara --preset deit_tiny_p16
 
-Out is a folder, into which model.safetensors and (but for lara, whose files carry it) config.json are written, or a name
-that ends in .safetensors: then only that file is written.")]
+Out is a folder, into which model.safetensors and (but for lara, whose files carry it) config.json are written, for hf
+preprocessor_config.json, too; or a name that ends in .safetensors: then only that file is written. A file of PyTorch (.pth,
+.bin) is read where it holds a dictionary of tensors; for any other the ten lines of Python are printed that write it so.")]
 pub(crate) struct Options {
     /// A run's folder, a checkpoint, a safetensors file, a folder with config.json, or `hf:ORG/NAME[@REVISION]`.
     source: PathBuf,
@@ -39,7 +43,7 @@ pub(crate) struct Options {
     set: Vec<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Form {
     /// This program's: timm's names, with the configuration in the file.
     Lara,
@@ -66,37 +70,57 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let (mut trained, config) = match model::trained(&options.source, options.preset.as_deref(), &options.set) {
         Ok(opened) => opened,
         Err(failure) => {
-            if is_pickle(&options.source) {
+            if torch::is_of_pytorch(&options.source) {
                 print(script(&options.source));
             }
             return Err(failure);
         }
     };
-    trained.fit(&config)?;
     let library = options.to.library();
-    // What the library has no words for is refused before its tensors are named.
-    let json = import::config_json(library, &config, &trained.classes)?;
-    let weights = import::export(&trained.weights, library, &config)?;
-    let mut metadata = Metadata::from([("format".to_owned(), "pt".to_owned())]);
-    if json.is_none() {
-        metadata.extend(own_metadata(&config, &trained.classes)?);
+    let unchanged = trained.config.as_ref().is_none_or(|own| own.model.image_shape() == config.model.image_shape());
+    // A position table goes over as it is, unless other images were asked for or the library shows a model no others.
+    if !(unchanged && matches!(options.to, Form::Lara | Form::Hf)) {
+        trained.fit(&config)?;
     }
+    let stored = import::as_stored(&config, &trained.weights);
+    trained.weights.check_all(&estimate::weights(&stored)?)?;
+    // What the library has no words for is refused before its tensors are named.
+    let beside = [
+        (CONFIG_FILE, import::config_json(library, &stored, &trained.classes)?),
+        (PREPROCESSOR_FILE, import::preprocessor_json(library, &config)?),
+    ];
+    let weights = import::export(&trained.weights, library, &stored)?;
+    let mut metadata = Metadata::from([("format".to_owned(), "pt".to_owned())]);
+    if options.to == Form::Lara {
+        metadata.extend(own_metadata(&config, &trained)?);
+    }
+    write(options, &weights, &metadata, beside)
+}
+
+/// Writes the model's file and, into a folder, what stands beside it.
+fn write(
+    options: &Options,
+    weights: &TensorFile,
+    metadata: &Metadata,
+    beside: [(&str, Option<serde_json::Value>); 2],
+) -> Outcome {
     let alone = options.out.extension().is_some_and(|ending| ending == "safetensors");
     let file = if alone { options.out.clone() } else { options.out.join(MODEL_FILE) };
     if !alone {
         let refused = |error| Failure::input(format!("cannot create {}: {error}", options.out.display()));
         fs::create_dir_all(&options.out).map_err(refused)?;
     }
+    let beside: Vec<_> = beside.into_iter().filter_map(|(name, json)| Some((name, json?))).filter(|_| !alone).collect();
     refuse_source(&options.source, &file)?;
-    if json.is_some() && !alone {
+    for (name, _) in &beside {
         // The settings beside a file of another name are its own.
-        let beside = options.source.parent().map(|folder| folder.join(CONFIG_FILE));
-        refuse_same(&beside.unwrap_or_default(), &options.out.join(CONFIG_FILE))?;
+        let own = options.source.parent().map(|folder| folder.join(name));
+        refuse_same(&own.unwrap_or_default(), &options.out.join(name))?;
     }
-    files::write(&file, |out| weights.write_to(out, &metadata))?;
-    if let Some(json) = json.filter(|_| !alone) {
+    files::write(&file, |out| weights.write_to(out, metadata))?;
+    for (name, json) in beside {
         let text = serde_json::to_string_pretty(&json)? + "\n";
-        files::write(&options.out.join(CONFIG_FILE), |out| out.write_all(text.as_bytes()))?;
+        files::write(&options.out.join(name), |out| out.write_all(text.as_bytes()))?;
     }
     print(format!("{}: {} tensors", file.display(), weights.names().count()));
     Ok(())
@@ -117,17 +141,18 @@ fn refuse_same(read: &Path, file: &Path) -> Outcome {
 }
 
 /// What files of this program carry.
-fn own_metadata(config: &TrainConfig, classes: &[String]) -> Outcome<[(String, String); 2]> {
-    let classes = serde_json::to_string(classes)?;
-    Ok([("config".to_owned(), config.to_toml()?), ("classes".to_owned(), classes)])
+fn own_metadata(config: &TrainConfig, trained: &TrainedModel) -> Outcome<Metadata> {
+    let mut metadata = Metadata::from([
+        ("config".to_owned(), config.to_toml()?),
+        ("classes".to_owned(), serde_json::to_string(&trained.classes)?),
+    ]);
+    if trained.resampling != Resampling::default() {
+        metadata.insert(RESAMPLING.to_owned(), trained.resampling.name().to_owned());
+    }
+    Ok(metadata)
 }
 
-/// Whether a file is one of PyTorch.
-fn is_pickle(path: &Path) -> bool {
-    path.is_file() && TensorFile::open(path).is_err_and(|error| error.to_string().contains("PyTorch"))
-}
-
-/// The ten lines that make a safetensors file of one of PyTorch, which only PyTorch can read safely.
+/// The ten lines that make a safetensors file of one of PyTorch which only PyTorch can read.
 fn script(path: &Path) -> String {
     let name = path.display().to_string();
     let out = path.with_extension("safetensors").display().to_string();

@@ -243,25 +243,22 @@ fn variants(options: &Options) -> Outcome<Vec<Variant>> {
         if several(kind) {
             name = [&[kind][..], &own].concat().join(", ");
         }
-        if lacks_landmarks(options, &sets)? {
+        if runs_without_landmarks(options, &sets)? {
+            // Said once.
             sets.push("attention.proposal_gen=no-param-pool".into());
             name.push_str(", no-param-pool");
-            let file = options.checkpoint.display();
-            tracing::warn!("{file} has no landmark weights: {kind} runs with attention.proposal_gen=no-param-pool");
         }
         Ok(Variant { name: Some(name), sets })
     };
     options.mechanism.iter().map(variant).collect()
 }
 
-/// Whether LARA needs landmark generators that the checkpoint was not trained with, and nobody chose how to do without.
-fn lacks_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
+/// Whether LARA does without landmark generators because the checkpoint was not trained with them.
+fn runs_without_landmarks(options: &Options, sets: &[String]) -> Outcome<bool> {
     let model = model::open(&options.checkpoint, options.preset.as_deref(), sets)?;
     let attention = &model.config.attention;
-    let learned = !matches!(attention.proposal_gen, ProposalGen::NoParamPool | ProposalGen::NoParamPoolMixed);
     let chosen = sets.iter().any(|set| set.contains("proposal_gen"));
-    let has = model.file().is_some_and(|file| file.names().any(|name| name.contains("_landmarks")));
-    Ok(attention.mechanism == MechanismKind::Lara && learned && !chosen && !has)
+    Ok(attention.mechanism == MechanismKind::Lara && attention.proposal_gen == ProposalGen::NoParamPool && !chosen)
 }
 
 /// Every image is read before the first is looked at: a bad one is told at once.

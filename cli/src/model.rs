@@ -6,6 +6,8 @@ use lara_models::Model;
 use lara_models::data::{DataConfig, Split};
 use lara_models::train::TrainConfig;
 use lara_models::train::checkpoint::TrainedModel;
+use lara_models::weights::TensorFile;
+use lara_runtime::attention::{MechanismKind, ProposalGen};
 
 use crate::fail::{Failure, Outcome};
 
@@ -34,8 +36,28 @@ pub(crate) fn trained(path: &Path, preset: Option<&str>, sets: &[String]) -> Out
     for assignment in sets {
         config.set(assignment)?;
     }
+    if let (None, Some(own)) = (preset, &trained.config)
+        && lacks_landmarks(&trained.weights, own, &config)?
+        && !sets.iter().any(|set| set.contains("proposal_gen"))
+    {
+        config.set("attention.proposal_gen=no-param-pool")?;
+        let file = path.display();
+        tracing::warn!("{file} has no landmark weights: LARA runs with attention.proposal_gen=no-param-pool");
+    }
     config.validate()?;
     Ok((trained, config))
+}
+
+/// Whether LARA was asked for and needs landmark generators that a model was trained without.
+fn lacks_landmarks(weights: &TensorFile, own: &TrainConfig, config: &TrainConfig) -> Outcome<bool> {
+    let learned = |config: &TrainConfig| -> Outcome<bool> {
+        let layers = (0..config.model.depth()).map(|layer| config.attention_of(layer));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let plain = [ProposalGen::NoParamPool, ProposalGen::NoParamPoolMixed];
+        Ok(layers.iter().any(|at| at.mechanism == MechanismKind::Lara && !plain.contains(&at.proposal_gen)))
+    };
+    let has = weights.names().any(|name| name.contains("_landmarks."));
+    Ok(!has && learned(config)? && !learned(own)?)
 }
 
 /// What a new run begins with: the model, its attention and its normalisation of a checkpoint over a preset, or all that the

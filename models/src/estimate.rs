@@ -7,6 +7,7 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::settings::Checkpointing;
 use crate::task::{Classify, Task};
+use crate::weights::names_and_shapes;
 
 /// What a model takes at a batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -46,6 +47,19 @@ pub fn estimate(gpu: &Gpu, tune: &Tune, config: &TrainConfig, batch: usize) -> R
         inference: Memory::of(forward, &parameters, &[Role::Weight])?,
         training,
     })
+}
+
+/// Names and shapes of the weights of a model with these settings. No device is needed.
+///
+/// # Errors
+/// Settings that contradict each other.
+pub fn weights(config: &TrainConfig) -> Result<Vec<(String, Vec<usize>)>> {
+    let (mut parameters, tune) = (Parameters::unplaced(), Tune::fixed(&[]));
+    let mut tape = Tape::new(&mut parameters, &tune, Mode::Eval);
+    let inputs = config.model.declare(&mut tape, 1);
+    config.build()?.forward(&mut tape, &inputs);
+    tape.finish()?;
+    Ok(names_and_shapes(&parameters))
 }
 
 fn training(gpu: &Gpu, tune: &Tune, config: &TrainConfig, batch: usize) -> Result<Memory> {

@@ -12,7 +12,10 @@ use crate::import::{CONFIG_FILE, PREPROCESSOR_FILE};
 pub const SCHEME: &str = "hf:";
 
 /// The file with the weights.
-const WEIGHTS: &str = "model.safetensors";
+pub const WEIGHTS: &str = "model.safetensors";
+
+/// The weights of a model that was saved with PyTorch alone.
+pub const PICKLED: &str = "pytorch_model.bin";
 
 /// The revision that is meant where none is named.
 const MAIN: &str = "main";
@@ -58,25 +61,17 @@ impl Hub {
     /// # Errors
     /// A name that is none, or a model or file that is not in the cache: with the command that fetches it.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
-        let name = name.strip_prefix(SCHEME).unwrap_or(name);
-        let (repository, revision) = name.split_once('@').unwrap_or((name, MAIN));
-        let is_word = |word: &str| !word.is_empty() && word != "." && word != ".." && !word.contains(['\\', ':']);
-        let words: Vec<&str> = repository.split('/').collect();
-        if words.len() > 2 || !words.iter().all(|word| is_word(word)) || !revision.split('/').all(is_word) {
-            return Err(Error::BadInput(format!(
-                "\"{SCHEME}{name}\" names no model on the hub; write {SCHEME}ORGANISATION/NAME or \
-                 {SCHEME}ORGANISATION/NAME@REVISION"
-            )));
-        }
-        let wanted = if revision == MAIN { String::new() } else { format!(" --revision {revision}") };
-        let fetch = format!("hf download {repository} {WEIGHTS} {CONFIG_FILE} {PREPROCESSOR_FILE}{wanted}");
+        let wanted = Wanted::parse(name)?;
+        let Wanted { repository, revision } = wanted;
+        let which = if revision == MAIN { String::new() } else { format!(" --revision {revision}") };
+        let fetch = format!("hf download {repository} {WEIGHTS} {CONFIG_FILE} {PREPROCESSOR_FILE}{which}");
         let absent = |what: &str| {
             let root = self.root.display();
             Error::BadInput(format!(
                 "{what} is not in the hub's cache {root}; nothing is fetched here: `{fetch}` does it"
             ))
         };
-        let folder = self.root.join(format!("models--{}", words.join("--")));
+        let folder = self.repository(&wanted);
         if !folder.is_dir() {
             return Err(absent(repository));
         }
@@ -87,25 +82,59 @@ impl Hub {
         }
         for file in [WEIGHTS, CONFIG_FILE] {
             // A link whose blob was removed is no file.
-            if !snapshot.join(file).is_file() {
+            let there = |file: &str| snapshot.join(file).is_file();
+            if !there(file) && !(file == WEIGHTS && there(PICKLED)) {
                 return Err(instead(&snapshot, file).unwrap_or_else(|| absent(&format!("{file} of {repository}"))));
             }
         }
         Ok(snapshot)
+    }
+
+    /// The folder of the cache that is a model's: refs, blobs and snapshots in it.
+    pub fn repository(&self, wanted: &Wanted<'_>) -> PathBuf {
+        self.root.join(format!("models--{}", wanted.repository.replace('/', "--")))
+    }
+}
+
+/// A model on the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// `ORG/NAME`, or a name alone.
+    pub repository: &'a str,
+    /// A branch, a tag or a commit.
+    pub revision: &'a str,
+}
+
+impl<'a> Wanted<'a> {
+    /// From `ORG/NAME[@REVISION]`, with or without `hf:` in front.
+    ///
+    /// # Errors
+    /// A name that is none, or would lead out of the cache.
+    pub fn parse(name: &'a str) -> Result<Self> {
+        let name = name.strip_prefix(SCHEME).unwrap_or(name);
+        let (repository, revision) = name.split_once('@').unwrap_or((name, MAIN));
+        let is_word = |word: &str| !word.is_empty() && word != "." && word != ".." && !word.contains(['\\', ':']);
+        let words: Vec<&str> = repository.split('/').collect();
+        if words.len() > 2 || !words.iter().all(|word| is_word(word)) || !revision.split('/').all(is_word) {
+            return Err(Error::BadInput(format!(
+                "\"{SCHEME}{name}\" names no model on the hub; write {SCHEME}ORGANISATION/NAME or \
+                 {SCHEME}ORGANISATION/NAME@REVISION"
+            )));
+        }
+        Ok(Wanted { repository, revision })
     }
 }
 
 /// What a snapshot has instead of a file that it lacks, where that is of no use here.
 fn instead(snapshot: &Path, file: &str) -> Option<Error> {
     let has = |name: &str| snapshot.join(name).is_file();
-    if file == WEIGHTS && has("model.safetensors.index.json") {
-        return Some(Error::input(
+    let several = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+    (file == WEIGHTS && several.into_iter().any(has)).then(|| {
+        Error::input(
             snapshot,
             "has its weights in several files; write them as one (safetensors.torch.save_file of all) to use them here",
-        ));
-    }
-    let pickle = ["pytorch_model.bin", "model.bin"].into_iter().find(|name| has(name)).filter(|_| file == WEIGHTS)?;
-    Some(Error::input(snapshot.join(pickle), crate::weights::PICKLE))
+        )
+    })
 }
 
 /// The folder or file that a user named: `hf:ORG/NAME[@REVISION]` is looked up in the hub's cache.

@@ -2,7 +2,8 @@
 
 use lara_runtime::attention::{Attention, Broadcast, Context, JoinHeads, JoinTokens, Qkv, SplitHeads};
 use lara_runtime::ops::{
-    Channels, DepthwiseConv, Dropout, Gelu, LayerNorm, LayerScale, Linear, Relu, Residual, SwiGlu, Unfold, Windows,
+    Channels, DepthwiseConv, Dropout, Gelu, GeluTanh, LayerNorm, LayerScale, Linear, Relu, Residual, SwiGlu, Unfold,
+    Windows,
 };
 use lara_runtime::{Init, Tape, Tensor};
 use serde::{Deserialize, Serialize};
@@ -75,11 +76,22 @@ fn dropout_of(tape: &mut Tape<'_>, x: Tensor, rate: f64, group: usize) -> Tensor
     tape.apply(Dropout { probability: rate as f32, group, stream }, &[x])
 }
 
+/// Which GELU; timm's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActLayer {
+    /// The exact one.
+    #[default]
+    Gelu,
+    /// Its tanh form.
+    GeluTanh,
+}
+
 /// What stands between the layers of an [`Mlp`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MlpLayer {
-    /// The exact GELU: timm's `Mlp`.
+    /// A GELU: timm's `Mlp`.
     #[default]
     Mlp,
     /// SiLU of the first half of the hidden channels times the second: timm's `SwiGLUPacked`. The second layer sees half
@@ -92,6 +104,8 @@ pub enum MlpLayer {
 pub struct Mlp {
     /// What stands between them.
     pub layer: MlpLayer,
+    /// Which GELU, where it is one.
+    pub act: ActLayer,
     /// Width of the first layer's output.
     pub hidden: usize,
     /// Dropout after each.
@@ -104,9 +118,10 @@ impl Mlp {
     /// Records it for x [.., width]; the output has the same shape.
     pub fn record(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
         let hidden = tape.scope("fc1", |tape| linear(tape, x, self.hidden, true, self.init));
-        let active = match self.layer {
-            MlpLayer::Mlp => tape.apply(Gelu, &[hidden]),
-            MlpLayer::SwigluPacked => tape.apply(SwiGlu, &[hidden]),
+        let active = match (self.layer, self.act) {
+            (MlpLayer::Mlp, ActLayer::Gelu) => tape.apply(Gelu, &[hidden]),
+            (MlpLayer::Mlp, ActLayer::GeluTanh) => tape.apply(GeluTanh, &[hidden]),
+            (MlpLayer::SwigluPacked, _) => tape.apply(SwiGlu, &[hidden]),
         };
         let active = dropout(tape, active, self.drop_rate);
         let output = tape.scope("fc2", |tape| linear(tape, active, x.last(), true, self.init));

@@ -38,6 +38,7 @@ mod registry;
 mod schedule;
 mod settings;
 pub mod task;
+pub mod torch;
 pub mod train;
 pub mod vit;
 pub mod weights;

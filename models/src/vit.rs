@@ -14,7 +14,7 @@ use crate::data::ImageShape;
 use crate::error::Result;
 use crate::family::{Family, Hook, LayerShape, Network, Outputs};
 use crate::image_size::ImageSize;
-use crate::layers::{Block, Mlp, MlpLayer, SelfAttention, dropout, join, layer_norm, linear, prepend};
+use crate::layers::{ActLayer, Block, Mlp, MlpLayer, SelfAttention, dropout, join, layer_norm, linear, prepend};
 
 /// No side, width or count of a model comes near it; it keeps products of them from overflowing.
 const MAX_SIZE: usize = 65_536;
@@ -76,8 +76,12 @@ pub struct VitConfig {
     pub mlp_ratio: f64,
     /// What stands between the layers of the MLP.
     pub mlp_layer: MlpLayer,
+    /// Which GELU that is.
+    pub act_layer: ActLayer,
     /// Outputs of the classifier; 0 for none, and what is pooled comes out.
     pub num_classes: usize,
+    /// Bias in the classifier.
+    pub head_bias: bool,
     /// Prepend a learned class token.
     pub class_token: bool,
     /// Behind the class token a distillation token (DeiT).
@@ -124,7 +128,9 @@ impl Default for VitConfig {
             num_heads: 3,
             mlp_ratio: 4.0,
             mlp_layer: MlpLayer::Mlp,
+            act_layer: ActLayer::Gelu,
             num_classes: 1000,
+            head_bias: true,
             class_token: false,
             dist_token: false,
             head_dist: false,
@@ -431,7 +437,7 @@ impl Vit {
         }
         tape.scope(name, |tape| {
             let init = if self.config.weight_init == WeightInit::Jax { Init::Zeros } else { self.init() };
-            linear(tape, features, self.config.num_classes, true, init)
+            linear(tape, features, self.config.num_classes, self.config.head_bias, init)
         })
     }
 
@@ -456,13 +462,14 @@ impl Vit {
     }
 
     fn block(&self, tape: &mut Tape<'_>, x: Tensor, layer: usize, hook: &mut Hook<'_>) -> Tensor {
-        let VitConfig { num_heads: heads, qkv_bias, drop_rate, drop_path_rate, depth, .. } = self.config;
+        let VitConfig { num_heads: heads, qkv_bias, drop_rate, drop_path_rate, depth, mlp_layer, act_layer, .. } =
+            self.config;
         let (context, init) = (self.config.layer(layer).context(), self.init());
         let mechanism = &*self.attention[layer];
         let qk_norm = self.config.qk_norm.then(|| self.eps());
         let attention =
             SelfAttention { layer, mechanism, context: &context, heads, qkv_bias, qk_norm, drop_rate, init };
-        let mlp = Mlp { layer: self.config.mlp_layer, hidden: self.config.mlp_hidden(), drop_rate, init };
+        let mlp = Mlp { layer: mlp_layer, act: act_layer, hidden: self.config.mlp_hidden(), drop_rate, init };
         let drop_path = drop_path_rate * layer as f64 / depth.saturating_sub(1).max(1) as f64;
         Block { attention, mlp, drop_path, layer_scale: self.config.init_values, eps: self.eps() }.record(tape, x, hook)
     }

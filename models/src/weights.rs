@@ -1,9 +1,10 @@
 //! Named tensors in files: the safetensors format, and what can be wrong with such a file.
 
+mod stored;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, nearest};
+pub(crate) use stored::Stored;
 
 /// Text that travels with the tensors.
 pub type Metadata = BTreeMap<String, String>;
@@ -84,75 +86,6 @@ pub struct TensorFile {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// A tensor of a file: its type, its sizes, and where its bytes lie. Parts of it, and tensors put together of several, share
-/// these bytes.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    pieces: Vec<(Arc<Vec<u8>>, Range<usize>)>,
-}
-
-impl Stored {
-    /// New values.
-    pub(crate) fn of(shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let all = 0..bytes.len();
-        Stored { dtype: Dtype::F32, shape, pieces: vec![(Arc::new(bytes), all)] }
-    }
-
-    /// Its sizes.
-    pub(crate) fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The same numbers under other sizes, as many.
-    pub(crate) fn reshaped(mut self, shape: Vec<usize>) -> Self {
-        debug_assert_eq!(self.shape.iter().product::<usize>(), shape.iter().product::<usize>());
-        self.shape = shape;
-        self
-    }
-
-    /// Some of the rows (the first dimension), which must be there.
-    pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
-        let mut part = Stored { dtype: self.dtype, shape: self.shape.clone(), pieces: Vec::new() };
-        let count = part.shape.first_mut().map_or(1, |count| std::mem::replace(count, rows.len()));
-        let all: usize = self.pieces.iter().map(|(_, range)| range.len()).sum();
-        let row = all / count.max(1);
-        let (begin, end, mut at) = (rows.start * row, rows.end * row, 0);
-        for (bytes, range) in &self.pieces {
-            // Where the wanted bytes lie within this piece.
-            let [from, to] = [begin, end].map(|place| place.clamp(at, at + range.len()) - at);
-            if from < to {
-                part.pieces.push((bytes.clone(), range.start + from..range.start + to));
-            }
-            at += range.len();
-        }
-        part
-    }
-
-    /// Tensors one below the other, if they are of one type and their rows of one size.
-    pub(crate) fn stacked(parts: &[Self]) -> Option<Self> {
-        let (first, rest) = parts.split_first()?;
-        let mut whole = first.clone();
-        for part in rest {
-            if part.dtype != first.dtype || part.shape.get(1..) != first.shape.get(1..) {
-                return None;
-            }
-            *whole.shape.first_mut()? += part.shape.first()?;
-            whole.pieces.extend(part.pieces.iter().cloned());
-        }
-        Some(whole)
-    }
-
-    fn bytes(&self) -> Cow<'_, [u8]> {
-        match &self.pieces[..] {
-            [(bytes, range)] => Cow::Borrowed(&bytes[range.clone()]),
-            pieces => Cow::Owned(pieces.iter().flat_map(|(bytes, range)| &bytes[range.clone()]).copied().collect()),
-        }
-    }
-}
-
 /// Whether a name is that of a weight that other libraries keep and nothing here needs: DINOv2's mask in training, the pooler
 /// in front of a classifier that was not trained.
 fn is_not_needed(name: &str) -> bool {
@@ -178,6 +111,11 @@ impl TensorFile {
         header_end(&bytes).map_err(|problem| Error::input(path, problem))?;
         file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
         Self::from_bytes(path, bytes)
+    }
+
+    /// These tensors, as if the file at `path` held them.
+    pub(crate) fn of(path: impl AsRef<Path>, tensors: BTreeMap<String, Stored>) -> Self {
+        Self { path: path.as_ref().to_path_buf(), metadata: Metadata::new(), tensors }
     }
 
     /// Checks the bytes of a file; `path` names them in errors.
@@ -221,19 +159,7 @@ impl TensorFile {
     ///
     /// Errors name the tensor, both shapes or the dtype, and for a missing one the nearest name.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let Some(stored) = self.tensors.get(name) else {
-            let hint = nearest(name, self.names()).map(|near| format!(" (the nearest name there is {near})"));
-            return Err(
-                self.problem(format!("has no tensor {name}, which the model needs{}", hint.unwrap_or_default()))
-            );
-        };
-        if stored.shape != shape {
-            let found = &stored.shape;
-            return Err(Error::BadInput(format!(
-                "{name} has shape {found:?} in {} but the model needs {shape:?}; is it a checkpoint of another model?",
-                self.path.display()
-            )));
-        }
+        let stored = self.of_shape(name, shape)?;
         let bytes = stored.bytes();
         let halves = || bytes.as_chunks::<2>().0.iter().map(|&half| u16::from_le_bytes(half));
         match stored.dtype {
@@ -245,6 +171,30 @@ impl TensorFile {
                 self.path.display()
             ))),
         }
+    }
+
+    /// The tensor of a name, which has these sizes.
+    fn of_shape(&self, name: &str, shape: &[usize]) -> Result<&Stored> {
+        let Some(stored) = self.tensors.get(name) else {
+            let near = nearest(name, self.names()).map(|near| format!("; the nearest name there is {near}"));
+            let near = near.unwrap_or_default();
+            let what = format!("has no tensor {name}, which the model needs (its shape is {shape:?}{near})");
+            return Err(self.problem(what));
+        };
+        if stored.shape != shape {
+            let found = &stored.shape;
+            return Err(Error::BadInput(format!(
+                "{name} has shape {found:?} in {} but the model needs {shape:?}; is it a checkpoint of another model?",
+                self.path.display()
+            )));
+        }
+        Ok(stored)
+    }
+
+    /// Fails if one of the `wanted` tensors (name, shape) is not there, or something else is ([`Self::refuse_others`]).
+    pub fn check_all(&self, wanted: &[(String, Vec<usize>)]) -> Result<()> {
+        wanted.iter().try_for_each(|(name, shape)| self.of_shape(name, shape).map(drop))?;
+        self.refuse_others(wanted.iter().map(|(name, _)| name.as_str()))
     }
 
     /// The sizes and values of a tensor of whatever number type: halves as they are, doubles and integers rounded to
@@ -305,9 +255,10 @@ impl TensorFile {
         let Some(first) = others.next() else { return Ok(()) };
         let more = others.count();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let hint = nearest(first, known.iter().copied()).map(|near| format!(" (the nearest name there is {near})"));
+        let near = nearest(first, known.iter().copied()).map(|near| format!("; the nearest name there is {near}"));
+        let (shape, near) = (self.shape(first).unwrap_or_default(), near.unwrap_or_default());
         Err(self
-            .problem(format!("has tensor {first}{more}, which the model does not have{}", hint.unwrap_or_default())))
+            .problem(format!("has tensor {first}{more}, which the model does not have (its shape is {shape:?}{near})")))
     }
 
     /// A tensor as it is stored.
@@ -364,7 +315,7 @@ const PREFIX: u64 = 9;
 const MAX_HEADER: usize = 100_000_000;
 
 /// What is said of a file of PyTorch.
-pub(crate) const PICKLE: &str = "is a file of PyTorch, a pickle, which can run any program and is not read here; `lara convert` of it \
+const PICKLE: &str = "is a file of PyTorch, a pickle, which can run any program and is not read here; `lara convert` of it \
      prints the ten lines of Python that write its weights as safetensors";
 
 /// Whether a file begins as those of PyTorch: a zip archive, or a pickle (before PyTorch 1.6).

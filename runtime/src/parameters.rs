@@ -132,7 +132,15 @@ pub struct Parameters {
 impl Parameters {
     /// No parameters yet; chunks will fit the bindings of `gpu`.
     pub fn new(gpu: &Gpu) -> Self {
-        let chunk_limit = (gpu.max_binding_bytes() / DTYPE.size()) as usize;
+        Self::in_chunks_of((gpu.max_binding_bytes() / DTYPE.size()) as usize)
+    }
+
+    /// No parameters yet, and none that will ever lie on a device: for their names, shapes and number alone.
+    pub fn unplaced() -> Self {
+        Self::in_chunks_of(usize::MAX)
+    }
+
+    fn in_chunks_of(chunk_limit: usize) -> Self {
         let (entries, chunks, lr_scales) = (vec![], vec![], vec![]);
         Parameters { entries, by_name: HashMap::new(), chunks, chunk_limit, lr_scales, buffers: HashMap::new() }
     }

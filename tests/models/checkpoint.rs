@@ -185,9 +185,12 @@ fn weights_of_another_model_are_refused_by_name() {
     assert_eq!(
         refuse(&[("blocks.1.attn.qkv.bias", &[6])]),
         "ROOT/m.safetensors: has no tensor blocks.1.attn.qkv.bias, which the model needs \
-         (the nearest name there is blocks.0.attn.qkv.bias)"
+         (its shape is [6]; the nearest name there is blocks.0.attn.qkv.bias)"
     );
-    assert_eq!(refuse(&SHAPES[..3]), "ROOT/m.safetensors: has tensor norm.weight, which the model does not have");
+    assert_eq!(
+        refuse(&SHAPES[..3]),
+        "ROOT/m.safetensors: has tensor norm.weight, which the model does not have (its shape is [])"
+    );
     assert!(
         refuse(&SHAPES[2..]).contains("has tensor blocks.0.attn.qkv.weight and 1 more, which the model does not have")
     );

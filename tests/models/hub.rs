@@ -23,8 +23,14 @@ fn the_cache_of_the_hub_is_read_as_it_lies() {
     let said = refusal("hf:timm/vit");
     assert!(said.contains("model.safetensors of timm/vit is not in the hub's cache"), "{said}");
     assert!(said.contains("`hf download timm/vit model.safetensors config.json preprocessor_config.json`"), "{said}");
+    let several = snapshot.join("pytorch_model.bin.index.json");
+    std::fs::write(&several, "{}").unwrap();
+    assert!(refusal("hf:timm/vit").contains("has its weights in several files"));
+    std::fs::remove_file(several).unwrap();
+    // Weights of PyTorch do; what is missing then is the configuration.
     std::fs::write(snapshot.join("pytorch_model.bin"), "PK").unwrap();
-    assert!(refusal("hf:timm/vit").contains("pytorch_model.bin: is a file of PyTorch"));
+    assert!(refusal("hf:timm/vit").contains("config.json of timm/vit is not in"));
+    std::fs::remove_file(snapshot.join("pytorch_model.bin")).unwrap();
     for file in ["model.safetensors", "config.json"] {
         let blob = blobs.join(file);
         std::fs::copy(golden("timm_vit_token").join(file), &blob).unwrap();

@@ -229,7 +229,10 @@ fn models_that_are_not_known_are_refused_in_a_sentence() {
     for (config, expected) in [
         (r#"{"architecture": "deit_tinny_patch16_224"}"#, "did you mean \"deit_tiny_patch16_224\"?"),
         (r#"{"model_type": "dinov3"}"#, "did you mean \"dinov2\"?"),
-        (r#"{"model_type": "vit", "hidden_act": "quick_gelu"}"#, "only \"gelu\" can be computed here"),
+        (
+            r#"{"model_type": "vit", "hidden_act": "quick_gelu"}"#,
+            "only \"gelu\" and \"gelu_pytorch_tanh\" can be computed here",
+        ),
         (r#"{"model_type": "vit", "hidden_size": "wide"}"#, "hidden_size = \"wide\", where a whole number is expected"),
         (
             r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"embed_dimm": 48}}"#,

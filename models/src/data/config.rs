@@ -66,8 +66,12 @@ impl DataConfig {
     /// # Errors
     /// Means or deviations that do not fit the channels.
     pub fn preprocess(&self, shape: ImageShape) -> Result<Preprocess> {
-        let crop_pct = if self.dataset.has_any_size() { self.crop_pct } else { 1.0 };
-        self.fitting(shape, crop_pct)
+        self.fitting(shape, self.crop_share())
+    }
+
+    /// The share of a resized picture that is seen.
+    pub(crate) fn crop_share(&self) -> f64 {
+        if self.dataset.has_any_size() { self.crop_pct } else { 1.0 }
     }
 
     fn fitting(&self, shape: ImageShape, crop_pct: f64) -> Result<Preprocess> {

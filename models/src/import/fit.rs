@@ -24,16 +24,27 @@ pub(crate) fn fit(weights: &TensorFile, from: &ModelConfig, to: &ModelConfig, ho
     Ok(weights.with_tensors(tensors))
 }
 
+/// Rows of a position table that stand for no place: those of the tokens in front.
+fn front(vit: &VitConfig) -> usize {
+    vit.num_positions() - vit.num_patches()
+}
+
+/// The grid that a file's position table is for: the settings' own, or, where it has another number of rows, a square.
+pub(super) fn grid_of(weights: &TensorFile, vit: &VitConfig) -> Option<[usize; 2]> {
+    let &[1, rows, dim] = weights.shape("pos_embed")? else { return None };
+    let places = rows.checked_sub(front(vit)).filter(|places| *places > 0 && dim == vit.embed_dim)?;
+    let side = places.isqrt();
+    if places == vit.num_patches() { Some(vit.grid_size()) } else { (side * side == places).then_some([side; 2]) }
+}
+
 fn positions(weights: &TensorFile, from: &VitConfig, to: &VitConfig, how: Resampling) -> Result<Option<Stored>> {
-    let (old, new, dim) = (from.grid_size(), to.grid_size(), from.embed_dim);
-    let shape = [1, from.num_positions(), dim];
-    let same = from.num_positions() - from.num_patches() == to.num_positions() - to.num_patches();
-    if old == new || !same || to.embed_dim != dim || weights.shape("pos_embed") != Some(&shape[..]) {
+    let (new, dim) = (to.grid_size(), from.embed_dim);
+    let Some(old) = grid_of(weights, from) else { return Ok(None) };
+    if old == new || front(from) != front(to) || to.embed_dim != dim {
         return Ok(None);
     }
-    let table = weights.get("pos_embed", &shape)?;
-    // Tokens in front stand for no place.
-    let (front, places) = table.split_at((from.num_positions() - from.num_patches()) * dim);
+    let table = weights.get("pos_embed", &[1, front(from) + old[0] * old[1], dim])?;
+    let (front, places) = table.split_at(front(from) * dim);
     let values = [front, &how.apply(places, dim, old, new)].concat();
     Ok(Some(Stored::of(vec![1, to.num_positions(), dim], &values)))
 }

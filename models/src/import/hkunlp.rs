@@ -8,6 +8,7 @@ use super::Model;
 use super::huggingface::{IMAGENET_MEAN, IMAGENET_STD};
 use super::json::Object;
 use super::names::{Names, Pair};
+use super::positions::Resampling;
 use super::pyramids;
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
@@ -52,7 +53,7 @@ const ATTENTION: [&str; 10] = [
 /// The names of a model with these settings.
 pub(super) fn names(config: &TrainConfig) -> Names {
     let pairs = if config.attention.proposal_gen == ProposalGen::Adaptive1d { ADAPTIVE } else { POOLED };
-    Names { prefixes: &["module."], prefix: "", bare: &[], pairs }
+    Names { prefixes: &[], prefix: "", bare: &[], pairs }
 }
 
 fn vit(json: &Object<'_>, classes: usize) -> Result<VitConfig> {
@@ -105,7 +106,7 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
     // The projection of their Performer is a buffer in the file: it takes the place of the one that would be drawn.
     let stored = file.names().any(|name| name.ends_with(".random_proj"));
     set("sample_scheme", &if stored { "learnable".into() } else { "default".into() }, &json.place("sample_scheme"))?;
-    Ok(Model { config, classes: Vec::new() })
+    Ok(Model { config, classes: Vec::new(), seen: None, resampling: Resampling::Antialiased })
 }
 
 /// The arguments of the authors' constructor.
@@ -126,6 +127,7 @@ pub(super) fn write(config: &TrainConfig) -> Result<Value> {
         mlp_ratio: vit.mlp_ratio,
         qkv_bias: vit.qkv_bias,
         num_classes: vit.num_classes,
+        head_bias: vit.head_bias,
         weight_init: vit.weight_init,
         drop_rate: vit.drop_rate,
         drop_path_rate: vit.drop_path_rate,

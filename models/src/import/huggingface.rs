@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 
 use super::json::Object;
 use super::names::{Names, Pair};
+use super::positions::Resampling;
 use crate::config::TrainConfig;
-use crate::data::Preprocess;
+use crate::data::{ImageShape, Preprocess};
 use crate::error::{Error, Result, nearest};
 use crate::image_size::ImageSize;
-use crate::layers::MlpLayer;
+use crate::layers::{ActLayer, MlpLayer};
 use crate::registry::ModelConfig;
 use crate::vit::{GlobalPool, VitConfig};
-use crate::weights::TensorFile;
+use crate::weights::{Stored, TensorFile};
 
 /// The models that can be read.
 const TYPES: [&str; 4] = ["vit", "deit", "dinov2", "dinov2_with_registers"];
@@ -84,9 +85,10 @@ const DINOV2_GATED: &[Pair] = pairs![
 
 /// The names of a model with these settings.
 pub(super) fn names(vit: &VitConfig) -> Names {
+    let dinov2 = if vit.reg_tokens > 0 { "dinov2_with_registers." } else { "dinov2." };
     let (prefix, pairs) = match vit {
-        _ if vit.init_values > 0.0 && vit.mlp_layer == MlpLayer::SwigluPacked => ("dinov2.", DINOV2_GATED),
-        _ if vit.init_values > 0.0 => ("dinov2.", DINOV2),
+        _ if vit.init_values > 0.0 && vit.mlp_layer == MlpLayer::SwigluPacked => (dinov2, DINOV2_GATED),
+        _ if vit.init_values > 0.0 => (dinov2, DINOV2),
         _ if vit.head_dist => ("deit.", TEACHER),
         _ if vit.dist_token => ("deit.", VIT),
         _ => ("vit.", VIT),
@@ -109,19 +111,28 @@ pub(super) fn model(json: &Object<'_>, preprocessor: Option<&Object<'_>>, file: 
         let place = json.place("model_type");
         return Err(Error::Config(format!("{place} is \"{kind}\", and there are only {}{near}", TYPES.join(", "))));
     }
-    if let Some(act) = json.text("hidden_act")?.filter(|act| *act != "gelu") {
-        return Err(json.problem("hidden_act", &format!("= \"{act}\", and only \"gelu\" can be computed here")));
-    }
+    let act_layer = match json.text("hidden_act")?.unwrap_or("gelu") {
+        "gelu" | "gelu_python" => ActLayer::Gelu,
+        "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => ActLayer::GeluTanh,
+        act => {
+            let what = format!("= \"{act}\", and only \"gelu\" and \"gelu_pytorch_tanh\" can be computed here");
+            return Err(json.problem("hidden_act", &what));
+        }
+    };
     let rows = |name: &str| file.shape(&format!("{name}.weight")).and_then(|shape| shape.first().copied());
     let (teacher, plain) = (rows("cls_classifier"), rows("classifier"));
     let vit = match kind {
         "vit" | "deit" => vit(json, kind == "deit", teacher.is_some())?,
         _ => dinov2(json, plain.is_some(), kind == "dinov2_with_registers")?,
     };
-    let vit = VitConfig { num_classes: teacher.or(plain).unwrap_or(0), ..vit };
-    let count = vit.num_classes;
+    let vit = VitConfig { num_classes: teacher.or(plain).unwrap_or(0), act_layer, ..vit };
+    let (count, patch) = (vit.num_classes, vit.patch_size);
+    // Of these alone the library resamples positions as timm does.
+    let resampling = if vit.reg_tokens > 0 { Resampling::Antialiased } else { Resampling::Plain };
     let mut config = TrainConfig { model: ModelConfig::Vit(vit), ..TrainConfig::default() };
     super::check(&config, json)?;
+    let labelled = json.object("id2label")?.members().count();
+    super::same_classes(json, "id2label", (labelled > 0).then_some(labelled), teacher.or(plain), file)?;
     let classes = labels(json, count)?;
     // Where the file is missing, the published ones of these models.
     let usual = match kind {
@@ -138,10 +149,36 @@ pub(super) fn model(json: &Object<'_>, preprocessor: Option<&Object<'_>>, file: 
         Some(preprocessor) => (preprocessor.value(), preprocessor.path()),
         None => (usual, json.path()),
     };
-    let shape = config.model.image_shape();
+    let mut shape = config.model.image_shape();
+    let seen = preprocessor.map(|preprocessor| seen(preprocessor, shape, patch)).transpose()?.flatten();
+    if let Some(ImageSize { height, width }) = seen {
+        shape = ImageShape { height, width, ..shape };
+    }
     let fit = Preprocess::from_hugging_face(&settings, Some(shape))?;
     config.data.fit_as(&fit, &place.display().to_string())?;
-    Ok(Model { config, classes })
+    Ok(Model { config, classes, seen, resampling })
+}
+
+/// The size that the processor cuts pictures to, where it says one and it is another than that of the position table.
+fn seen(preprocessor: &Object<'_>, table: ImageShape, patch: usize) -> Result<Option<ImageSize>> {
+    let key = match ["crop_size", "size"].into_iter().find(|key| preprocessor.has(key)) {
+        Some(key) => key,
+        None => return Ok(None),
+    };
+    let ImageShape { height, width, .. } = Preprocess::from_hugging_face(&preprocessor.value(), None)?.shape;
+    if [height, width] == [table.height, table.width] {
+        return Ok(None);
+    }
+    if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
+        return Err(preprocessor.problem(
+            key,
+            &format!(
+                "for images of {height}x{width}, which patches of {patch} do not divide; the model beside it is for {}x{}",
+                table.height, table.width
+            ),
+        ));
+    }
+    Ok(Some(ImageSize { height, width }))
 }
 
 pub(super) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -180,14 +217,12 @@ fn vit(json: &Object<'_>, distilled: bool, two_heads: bool) -> Result<VitConfig>
 
 fn dinov2(json: &Object<'_>, classifies: bool, registers: bool) -> Result<VitConfig> {
     let plain = common(json, 14, 1e-6)?;
-    let mlp_ratio = json.number("mlp_ratio")?.unwrap_or(4.0);
+    let (dim, mlp_ratio) = (plain.embed_dim, json.number("mlp_ratio")?.unwrap_or(4.0));
     let gated = json.flag("use_swiglu_ffn")?.unwrap_or(false);
-    // Two thirds of what an ungated MLP would have, in multiples of 8, twice.
-    let hidden = (plain.embed_dim as f64 * mlp_ratio) as usize;
-    let packed = (hidden / 3 * 2 + hidden % 3 * 2 / 3).min(1 << 29).next_multiple_of(8) * 2;
+    let packed = 2 * gated_hidden(dim, mlp_ratio);
     let reg_tokens = if registers { json.count("num_register_tokens")?.unwrap_or(4) } else { 0 };
     Ok(VitConfig {
-        mlp_ratio: if gated { packed as f64 / plain.embed_dim.max(1) as f64 } else { mlp_ratio },
+        mlp_ratio: if gated { packed as f64 / dim.max(1) as f64 } else { super::ratio_of_theirs(dim, mlp_ratio) },
         mlp_layer: if gated { MlpLayer::SwigluPacked } else { MlpLayer::Mlp },
         init_values: json.number("layerscale_value")?.unwrap_or(1.0),
         global_pool: if classifies { GlobalPool::TokenAvg } else { GlobalPool::Token },
@@ -197,9 +232,23 @@ fn dinov2(json: &Object<'_>, classifies: bool, registers: bool) -> Result<VitCon
     })
 }
 
+/// The width between the layers of a gated MLP: two thirds of what the ratio gives an ungated one, in multiples of 8.
+fn gated_hidden(dim: usize, ratio: f64) -> usize {
+    let plain = (dim as f64 * ratio) as usize;
+    (plain / 3 * 2 + plain % 3 * 2 / 3).min(1 << 29).next_multiple_of(8)
+}
+
+/// A ratio that gives a gated MLP this width, a whole number if there is one.
+fn gated_ratio(dim: usize, hidden: usize) -> Option<f64> {
+    let whole = (1..=16).map(f64::from);
+    // Two thirds of it are hidden, or just above.
+    let exact = (3 * hidden).div_ceil(2) as f64 / dim.max(1) as f64;
+    whole.chain([exact, exact.next_up()]).find(|ratio| gated_hidden(dim, *ratio) == hidden)
+}
+
 /// Names of the classes, unless they are the library's "LABEL_0", ..
 fn labels(json: &Object<'_>, classes: usize) -> Result<Vec<String>> {
-    let labels = json.object("id2label");
+    let labels = json.object("id2label")?;
     let label = |at: usize| labels.text(&at.to_string());
     let names: Vec<Option<&str>> = (0..classes).map(label).collect::<Result<_>>()?;
     let names: Option<Vec<String>> = names.into_iter().map(|name| name.map(str::to_owned)).collect();
@@ -225,14 +274,19 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
             "qk_norm, pre_norm, fc_norm or another pooling than the class token's (DINOv2's classifiers: token-avg)",
         ));
     }
-    if vit.reg_tokens > 0 || vit.no_embed_class || (vit.mlp_layer == MlpLayer::SwigluPacked && !scaled) {
+    let registers = vit.reg_tokens > 0;
+    let gated = vit.mlp_layer == MlpLayer::SwigluPacked;
+    if registers != vit.no_embed_class || ((registers || gated) && !scaled) || !vit.head_bias {
         return Err(super::has_no(
             "what is written for transformers",
-            "model.reg_tokens, model.no_embed_class or a gated MLP without layer scale",
+            "model.no_embed_class without model.reg_tokens or the other way round, registers or a gated MLP without layer \
+             scale, or a classifier without a bias",
         ));
     }
     let ImageSize { height, width } = vit.image_size;
-    let kind = if scaled {
+    let kind = if registers {
+        "dinov2_with_registers"
+    } else if scaled {
         "dinov2"
     } else if vit.dist_token {
         "deit"
@@ -244,19 +298,20 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
         "hidden_size": vit.embed_dim,
         "num_hidden_layers": vit.depth,
         "num_attention_heads": vit.num_heads,
-        "hidden_act": "gelu",
+        "hidden_act": if vit.act_layer == ActLayer::Gelu { "gelu" } else { "gelu_pytorch_tanh" },
         "layer_norm_eps": vit.norm_eps,
         "image_size": if height == width { json!(height) } else { json!([height, width]) },
         "patch_size": vit.patch_size,
         "num_channels": vit.in_chans,
         "qkv_bias": vit.qkv_bias,
     });
+    if registers {
+        json["num_register_tokens"] = json!(vit.reg_tokens);
+    }
     if scaled {
-        let gated = vit.mlp_layer == MlpLayer::SwigluPacked;
         json["layerscale_value"] = json!(vit.init_values);
         json["use_swiglu_ffn"] = json!(gated);
-        // Of a gated MLP the ratio of the one that it replaces.
-        json["mlp_ratio"] = json!(if gated { (vit.mlp_ratio * 0.75).round() } else { vit.mlp_ratio });
+        json["mlp_ratio"] = json!(written_ratio(vit)?);
     } else {
         json["intermediate_size"] = json!(vit.mlp_hidden());
     }
@@ -267,4 +322,35 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
             Value::Object(classes.iter().enumerate().map(|(at, name)| (name.clone(), json!(at))).collect());
     }
     Ok(json)
+}
+
+/// The ratio from which transformers works out the width that an MLP has.
+fn written_ratio(vit: &VitConfig) -> Result<f64> {
+    let (dim, hidden) = (vit.embed_dim, vit.mlp_hidden());
+    if vit.mlp_layer == MlpLayer::Mlp {
+        return Ok(super::ratio_for_theirs(dim, vit.mlp_ratio, hidden));
+    }
+    gated_ratio(dim, hidden / 2).ok_or_else(|| {
+        super::has_no("transformers", &format!("a gated MLP of a hidden width of {}, no multiple of 8", hidden / 2))
+    })
+}
+
+/// A file of ours under the library's names. With registers the library has a place for the class token, which here is part
+/// of the token: it adds nothing.
+///
+/// # Errors
+/// A tensor that cannot be cut into as many parts as they have.
+pub(super) fn export(file: &TensorFile, vit: &VitConfig) -> Result<TensorFile> {
+    let mut tensors = file.clone().into_tensors();
+    if vit.reg_tokens > 0
+        && vit.no_embed_class
+        && let Some(table) = tensors.get_mut("pos_embed")
+        && let &[1, places, dim] = table.shape()
+    {
+        // In the table's own type of numbers.
+        let rows = table.clone().reshaped(vec![places, dim]);
+        let whole = Stored::stacked(&[rows.zeros(1), rows]);
+        *table = whole.map_or(table.clone(), |whole| whole.reshaped(vec![1, places + 1, dim]));
+    }
+    names(vit).export(&file.with_tensors(tensors))
 }

@@ -25,9 +25,9 @@ impl<'a> Object<'a> {
     }
 
     /// An object in this one; empty if it is not there.
-    pub(super) fn object(&self, key: &str) -> Object<'a> {
-        let values = self.values.get(key).and_then(Value::as_object).unwrap_or(&NOTHING);
-        Object { path: self.path, within: format!("{}{key}.", self.within), values }
+    pub(super) fn object(&self, key: &str) -> Result<Object<'a>> {
+        let values = self.typed(key, "an object", Value::as_object)?.unwrap_or(&NOTHING);
+        Ok(Object { path: self.path, within: format!("{}{key}.", self.within), values })
     }
 
     /// All of it.

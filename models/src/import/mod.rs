@@ -5,6 +5,7 @@ mod hkunlp;
 mod huggingface;
 mod json;
 mod names;
+mod pictures;
 pub mod positions;
 mod pyramids;
 mod timm;
@@ -18,12 +19,14 @@ use serde_json::Value;
 use crate::config::TrainConfig;
 use crate::data::DatasetKind;
 use crate::error::{Error, Result};
+use crate::image_size::ImageSize;
 use crate::imagenet;
 use crate::registry::ModelConfig;
 use crate::vit::VitConfig;
 use crate::weights::{Stored, TensorFile};
 pub(crate) use fit::fit;
 use json::Object;
+pub(crate) use names::unwrapped;
 use positions::Resampling;
 
 /// The file that stands beside a model's weights on the hub.
@@ -46,18 +49,15 @@ pub enum Library {
     Hkunlp,
 }
 
-impl Library {
-    /// How it brings position tables to other grids.
-    pub fn resampling(self) -> Resampling {
-        if self == Library::Hf { Resampling::Plain } else { Resampling::Antialiased }
-    }
-}
-
 /// What a configuration of another library says.
 struct Model {
     config: TrainConfig,
     /// Names of the classes; empty if it does not carry them.
     classes: Vec<String>,
+    /// The size of the images that it is shown, where its position table is for another.
+    seen: Option<ImageSize>,
+    /// How the library brings its position table to other grids.
+    resampling: Resampling,
 }
 
 /// A model of another library.
@@ -71,6 +71,8 @@ pub struct Imported {
     pub classes: Vec<String>,
     /// Its weights under our names.
     pub weights: TensorFile,
+    /// How the library brings its position table to other grids.
+    pub resampling: Resampling,
 }
 
 /// A model of another library: its weights, the text of its config.json and, where there is one, of its
@@ -80,10 +82,11 @@ pub struct Imported {
 /// A text that is no JSON; a model that is not known here, with the nearest name; settings that are not known or of the wrong
 /// kind; tensors that do not go together.
 pub fn import(file: &TensorFile, config: (&Path, &[u8]), preprocessor: Option<(&Path, &[u8])>) -> Result<Imported> {
+    let file = &unwrapped(file)?;
     let value = parse(config)?;
     let json = Object::of(config.0, &value)?;
     let library = library(&json)?;
-    let Model { mut config, mut classes } = match library {
+    let Model { mut config, mut classes, seen, resampling } = match library {
         Library::Hf => match preprocessor {
             Some(text) => huggingface::model(&json, Some(&Object::of(text.0, &parse(text)?)?), file)?,
             None => huggingface::model(&json, None, file)?,
@@ -100,7 +103,12 @@ pub fn import(file: &TensorFile, config: (&Path, &[u8]), preprocessor: Option<(&
         classes = imagenet::classes();
     }
     let weights = renamed(file, library, &config)?;
-    Ok(Imported { library, config, classes, weights })
+    if let ModelConfig::Vit(vit) = &mut config.model {
+        vit.image_size = seen.unwrap_or(vit.image_size);
+        let has = |name: &str| weights.shape(name).is_some();
+        vit.head_bias = !has("head.weight") || has("head.bias") || has("head_dist.bias");
+    }
+    Ok(Imported { library, config, classes, weights, resampling })
 }
 
 fn parse((path, text): (&Path, &[u8])) -> Result<Value> {
@@ -112,6 +120,26 @@ fn check(config: &TrainConfig, json: &Object<'_>) -> Result<()> {
     // What its attention is has not been read yet.
     let exact = AttentionConfig { mechanism: MechanismKind::Softmax, ..config.attention.clone() };
     config.model.check(&exact).map_err(|error| Error::Config(format!("{}: {error}", json.path().display())))
+}
+
+/// Refuses a number of classes, under a key, that is not the one of the classifier.
+fn same_classes(
+    json: &Object<'_>,
+    key: &str,
+    said: Option<usize>,
+    rows: Option<usize>,
+    file: &TensorFile,
+) -> Result<()> {
+    match (said, rows) {
+        (Some(said), Some(rows)) if said != rows => Err(json.problem(
+            key,
+            &format!(
+                "for {said} classes, but the classifier in {} has {rows}; one of the two is another model's",
+                file.path().display()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Whose configuration it is.
@@ -133,7 +161,7 @@ fn renamed(file: &TensorFile, library: Library, config: &TrainConfig) -> Result<
     let file = match library {
         Library::Hf => huggingface::names(vit).import(file)?,
         Library::Hkunlp => hkunlp::names(config).import(file)?,
-        Library::Timm | Library::Lara => timm::import(file),
+        Library::Timm | Library::Lara => timm::import(file)?,
     };
     let mut tensors = file.clone().into_tensors();
     // The authors keep rows and columns of the position table apart; very old files of timm have patches as rows.
@@ -163,11 +191,37 @@ fn place_in_class_token(file: TensorFile, vit: &VitConfig) -> Result<TensorFile>
     }
     let (places, token_values) = (file.get("pos_embed", &table)?, file.get("cls_token", &token)?);
     let (place, places) = places.split_at(dim);
+    if place.iter().all(|add| *add == 0.0) {
+        // Not a bit of the token changes.
+        return without_place(&file, patches);
+    }
     let placed: Vec<f32> = token_values.iter().zip(place).map(|(token, place)| token + place).collect();
     let mut tensors = file.clone().into_tensors();
     tensors.insert("cls_token".to_owned(), Stored::of(token.to_vec(), &placed));
     tensors.insert("pos_embed".to_owned(), Stored::of(vec![1, patches, dim], places));
     Ok(file.with_tensors(tensors))
+}
+
+/// The file with the first place of its position table left out: that of the class token, which adds nothing.
+fn without_place(file: &TensorFile, patches: usize) -> Result<TensorFile> {
+    let mut tensors = file.clone().into_tensors();
+    if let Some(table) = tensors.get_mut("pos_embed") {
+        let dim = table.shape().last().copied().unwrap_or(0);
+        *table = table.clone().reshaped(vec![1 + patches, dim]).rows(1..1 + patches).reshaped(vec![1, patches, dim]);
+    }
+    Ok(file.with_tensors(tensors))
+}
+
+/// The settings under which the model's position table is as it is stored: those given, but for the size of images where the
+/// table is for another.
+pub fn as_stored(config: &TrainConfig, weights: &TensorFile) -> TrainConfig {
+    let mut stored = config.clone();
+    if let ModelConfig::Vit(vit) = &mut stored.model
+        && let Some([rows, columns]) = fit::grid_of(weights, vit)
+    {
+        vit.image_size = ImageSize { height: rows * vit.patch_size, width: columns * vit.patch_size };
+    }
+    stored
 }
 
 /// A file of ours under another library's names, as it would have written it.
@@ -179,7 +233,7 @@ pub fn export(file: &TensorFile, library: Library, config: &TrainConfig) -> Resu
         return if library == Library::Hkunlp { pyramids::export(file, config) } else { Ok(file.clone()) };
     };
     match library {
-        Library::Hf => huggingface::names(vit).export(file),
+        Library::Hf => huggingface::export(file, vit),
         Library::Hkunlp => {
             let theirs = hkunlp::names(config).export(file)?;
             let mut tensors = theirs.clone().into_tensors();
@@ -205,6 +259,32 @@ pub fn config_json(library: Library, config: &TrainConfig, classes: &[String]) -
         Library::Hf => huggingface::write(config, classes).map(Some),
         Library::Hkunlp => hkunlp::write(config).map(Some),
     }
+}
+
+/// The preprocessor_config.json that a library would have beside a model with these settings; none where its config.json says
+/// how pictures are brought to it.
+///
+/// # Errors
+/// A way to fit pictures that the library does not have.
+pub fn preprocessor_json(library: Library, config: &TrainConfig) -> Result<Option<Value>> {
+    match library {
+        Library::Hf => pictures::preprocessor_config(&config.preprocess()?).map(Some),
+        Library::Lara | Library::Timm | Library::Hkunlp => Ok(None),
+    }
+}
+
+/// The width of a MLP's hidden layer as libraries work it out of a ratio that a file says: rounded down. A ratio of ours,
+/// which is rounded to the nearest, that gives the same.
+fn ratio_of_theirs(dim: usize, ratio: f64) -> f64 {
+    let exact = dim as f64 * ratio;
+    if exact.is_finite() && exact.floor() != exact.round() { exact.floor() / dim as f64 } else { ratio }
+}
+
+/// The ratio that says a hidden width to libraries which round down.
+fn ratio_for_theirs(dim: usize, ratio: f64, hidden: usize) -> f64 {
+    let is_it = |ratio: f64| (dim as f64 * ratio) as usize == hidden;
+    let exact = hidden as f64 / dim.max(1) as f64;
+    [ratio, exact].into_iter().find(|ratio| is_it(*ratio)).unwrap_or(exact.next_up())
 }
 
 /// Refuses attention that the models of a library do not have.

@@ -49,6 +49,39 @@ fn fill(pattern: &str, numbers: &[&str]) -> String {
     pattern.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
+/// What PyTorch puts in front of the names of a model that it wraps: data parallelism, compilation.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
+/// A file without what wrappers put in front of names, however many there were.
+///
+/// # Errors
+/// A tensor that is there with and without.
+pub(crate) fn unwrapped(file: &TensorFile) -> Result<TensorFile> {
+    renamed(file, |mut name| {
+        while let Some(bare) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
+            name = bare;
+        }
+        name.to_owned()
+    })
+}
+
+/// A file under other names.
+///
+/// # Errors
+/// Two tensors that would have one name.
+pub(super) fn renamed(file: &TensorFile, rename: impl Fn(&str) -> String) -> Result<TensorFile> {
+    let mut names: BTreeMap<String, &str> = BTreeMap::new();
+    for name in file.names() {
+        let new = rename(name);
+        if let Some(other) = names.insert(new.clone(), name) {
+            let what = format!("has both {other} and {name}, which are two names of {new}; leave one of them out");
+            return Err(file.problem(what));
+        }
+    }
+    let tensors = names.into_iter().filter_map(|(new, name)| Some((new, file.stored(name)?.clone()))).collect();
+    Ok(file.with_tensors(tensors))
+}
+
 /// Our name for one of theirs, and which part of our tensor it is, of how many.
 struct Found {
     ours: String,

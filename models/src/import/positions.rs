@@ -26,6 +26,19 @@ fn cubic(x: f64, a: f64) -> f64 {
 }
 
 impl Resampling {
+    /// What it is called in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Resampling::Antialiased => "antialiased",
+            Resampling::Plain => "plain",
+        }
+    }
+
+    /// The one of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Resampling::Antialiased, Resampling::Plain].into_iter().find(|how| how.name() == name)
+    }
+
     /// The neighbours of every one of `to` places among `from`.
     fn taps(self, from: usize, to: usize) -> Vec<Taps> {
         let scale = from as f64 / to as f64;

@@ -8,6 +8,7 @@ use toml::Table;
 
 use super::has_no;
 use super::json::Object;
+use super::pictures;
 use crate::attention::LayerAttention;
 use crate::config::TrainConfig;
 use crate::error::Result;
@@ -87,7 +88,6 @@ pub(super) fn write(config: &TrainConfig) -> Result<Value> {
 pub(super) fn write_timm(config: &TrainConfig, classes: &[String]) -> Result<Value> {
     let pvt = pvt(config, "timm")?;
     super::only_softmax(config, "timm")?;
-    let ImageSize { height, width } = pvt.image_size;
     let mut config_json = json!({
         "architecture": if pvt.linear { "pvt_v2_b2_li" } else { "pvt_v2_b0" },
         "num_classes": pvt.num_classes,
@@ -101,14 +101,7 @@ pub(super) fn write_timm(config: &TrainConfig, classes: &[String]) -> Result<Val
             "qkv_bias": pvt.qkv_bias,
             "linear": pvt.linear,
         },
-        "pretrained_cfg": {
-            "input_size": [pvt.in_chans, height, width],
-            "num_classes": pvt.num_classes,
-            "mean": config.data.mean,
-            "std": config.data.std,
-            "crop_pct": config.data.crop_pct,
-            "interpolation": "bicubic",
-        },
+        "pretrained_cfg": pictures::pretrained_cfg(config)?,
     });
     if !classes.is_empty() {
         config_json["label_names"] = json!(classes);
@@ -134,7 +127,6 @@ fn within(config: &TrainConfig) -> [(&'static str, &'static str); 7] {
 
 /// Our name for one of theirs; a name of ours is its own.
 fn ours(name: &str, config: &TrainConfig) -> String {
-    let name = ["module.", "_orig_mod."].iter().fold(name, |name, wrapper| name.strip_prefix(wrapper).unwrap_or(name));
     let mut name = name.to_owned();
     for stage in 1..=4 {
         let at = stage - 1;

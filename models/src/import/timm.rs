@@ -1,18 +1,19 @@
 //! timm's models (PyTorch Image Models): `architecture` with `model_args` over it, and `pretrained_cfg`. Our names of tensors
 //! are timm's, so what is left is what old files call otherwise.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::Model;
 use super::json::Object;
+use super::names;
+use super::pictures;
+use super::positions::Resampling;
 use super::pyramids;
 use crate::config::TrainConfig;
 use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::image_size::ImageSize;
-use crate::layers::MlpLayer;
+use crate::layers::{ActLayer, MlpLayer};
 use crate::registry::ModelConfig;
 use crate::vit::{GlobalPool, VitConfig};
 use crate::weights::TensorFile;
@@ -37,9 +38,9 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         Ok(())
     };
     // Old files have the members of pretrained_cfg at the top.
-    let nested = json.object("pretrained_cfg");
+    let nested = json.object("pretrained_cfg")?;
     let pretrained = if json.has("pretrained_cfg") { &nested } else { json };
-    let arguments = json.object("model_args");
+    let arguments = json.object("model_args")?;
     if let (Some(size), false) = (pretrained.counts("input_size")?, arguments.has("img_size")) {
         let &[channels, height, width] = &size[..] else {
             return Err(pretrained.problem("input_size", "that is not [channels, height, width]"));
@@ -47,6 +48,12 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         let place = pretrained.place("input_size");
         set("in_chans", &channels.into(), &place)?;
         set("image_size", &if height == width { height.into() } else { vec![height, width].into() }, &place)?;
+    }
+    if [json, &arguments].iter().any(|part| part.get("global_pool").is_some_and(|pool| pool == "map")) {
+        return Err(json.problem(
+            "global_pool",
+            "= \"map\", pooling by an attention of its own (SigLIP), which is not computed here; \"token\" and \"avg\" are",
+        ));
     }
     // Pyramids have one pooling, the mean.
     let pools = architecture.starts_with("pvt");
@@ -58,6 +65,7 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         set(ours, value, &arguments.place(key))?;
     }
     let head = file.shape("head.weight").and_then(|shape| shape.first().copied());
+    super::same_classes(json, "num_classes", json.count("num_classes")?, head, file)?;
     set("num_classes", &head.unwrap_or(0).into(), &json.place("num_classes"))?;
     if let ModelConfig::Vit(vit) = &mut config.model {
         // The mean over patches is normalised after it, unless it is said otherwise.
@@ -65,19 +73,25 @@ pub(super) fn model(json: &Object<'_>, file: &TensorFile) -> Result<Model> {
         vit.head_dist &= head.is_some();
     }
     super::check(&config, json)?;
+    if let ModelConfig::Vit(vit) = &mut config.model {
+        vit.mlp_ratio = super::ratio_of_theirs(vit.embed_dim, vit.mlp_ratio);
+    }
     let shape = config.model.image_shape();
     let fit = Preprocess::from_timm(&pretrained.value(), Some(shape))?;
     config.data.fit_as(&fit, &json.path().display().to_string())?;
     let classes = match json.texts("label_names")? {
-        Some(names) => descriptions(json, names)?,
+        Some(names) => {
+            super::same_classes(json, "label_names", Some(names.len()), head, file)?;
+            descriptions(json, names)?
+        }
         None => Vec::new(),
     };
-    Ok(Model { config, classes })
+    Ok(Model { config, classes, seen: None, resampling: Resampling::Antialiased })
 }
 
 /// What classes are called in words, where their names are keys ("n01440764").
 fn descriptions(json: &Object<'_>, names: Vec<String>) -> Result<Vec<String>> {
-    let words = json.object("label_descriptions");
+    let words = json.object("label_descriptions")?;
     names.into_iter().map(|name| Ok(words.text(&name)?.map_or(name, str::to_owned))).collect()
 }
 
@@ -88,7 +102,7 @@ fn descriptions(json: &Object<'_>, names: Vec<String>) -> Result<Vec<String>> {
 pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
     let ModelConfig::Vit(vit) = &config.model else { return pyramids::write_timm(config, classes) };
     super::only_softmax(config, "timm")?;
-    let (ImageSize { height, width }, channels) = (vit.image_size, vit.in_chans);
+    let ImageSize { height, width } = vit.image_size;
     let pool = match vit.global_pool {
         GlobalPool::Token => "token",
         GlobalPool::Avg => "avg",
@@ -106,7 +120,7 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
         "embed_dim": vit.embed_dim,
         "depth": vit.depth,
         "num_heads": vit.num_heads,
-        "mlp_ratio": vit.mlp_ratio,
+        "mlp_ratio": super::ratio_for_theirs(vit.embed_dim, vit.mlp_ratio, vit.mlp_hidden()),
         "qkv_bias": vit.qkv_bias,
         "qk_norm": vit.qk_norm,
         "global_pool": pool,
@@ -118,6 +132,9 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
     });
     if vit.init_values > 0.0 {
         arguments["init_values"] = json!(vit.init_values);
+    }
+    if vit.act_layer != ActLayer::Gelu {
+        arguments["act_layer"] = json!(vit.act_layer);
     }
     // What no argument says comes with the architecture.
     let architecture = match vit {
@@ -131,15 +148,7 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
         "num_features": vit.num_features(),
         "global_pool": pool,
         "model_args": arguments,
-        "pretrained_cfg": {
-            "input_size": [channels, height, width],
-            "num_classes": vit.num_classes,
-            "mean": config.data.mean,
-            "std": config.data.std,
-            "crop_pct": config.data.crop_pct,
-            "crop_mode": config.data.crop_mode,
-            "interpolation": config.data.interpolation,
-        },
+        "pretrained_cfg": pictures::pretrained_cfg(config)?,
     });
     if !classes.is_empty() {
         config_json["label_names"] = json!(classes);
@@ -147,18 +156,16 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
     Ok(config_json)
 }
 
-/// Names of old files and of wrappers, brought to what timm calls them now.
-pub(super) fn import(file: &TensorFile) -> TensorFile {
-    let stored = file.clone().into_tensors();
-    let tensors: BTreeMap<_, _> = stored.into_iter().map(|(name, stored)| (current(&name), stored)).collect();
-    file.with_tensors(tensors)
+/// Names of old files, brought to what timm calls them now.
+///
+/// # Errors
+/// A tensor that comes twice, under its old name and its new one.
+pub(super) fn import(file: &TensorFile) -> Result<TensorFile> {
+    names::renamed(file, current)
 }
 
 fn current(name: &str) -> String {
-    let mut name = name;
-    for wrapper in ["module.", "_orig_mod.", "backbone."] {
-        name = name.strip_prefix(wrapper).unwrap_or(name);
-    }
+    let name = name.strip_prefix("backbone.").unwrap_or(name);
     match name {
         "register_tokens" => "reg_token".to_owned(),
         _ => name.replace(".gamma_1", ".ls1.gamma").replace(".gamma_2", ".ls2.gamma"),

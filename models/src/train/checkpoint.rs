@@ -1,6 +1,8 @@
 //! One checkpoint: a folder with model.safetensors, optimizer.safetensors and state.json. Which of them a run keeps:
 //! checkpoints.rs.
 
+mod trained;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,15 +12,14 @@ use lara_runtime::{Entry, Gpu, Parameters, Role};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_dir::{self, Checksum};
-use super::layout::{BEST, PREFIX, latest, missing, numbered};
+use super::layout::{BEST, PREFIX, missing, numbered};
 pub use super::layout::{MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
 use crate::config::TrainConfig;
 use crate::data::{Fingerprint, Position};
 use crate::error::{Error, Result};
 use crate::finite::first_tensor;
-use crate::hub;
-use crate::import::{self, CONFIG_FILE, Imported, Library, PREPROCESSOR_FILE};
 use crate::weights::{self, Metadata, TensorFile, TensorView};
+pub use trained::{RESAMPLING, TrainedModel};
 
 /// Where the configuration stands in a model's metadata.
 const CONFIG: &str = "config";
@@ -386,81 +387,5 @@ impl Unusable {
 impl From<Error> for Unusable {
     fn from(error: Error) -> Self {
         Self::Damaged(error)
-    }
-}
-
-/// Weights to evaluate or predict with.
-#[derive(Clone, Debug)]
-pub struct TrainedModel {
-    /// The weights.
-    pub weights: TensorFile,
-    /// The configuration, if the file carries one (those that [`super::Checkpoints`] wrote do).
-    pub config: Option<TrainConfig>,
-    /// Names of the classes; empty if the file does not carry them.
-    pub classes: Vec<String>,
-    /// Whose model it was.
-    pub library: Library,
-}
-
-impl TrainedModel {
-    /// Opens a safetensors file, a checkpoint's folder, a run's folder (its best checkpoint, else its newest), or a model of
-    /// another library: a folder with its config.json, or `hf:ORG/NAME[@REVISION]` in the hub's local cache.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = &hub::locate(path.as_ref())?;
-        let candidates = [Some(path.to_path_buf()), Some(path.join(BEST)), latest(path)];
-        let file = if path.is_dir() {
-            let inside = candidates.into_iter().flatten().map(|folder| folder.join(MODEL_FILE));
-            inside.into_iter().find(|file| file.is_file()).ok_or_else(|| {
-                Error::input(path, format!("holds no model: there is no {MODEL_FILE}, no {BEST} and no {PREFIX}NNNNNN"))
-            })?
-        } else {
-            path.to_path_buf()
-        };
-        let weights = TensorFile::open(&file)?;
-        let beside = file.parent().unwrap_or(Path::new(""));
-        let foreign = Some(beside.join(CONFIG_FILE)).filter(|_| !weights.metadata().contains_key(CONFIG));
-        match foreign.filter(|path| path.is_file()) {
-            Some(path) => Self::from_library(&weights, &path, &beside.join(PREPROCESSOR_FILE)),
-            None => Self::from_weights(weights),
-        }
-    }
-
-    /// A model of another library, which keeps its configuration beside the weights.
-    fn from_library(weights: &TensorFile, config: &Path, preprocessor: &Path) -> Result<Self> {
-        let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
-        let text = preprocessor.is_file().then(|| read(preprocessor)).transpose()?;
-        let preprocessor = text.as_ref().map(|text| (preprocessor, &text[..]));
-        let Imported { library, config, classes, weights } =
-            import::import(weights, (config, &read(config)?), preprocessor)?;
-        Ok(Self { weights, config: Some(config), classes, library })
-    }
-
-    /// Brings the weights to these settings, where only the size of images or their channels are others: a position table
-    /// is resampled as the model's library does it.
-    ///
-    /// # Errors
-    /// A tensor whose numbers cannot be read.
-    pub fn fit(&mut self, config: &TrainConfig) -> Result<()> {
-        if let Some(own) = &self.config {
-            self.weights = import::fit(&self.weights, &own.model, &config.model, self.library.resampling())?;
-        }
-        Ok(())
-    }
-
-    /// The model in the bytes of a safetensors file; `name` stands for the file in messages.
-    ///
-    /// # Errors
-    /// Bytes that are no safetensors file, or whose configuration does not parse.
-    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
-        Self::from_weights(TensorFile::from_bytes(name, bytes)?)
-    }
-
-    fn from_weights(weights: TensorFile) -> Result<Self> {
-        let config = weights.metadata().get(CONFIG);
-        let config = config
-            .map(|text| TrainConfig::from_toml(text, &format!("config in {}", weights.path().display())))
-            .transpose()?;
-        let classes = weights.metadata().get("classes").and_then(|text| serde_json::from_str(text).ok());
-        Ok(Self { weights, config, classes: classes.unwrap_or_default(), library: Library::Lara })
     }
 }

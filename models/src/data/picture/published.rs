@@ -44,6 +44,7 @@ impl Preprocess {
             // timm passes the setting on to squares only; its ResizeKeepRatio is bilinear unless told otherwise.
             interpolation = Interpolation::Bilinear;
         }
+        config.refuse_other_statistics(["mean", "std"])?;
         let means = [config.numbers("mean")?, config.numbers("std")?];
         let [mean, std] = [0, 1].map(|i| means[i].clone().unwrap_or_else(|| IMAGENET[i].to_vec()));
         Self::timm(shape, crop_pct, mode, interpolation)
@@ -212,6 +213,23 @@ impl Settings<'_> {
         Err(self.wrong(key, &format!("one of {}{meant}", all.join(", "))))
     }
 
+    /// Refuses what looks like means or deviations under another name where they are missing: the usual ones would take their
+    /// place in silence.
+    fn refuse_other_statistics(&self, keys: [&str; 2]) -> Result<()> {
+        for (key, word) in keys.into_iter().zip(["mean", "std"]) {
+            let others = self.values.as_object().into_iter().flat_map(|values| values.keys());
+            let alike = |other: &&String| other.contains(word) || strsim::jaro_winkler(other, key) > 0.9;
+            let other = others.filter(|other| !keys.contains(&other.as_str())).find(alike);
+            if let (None, Some(other)) = (self.get(key), other) {
+                return Err(Error::BadInput(format!(
+                    "{} has no {key} but {other}, which means nothing there; is {key} meant?",
+                    self.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// A number, `{height, width}` or `{shortest_edge}`. One number is both sides if it `is_square`.
     fn size(&self, key: &str, is_square: bool) -> Result<Option<Before>> {
         let Some(value) = self.get(key) else { return Ok(None) };
@@ -243,6 +261,7 @@ impl Settings<'_> {
             false => [vec![0.0], vec![1.0]],
             true => {
                 let usual = if kind == Kind::Clip { CLIP } else { INCEPTION };
+                self.refuse_other_statistics(["image_mean", "image_std"])?;
                 let given = [self.numbers("image_mean")?, self.numbers("image_std")?];
                 [0, 1].map(|i| given[i].clone().unwrap_or_else(|| usual[i].to_vec()))
             }
