@@ -8,6 +8,7 @@ mod pictures;
 mod runs;
 mod sizes;
 mod tensors;
+mod torch;
 
 use std::path::PathBuf;
 
@@ -25,8 +26,9 @@ pub(crate) struct Kind {
 }
 
 /// All of them.
-pub(crate) const KINDS: [Kind; 12] = [
-    Kind { name: "safetensors", weight: 2195, run: tensors::file },
+pub(crate) const KINDS: [Kind; 13] = [
+    Kind { name: "safetensors", weight: 1495, run: tensors::file },
+    Kind { name: "torch", weight: 700, run: torch::file },
     Kind { name: "toml", weight: 1300, run: configs::toml },
     Kind { name: "set", weight: 1300, run: configs::set },
     Kind { name: "attention", weight: 600, run: configs::attention },
