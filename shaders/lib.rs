@@ -112,6 +112,7 @@ modules! {
     COLUMN_LSE = "attention/column_lse";
     LARA_WEIGHTS = "attention/lara_weights";
     LARA_MIX = "attention/lara_mix";
+    RELATIVE_LSE = "attention/relative_lse";
     SELECT_ROWS = "maps/select_rows";
     COLLECT_ROWS = "maps/collect_rows";
     MAP_RANGE = "maps/map_range";

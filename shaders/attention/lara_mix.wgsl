@@ -1,7 +1,9 @@
 // LARA's mixing weights of the C proposals for every query (mis-opt; paper section 4.2, spec 1.4 and 1.10):
-//   t_nc = exp(r_nc - tlse_c),  a_nc = max(balance_c + alpha (t_nc - mean_c t_nc), 1e-8)
+//   t_nc = exp(r_nc - tpeak_c) / tsum_c,  a_nc = max(balance_c + alpha (t_nc - mean_c t_nc), 1e-8)
 //   y_n. = softmax_c( log a_nc + x_nc + lse_c - log_q_c ),   x = s q w^T,  r = s q qbar^T
-// (-(s / 2) |q_n|^2 is the same for all c and left out.) Gradients:
+//        = a_nc sum_c exp(x_nc + (peak_c - log_q_c) - largest) over its sum
+// where the log-sum-exps tlse and lse are given as peak + log(sum): in f32 a large one is rounded (by 5e-4 at 1e4), and every
+// exp of it would be off by as much. (-(s / 2) |q_n|^2 is the same for all c and left out.) Gradients:
 //   dL = y (dy - sum_c y dy); dx = dL; da = dL / a where a was not clamped; dt = alpha (da - mean_c da); dr = t dt
 //   dlse_c = sum_n dL = -dlog_q_c, dbalance_c = sum_n da, dtlse_c = -sum_n t dt
 // HAS_MISSING: a landmark of negative balance is missing (padding): it stands in no mean and no sum, and y, dx, dr and da
@@ -17,14 +19,15 @@
 override HAS_MISSING: bool = false;
 
 const SMALLEST = 1e-8;
+const STRETCH = 128u; // a chain of n additions is off by up to 1.5e-8 n: sums are made in stretches
 
 struct Params { rows: u32, queries: u32, landmarks: u32, alpha: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;           // [rows, landmarks], rows = batch heads queries
 @group(0) @binding(3) var<storage, read> r: array<f32>;           // [rows, landmarks]
-@group(0) @binding(4) var<storage, read> tlse: array<f32>;        // [batch heads, landmarks]
+@group(0) @binding(4) var<storage, read> over_queries: array<f32>; // [batch heads, landmarks, 2] tpeak and tsum
 @group(0) @binding(5) var<storage, read> balance: array<f32>;     // [batch heads, landmarks]
-@group(0) @binding(6) var<storage, read> lse: array<f32>;         // [batch heads, landmarks]
+@group(0) @binding(6) var<storage, read> over_keys: array<f32>;   // [batch heads, landmarks, 2] peak and sum
 @group(0) @binding(7) var<storage, read> log_q: array<f32>;       // [batch heads, landmarks]
 @group(0) @binding(8) var<storage, read_write> y: array<f32>;     // [rows, landmarks]
 @group(0) @binding(9) var<storage, read> saved: array<f32>;       // [rows, landmarks] y, read
@@ -51,19 +54,20 @@ fn count_of(base: u32) -> f32 {
 
 // t_nc, 0 where landmark c is missing.
 fn share_of(at: u32, base: u32, c: u32) -> f32 {
-    let t = exp(r[at + c] - tlse[base + c]);
+    let t = exp(r[at + c] - over_queries[(base + c) * 2u]) / over_queries[(base + c) * 2u + 1u];
     if HAS_MISSING {
         return select(0.0, t, is_there(base + c));
     }
     return t;
 }
 
-fn mean_t(at: u32, base: u32) -> f32 {
-    var sum = 0.0;
-    for (var c = 0u; c < params.landmarks; c++) {
-        sum += share_of(at, base, c);
+// log of what is mixed but for a and sum, which are factors.
+fn exponent(at: u32, base: u32, c: u32) -> f32 {
+    let e = x[at + c] + (over_keys[(base + c) * 2u] - log_q[base + c]);
+    if HAS_MISSING {
+        return select(MASKED, e, is_there(base + c));
     }
-    return sum / count_of(base);
+    return e;
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -78,33 +82,35 @@ fn forward(
     }
     let at = row * params.landmarks;
     let base = (row / params.queries) * params.landmarks;
-    // A load costs more than anything else here: t waits in y for its mean, largest and sum are found in one walk.
+    // t waits in y for its mean, and the products for their sum.
     var mean = 0.0;
-    for (var c = 0u; c < params.landmarks; c++) {
-        let t = share_of(at, base, c);
-        y[at + c] = t;
-        mean += t;
+    var largest = MASKED;
+    for (var first = 0u; first < params.landmarks; first += STRETCH) {
+        var stretch = 0.0;
+        for (var c = first; c < min(first + STRETCH, params.landmarks); c++) {
+            let t = share_of(at, base, c);
+            y[at + c] = t;
+            stretch += t;
+            largest = max(largest, exponent(at, base, c));
+        }
+        mean += stretch;
     }
     mean /= count_of(base);
-    var largest = MASKED;
     var sum = 0.0;
-    for (var c = 0u; c < params.landmarks; c++) {
-        let a = max(balance[base + c] + params.alpha * (y[at + c] - mean), SMALLEST);
-        var logit = log(a) + x[at + c] + lse[base + c] - log_q[base + c];
-        if HAS_MISSING {
-            logit = select(MASKED, logit, is_there(base + c));
+    for (var first = 0u; first < params.landmarks; first += STRETCH) {
+        var stretch = 0.0;
+        for (var c = first; c < min(first + STRETCH, params.landmarks); c++) {
+            let a = max(balance[base + c] + params.alpha * (y[at + c] - mean), SMALLEST);
+            let p = a * over_keys[(base + c) * 2u + 1u] * exp(exponent(at, base, c) - largest);
+            y[at + c] = p;
+            stretch += p;
         }
-        y[at + c] = logit;
-        if logit > largest {
-            sum *= exp(largest - logit);
-            largest = logit;
-        }
-        sum += exp(logit - largest);
+        sum += stretch;
     }
-    // Every key masked: every lse is the sentinel, and the query attends to nothing.
+    // Every key masked: every peak is the sentinel and every sum 0, and the query attends to nothing.
     let scale = select(1.0 / sum, 0.0, is_masked(largest));
     for (var c = 0u; c < params.landmarks; c++) {
-        y[at + c] = scale * exp(y[at + c] - largest);
+        y[at + c] *= scale;
     }
 }
 
@@ -120,22 +126,34 @@ fn backward(
     }
     let at = row * params.landmarks;
     let base = (row / params.queries) * params.landmarks;
-    let mean = mean_t(at, base);
-    var product = 0.0;
-    for (var c = 0u; c < params.landmarks; c++) {
-        product += saved[at + c] * dy[at + c];
+    // t waits in dr.
+    var sums = vec2(0.0); // of t, and of y dy
+    for (var first = 0u; first < params.landmarks; first += STRETCH) {
+        var stretch = vec2(0.0);
+        for (var c = first; c < min(first + STRETCH, params.landmarks); c++) {
+            let t = share_of(at, base, c);
+            dr[at + c] = t;
+            stretch += vec2(t, saved[at + c] * dy[at + c]);
+        }
+        sums += stretch;
     }
+    let count = count_of(base);
+    let mean = sums.x / count;
     var mean_da = 0.0;
-    for (var c = 0u; c < params.landmarks; c++) {
-        let a = balance[base + c] + params.alpha * (share_of(at, base, c) - mean);
-        let dl = saved[at + c] * (dy[at + c] - product);
-        let d = select(0.0, dl / max(a, SMALLEST), a > SMALLEST && is_there(base + c));
-        da[at + c] = d;
-        mean_da += d;
-        dx[at + c] = dl;
+    for (var first = 0u; first < params.landmarks; first += STRETCH) {
+        var stretch = 0.0;
+        for (var c = first; c < min(first + STRETCH, params.landmarks); c++) {
+            let a = balance[base + c] + params.alpha * (dr[at + c] - mean);
+            let dl = saved[at + c] * (dy[at + c] - sums.y);
+            let d = select(0.0, dl / max(a, SMALLEST), a > SMALLEST && is_there(base + c));
+            da[at + c] = d;
+            stretch += d;
+            dx[at + c] = dl;
+        }
+        mean_da += stretch;
     }
-    mean_da /= count_of(base);
+    mean_da /= count;
     for (var c = 0u; c < params.landmarks; c++) {
-        dr[at + c] = share_of(at, base, c) * params.alpha * (da[at + c] - mean_da);
+        dr[at + c] *= params.alpha * (da[at + c] - mean_da);
     }
 }

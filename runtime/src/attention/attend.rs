@@ -15,6 +15,28 @@ pub struct Attend {
     pub causal: bool,
 }
 
+/// [`Attend`] with its normaliser as a third output, [batch heads N, 2]: every query's largest logit and the sum of
+/// exp(logit - largest), which are the log-sum-exp without the rounding of a large number (5e-4 at 1e4). Who reads these
+/// sends the gradient to the log-sum-exp.
+#[derive(Debug)]
+pub struct AttendApart(pub Attend);
+
+impl Op for AttendApart {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
+        let Forward { mut y, saved } = self.0.forward(rec, x);
+        y.push(saved[0]);
+        Forward { y, saved }
+    }
+
+    fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
+        self.0.backward(rec, &Backward { y: &pass.y[..2], dy: &pass.dy[..2], ..*pass });
+    }
+}
+
 /// One streaming kernel, or, where these are not too many, matmuls over slabs of queries.
 const VARIANTS: [Variant; 2] = [Variant::STREAMED, Variant::SLABS];
 

@@ -5,7 +5,9 @@ use lara_shaders::COLUMN_LSE;
 use crate::ops::{FEW_BLOCKS, SHARERS, blocks};
 use crate::{Backward, Forward, Op, Recorder, StepBuilder, Tensor};
 
-/// x [batch, heads, rows, cols] -> y [batch, heads, cols], y_c = log sum_n exp x_nc.
+/// x [batch, heads, rows, cols] -> y [batch, heads, cols], y_c = log sum_n exp x_nc, and beside it [batch, heads, cols, 2] the
+/// largest x and the sum of exp(x - largest): y without the rounding of a large number. Who reads these sends the gradient
+/// to y.
 #[derive(Debug)]
 pub struct ColumnLse;
 
@@ -34,9 +36,10 @@ impl Op for ColumnLse {
         let step = rec.step(&COLUMN_LSE, "partial").bind("x", x).bind("parts", parts);
         sizes(step, x, false).dispatch_grid(cols, [blocks, batch * heads]);
         let (entry, sharers) = if blocks > FEW_BLOCKS { ("combine_many", SHARERS) } else { ("combine", 1) };
-        let step = rec.step(&COLUMN_LSE, entry).bind("parts", parts).bind("y", y);
+        let peak_and_sum = rec.scratch("column peak and sum", [batch, heads, cols, 2]);
+        let step = rec.step(&COLUMN_LSE, entry).bind("parts", parts).bind("y", y).bind("peak_and_sum", peak_and_sum);
         sizes(step, x, false).dispatch_items(sharers * y.len());
-        Forward::one(y)
+        Forward { y: vec![y, peak_and_sum], saved: vec![] }
     }
 
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
@@ -44,7 +47,7 @@ impl Op for ColumnLse {
             let step = rec
                 .step(&COLUMN_LSE, "backward")
                 .bind("x", pass.x[0])
-                .bind("saved", pass.y[0])
+                .bind("saved", pass.y[1])
                 .bind("dy", dy)
                 .bind("dx", slot.grad);
             sizes(step, pass.x[0], slot.accumulate).dispatch_items(pass.x[0].len());

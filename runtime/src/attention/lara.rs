@@ -2,8 +2,8 @@
 
 use super::landmark_generator::{Generated, generate};
 use super::{
-    Attend, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix, LaraWeights, MASKED,
-    Mask, MechanismKind, MisType, Noise, Padding, Qkv, RealLandmarks, RealTokens,
+    Attend, AttendApart, Attention, AttentionConfig, ColumnLse, Context, Grid, JoinTokens, KeyNorms, LaraMix,
+    LaraWeights, MASKED, Mask, MechanismKind, MisType, Noise, Padding, Qkv, RealLandmarks, RealTokens, RelativeLse,
 };
 use crate::ops::{Difference, Layout, MatMul, Residual};
 use crate::{Tape, Tensor};
@@ -61,11 +61,11 @@ impl Lara {
         let landmarks = tape.constant_when_inspecting(qkv.v, |tape| generate(tape, &self.config, qkv, context));
         let Sampled { queries, means, samples, real } = self.sample(tape, landmarks, context);
         let bias = context.feature_bias(tape, qkv.k);
-        let seen = tape.apply_all(Attend::new(scale), &[samples, qkv.k, qkv.v, bias]);
+        let seen = tape.apply_all(AttendApart(Attend::new(scale)), &[samples, qkv.k, qkv.v, bias]);
         let missing = real.map(|real| real.missing_of(means));
         let norms = tape.apply(KeyNorms { scale }, &[means]);
         let mean_norms = missing.map_or(norms, |missing| tape.apply(Mask { fill: MASKED }, &[norms, missing]));
-        Proposals { queries, means, samples, mean_norms, values: seen[0], lse: seen[1], missing }
+        Proposals { queries, means, samples, mean_norms, values: seen[0], lse: [seen[1], seen[2]], missing }
     }
 
     /// `mis-opt`: mixing weights of the proposals for every query [batch, heads, N, C].
@@ -78,16 +78,22 @@ impl Lara {
         if let Some(mask) = context.hidden_queries(self.config.padding, q) {
             to_queries = tape.apply(Mask { fill: MASKED }, &[to_queries, mask]);
         }
-        let over_queries = tape.apply(ColumnLse, &[to_queries]);
+        let over_queries = tape.apply_all(ColumnLse, &[to_queries]);
         let mix = LaraMix { alpha: self.config.alpha_coeff, has_missing: p.missing.is_some() };
-        tape.apply(mix, &[to_samples, to_queries, over_queries, weights[0], p.lse, weights[1]])
+        let [lse, over_keys] = p.lse;
+        tape.apply(
+            mix,
+            &[to_samples, to_queries, over_queries[0], weights[0], lse, weights[1], over_queries[1], over_keys],
+        )
     }
 
     /// `mis-bh` and `mis-biased`: the read-out is attention of the queries to C keys with an additive term (spec 1.4).
     fn read_out(&self, tape: &mut Tape<'_>, scale: f32, p: &Proposals) -> [Tensor; 2] {
         // The log-sum-exp over the means of what a sample sees of them; the values do not matter.
-        let log_q = tape.apply_all(Attend::new(scale), &[p.samples, p.means, p.queries, p.mean_norms])[1];
-        let bias = tape.apply(Difference, &[p.lse, log_q]);
+        let means = [p.samples, p.means, p.queries, p.mean_norms];
+        let log_q = tape.apply_all(AttendApart(Attend::new(scale)), &means);
+        let [lse, over_keys] = p.lse;
+        let bias = tape.apply(RelativeLse, &[lse, over_keys, log_q[1], log_q[2]]);
         let bias = p.missing.map_or(bias, |missing| tape.apply(Mask { fill: MASKED }, &[bias, missing]));
         let probes = match self.config.mis_type {
             MisType::MisBiased => tape.apply(Residual, &[p.samples, p.means]),
@@ -136,7 +142,8 @@ struct Proposals {
     samples: Tensor,
     mean_norms: Tensor,
     values: Tensor,
-    lse: Tensor,
+    /// The keys' log-sum-exp, and the same as peak and sum.
+    lse: [Tensor; 2],
     /// 1 where a proposal is missing, if some of the tokens are padding.
     missing: Option<Tensor>,
 }

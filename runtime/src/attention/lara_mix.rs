@@ -6,7 +6,8 @@ use crate::ops::{column_sum, pass_on};
 use crate::{Backward, Forward, Op, Recorder, Tensor};
 
 /// Inputs: x = s q w^T [batch, heads, N, C], r = s q qbar^T [batch, heads, N, C], and per landmark [batch, heads, C]:
-/// the log-sum-exp of r over queries, the balance heuristic, the keys' log-sum-exp, log q_c(w_c).
+/// the log-sum-exp of r over queries, the balance heuristic, the keys' log-sum-exp, log q_c(w_c); then the two log-sum-exps
+/// once more as peak and sum [batch, heads, C, 2], which is what is computed with, while the gradients go to the former.
 /// Output: mixing weights [batch, heads, N, C], rows sum to 1 (spec 1.4, mis-opt).
 #[derive(Debug)]
 pub struct LaraMix {
@@ -27,9 +28,9 @@ impl Op for LaraMix {
             .constant("HAS_MISSING", if self.has_missing { 1.0 } else { 0.0 })
             .bind("x", x[0])
             .bind("r", x[1])
-            .bind("tlse", x[2])
+            .bind("over_queries", x[6])
             .bind("balance", x[3])
-            .bind("lse", x[4])
+            .bind("over_keys", x[7])
             .bind("log_q", x[5])
             .bind("y", y)
             .uint("rows", y.rows())
@@ -46,7 +47,7 @@ impl Op for LaraMix {
         rec.step(&LARA_MIX, "backward")
             .constant("HAS_MISSING", if self.has_missing { 1.0 } else { 0.0 })
             .bind("r", pass.x[1])
-            .bind("tlse", pass.x[2])
+            .bind("over_queries", pass.x[6])
             .bind("balance", pass.x[3])
             .bind("saved", y)
             .bind("dy", dy)
@@ -65,7 +66,7 @@ impl Op for LaraMix {
         }
         let sizes = [y.dims()[0] * y.dims()[1], y.dims()[2], y.last()];
         let sums: [(Tensor, f32); 4] = [(dr, -1.0), (da, 1.0), (dx, 1.0), (dx, -1.0)];
-        for ((from, sign), slot) in sums.into_iter().zip(&pass.dx[2..]) {
+        for ((from, sign), slot) in sums.into_iter().zip(&pass.dx[2..6]) {
             if let Some(slot) = slot {
                 column_sum(rec, from, sizes, slot.grad, sign, slot.accumulate);
             }

@@ -24,13 +24,14 @@ mod performer_features;
 mod projection;
 mod ra;
 mod real_tokens;
+mod relative_lse;
 mod rfa;
 mod softmax;
 mod streamed;
 mod value_norms;
 
 pub use add_token::AddToken;
-pub use attend::Attend;
+pub use attend::{Attend, AttendApart};
 pub use broadcast::Broadcast;
 pub use column_lse::ColumnLse;
 pub use config::{
@@ -55,6 +56,7 @@ pub use performer_features::PerformerFeatures;
 pub use projection::DrawProjection;
 pub use ra::Ra;
 pub use real_tokens::{RealLandmarks, RealTokens};
+pub use relative_lse::RelativeLse;
 pub use rfa::Rfa;
 pub use value_norms::ValueNorms;
 

@@ -2,7 +2,7 @@
 
 use super::broadcast::Broadcast;
 use super::projection::projection;
-use super::{Attend, Attention, AttentionConfig, Context, MechanismKind, Qkv};
+use super::{Attend, AttendApart, Attention, AttentionConfig, Context, MechanismKind, Qkv, RelativeLse};
 use crate::ops::{Layout, MatMul};
 use crate::{Tape, Tensor};
 
@@ -33,9 +33,10 @@ impl Attention for Rfa {
         let scale = context.scale(q);
         let samples = self.samples(tape, q, context);
         let bias = context.feature_bias(tape, k);
-        let seen = tape.apply_all(Attend::new(scale), &[samples, k, v, bias]);
-        // If every key is masked the log-sum-exp is the mask's number, which hides the sample, and so nothing comes out.
-        let out = tape.apply(Attend::new(scale), &[q, samples, seen[0], seen[1]]);
+        let seen = tape.apply_all(AttendApart(Attend::new(scale)), &[samples, k, v, bias]);
+        // If every key is masked this is the mask's number, which hides the sample, and so nothing comes out.
+        let bias = tape.apply(RelativeLse, &[seen[1], seen[2]]);
+        let out = tape.apply(Attend::new(scale), &[q, samples, seen[0], bias]);
         context.without_hidden(tape, self.config.padding, q, out)
     }
 
@@ -44,8 +45,9 @@ impl Attention for Rfa {
         let attend = Attend::new(context.scale(q));
         let samples = self.samples(tape, q, context);
         let bias = context.feature_bias(tape, k);
-        let lse = tape.apply_all(Attend::new(attend.scale), &[samples, k, v, bias])[1];
-        let mix = attend.probabilities(&mut tape.rec, q, samples, Some(lse));
+        let seen = tape.apply_all(AttendApart(Attend::new(attend.scale)), &[samples, k, v, bias]);
+        let relative = tape.apply(RelativeLse, &[seen[1], seen[2]]);
+        let mix = attend.probabilities(&mut tape.rec, q, samples, Some(relative));
         let seen = attend.probabilities(&mut tape.rec, samples, k, Some(bias));
         let weights = tape.apply(MatMul { layout: Layout::Nn, scale: 1.0 }, &[mix, seen]);
         context.without_hidden(tape, self.config.padding, q, weights)

@@ -3,7 +3,7 @@
 use lara_shaders::DIFFERENCE;
 
 use super::{pass_on, quads};
-use crate::{Backward, Forward, Op, Recorder, Tensor};
+use crate::{Backward, Forward, Op, Recorder, Slot, Tensor};
 
 /// Subtracts two tensors of one shape. Inputs: a, b. Output: a - b.
 #[derive(Debug)]
@@ -32,9 +32,14 @@ impl Op for Difference {
             pass_on(rec, dy, slot);
         }
         if let Some(slot) = pass.dx[1] {
-            let quads = quads(dy.len());
-            let step = rec.step(&DIFFERENCE, "backward").bind("dy", dy).bind("dx", slot.grad);
-            step.uint("quads", quads).flag("accumulate", slot.accumulate).dispatch_items(quads);
+            pass_on_negated(rec, dy, slot);
         }
     }
+}
+
+/// The gradient of what is subtracted: -dy.
+pub(crate) fn pass_on_negated(rec: &mut Recorder, dy: Tensor, slot: Slot) {
+    let quads = quads(dy.len());
+    let step = rec.step(&DIFFERENCE, "backward").bind("dy", dy).bind("dx", slot.grad);
+    step.uint("quads", quads).flag("accumulate", slot.accumulate).dispatch_items(quads);
 }

@@ -31,6 +31,7 @@ pub(crate) use column_sum::{FEW_BLOCKS, SHARERS, blocks, column_sum_at};
 pub use cross_entropy::CrossEntropy;
 pub use depthwise_conv::DepthwiseConv;
 pub use difference::Difference;
+pub(crate) use difference::pass_on_negated;
 pub use distillation::Distillation;
 pub use dropout::Dropout;
 pub use fill::fill;

@@ -46,3 +46,13 @@ fn sums_exponentials_down_columns() {
 fn large_numbers_stay_finite() {
     compare("column_lse of 1e4", [1, 2, 100, 5], 1e4);
 }
+
+/// Numbers near 1e4 that differ by little: a share of a column worked out of its log-sum-exp would be off by 5e-4.
+#[test]
+fn numbers_of_ten_thousand_cost_no_digits() {
+    for sizes @ [batch, heads, rows, cols] in [[1, 2, 100, 5], [1, 1, 8200, 3]] {
+        let case = Case::new(format!("near 1e4 {sizes:?}"), &|tape, x| vec![tape.apply(ColumnLse, x)]);
+        let x = random(1, batch * heads * rows * cols).into_iter().map(|x| 1e4 + (16.0 * x).round() / 8.0).collect();
+        check(&case.variable(sizes, x), &Columns { rows, cols }, &[&[]]);
+    }
+}

@@ -193,6 +193,31 @@ fn huge_logits_stay_finite() {
     }
 }
 
+/// Keys (under `mis-opt` queries, too) whose first half is the same large number for all and whose second half is in quarters, so
+/// that logits of 4e3 to 3e4 differ by little and are exact in f32. Whatever is then worked out of a log-sum-exp in f32 is off by
+/// 5e-4 or more. The other weightings give one to an attention as a key term, whose sum with a logit is rounded as any logit.
+#[test]
+fn logits_of_ten_thousand_cost_no_digits() {
+    let tokens = |seed, first_half: f64| -> Vec<f64> {
+        let quarters = random(seed, 2 * 16 * 16).into_iter().map(|x| (4.0 * x).round() / 4.0);
+        quarters.enumerate().map(|(i, x)| if i % 16 < 8 { first_half } else { x }).collect()
+    };
+    for mis_type in WEIGHTINGS {
+        // Landmarks are means of two tokens each.
+        let lara = Lara::new([1, 2, 16, 16], 8).with(|c| (c.mis_type, c.alpha_coeff) = (mis_type, 2.0));
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![lara.record(tape, x)];
+        let is_optimal = mis_type == MisType::MisOpt;
+        let mut case = lara.case(&build).tolerance(if is_optimal { 1e-5 } else { 5e-6 });
+        if !is_optimal {
+            // Of gradients of q more cancels than that: mu is as large as the keys.
+            case = case.mode(Mode::Eval);
+        }
+        case.set(0, tokens(1, if is_optimal { 64.0 } else { 0.0 }));
+        case.set(1, tokens(2, 64.0));
+        check(&case, &lara, VARIANTS);
+    }
+}
+
 /// In training the noise comes from the generator: the recording's first stream, of the standard deviation asked for.
 #[test]
 fn draws_its_noise_while_training() {

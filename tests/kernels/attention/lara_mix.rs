@@ -53,28 +53,42 @@ impl Reference for Mix {
     }
 }
 
-/// x, r and, for each landmark, tlse, balance, lse, log_q.
-fn inputs([batch, heads, queries, landmarks]: [usize; 4]) -> Vec<Vec<f64>> {
-    let (wide, narrow) = (batch * heads * queries * landmarks, batch * heads * landmarks);
-    vec![
-        random(1, wide).into_iter().map(|x| 2.0 * x).collect(),
-        random(2, wide).into_iter().map(|x| 2.0 * x).collect(),
-        random(3, narrow).into_iter().map(|x| 2.0 + x).collect(),
-        random(4, narrow).into_iter().map(|x| 0.5 + 0.45 * x).collect(),
-        random(5, narrow),
-        random(6, narrow),
-    ]
+/// Log-sum-exps, and the peaks and sums that they are made of.
+fn normalisers(peaks: Vec<f64>, seed: u32) -> [Vec<f64>; 2] {
+    let sums: Vec<f64> = random(seed, peaks.len()).into_iter().map(|x| f64::from((2.0 + x) as f32)).collect();
+    let both = peaks.iter().zip(&sums);
+    [both.clone().map(|(peak, sum)| peak + sum.ln()).collect(), both.flat_map(|(&peak, &sum)| [peak, sum]).collect()]
 }
 
-fn compare(sizes @ [batch, heads, queries, landmarks]: [usize; 4], alpha: f32, least_clamped: f64) {
+/// x, r and, for each landmark, tlse, balance, lse, log_q, and the peaks and sums of tlse and lse. Logits and log-sum-exps are
+/// about as large as `size`, in eighths.
+fn inputs([batch, heads, queries, landmarks]: [usize; 4], size: f64) -> Vec<Vec<f64>> {
+    let (wide, narrow) = (batch * heads * queries * landmarks, batch * heads * landmarks);
+    let eighths =
+        |seed, len| -> Vec<f64> { random(seed, len).into_iter().map(|x| size + (16.0 * x).round() / 8.0).collect() };
+    let [tlse, over_queries] = normalisers(eighths(3, narrow).into_iter().map(|x| x + 1.0).collect(), 7);
+    let [lse, over_keys] = normalisers(eighths(5, narrow), 8);
+    let balance = random(4, narrow).into_iter().map(|x| 0.5 + 0.45 * x).collect();
+    vec![eighths(1, wide), eighths(2, wide), tlse, balance, lse, eighths(6, narrow), over_queries, over_keys]
+}
+
+fn compare(sizes: [usize; 4], alpha: f32, least_clamped: f64) {
+    compare_near(0.0, sizes, alpha, least_clamped);
+}
+
+fn compare_near(size: f64, sizes @ [batch, heads, queries, landmarks]: [usize; 4], alpha: f32, least_clamped: f64) {
     let reference = Mix { queries, landmarks, alpha: f64::from(alpha) };
-    let x = inputs(sizes);
+    let x = inputs(sizes, size);
     let clamped = reference.clamped(&x);
     assert!(clamped >= least_clamped, "{sizes:?} alpha {alpha}: only {clamped} of the weights are clamped");
     let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(LaraMix { alpha, has_missing: false }, x)];
-    let mut case = Case::new(format!("lara_mix {sizes:?} alpha {alpha}"), &build).tolerance(1e-5);
+    let mut case = Case::new(format!("lara_mix near {size} {sizes:?} alpha {alpha}"), &build).tolerance(1e-5);
     for (i, values) in x.into_iter().enumerate() {
-        case = if i < 2 { case.variable(sizes, values) } else { case.variable([batch, heads, landmarks], values) };
+        case = match i {
+            0 | 1 => case.variable(sizes, values),
+            2..6 => case.variable([batch, heads, landmarks], values),
+            _ => case.constant([batch, heads, landmarks, 2], values),
+        };
     }
     check(&case, &reference, &[&[]]);
 }
@@ -103,5 +117,13 @@ fn clamped_weights_pass_no_gradient() {
     for sizes in SIZES {
         let several = sizes[3] > 1;
         compare(sizes, 6.0, if several && sizes[2] > 4 { 0.1 } else { 0.0 });
+    }
+}
+
+/// Out of log-sum-exps of 1e4 in f32 weights would be off by 5e-4.
+#[test]
+fn logits_of_ten_thousand_cost_no_digits() {
+    for sizes in SIZES {
+        compare_near(1e4, sizes, 0.3, 0.0);
     }
 }

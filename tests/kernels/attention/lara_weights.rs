@@ -35,3 +35,19 @@ fn weighs_proposals_against_each_other() {
         }
     }
 }
+
+/// Features of 1e4 in size that differ by little, exact in f32: out of their log-sum-exp balances would be off by 5e-4.
+#[test]
+fn features_of_ten_thousand_cost_no_digits() {
+    let eighths = |seed, len| random(seed, len).into_iter().map(|x| (16.0 * x).round() / 8.0);
+    for [batch, heads, landmarks] in [[1, 2, 5], [2, 1, 49]] {
+        let case = Case::new(format!("lara_weights near 1e4 {landmarks}"), &|tape, x| tape.apply_all(LaraWeights, x))
+            .variable(
+                [batch, heads, landmarks, landmarks],
+                eighths(1, batch * heads * landmarks * landmarks).map(|g| 5e3 + g).collect(),
+            )
+            .variable([batch, heads, landmarks], eighths(2, batch * heads * landmarks).map(|n| 5e3 + n).collect())
+            .gradients_of(&[0]);
+        check(&case, &Weights { landmarks }, &[&[]]);
+    }
+}

@@ -126,6 +126,23 @@ fn matches_the_ratio_of_features() {
     }
 }
 
+/// As in LARA's test: the first half of every key and feature is the same large number, the second in quarters, so that their logits
+/// of 1e4 are exact in f32. With their log-sum-exp in f32 as the key term outputs would be off by 5e-4.
+#[test]
+fn logits_of_ten_thousand_cost_no_digits() {
+    let rfa = Rfa::new([1, 2, 9, 12, 16], 5);
+    let rows = |seed, len: usize, first_half: f64| -> Vec<f64> {
+        let quarters = random(seed, len).into_iter().map(|x| (4.0 * x).round() / 4.0);
+        quarters.enumerate().map(|(i, x)| if i % 16 < 8 { first_half } else { x }).collect()
+    };
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![rfa.record(tape, x)];
+    let mut case = rfa.case(&build).tolerance(1e-5);
+    for (input, count, first_half) in [(0, 9, 0.0), (1, 12, 64.0), (3, 5, 64.0)] {
+        case.set(input, rows(input as u32, 2 * count * 16, first_half));
+    }
+    check(&case, &rfa, VARIANTS);
+}
+
 #[test]
 fn outputs_lie_in_the_convex_hull_of_the_values() {
     for rfa in cases() {
