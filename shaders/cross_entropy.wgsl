@@ -1,6 +1,9 @@
 // Cross-entropy with index targets, mixtures of two classes and label smoothing. A row's target is t = (1 - s) e_a + s e_b for
 // classes a and b and the share s of b, smoothed: t' = (1 - e) t + e / K. A row with a < 0 does not count; R rows do.
 // loss = 1/R sum over rows of (LSE(x) - sum_k t'_k x_k); dx = dloss (softmax(x) - t') / R.
+// A row's largest logit (peak) and its sum of exp(x - peak) are kept apart: of a large log-sum-exp in f32 the rounding, 5e-4 at 1e4,
+// would show in every exp(x - LSE). A chain of n additions is off by up to 1.5e-8 n: classes are added up four at a time, in stretches,
+// and these in parts.
 //
 // forward    one invocation per row, 64 a workgroup: row loss, and 1 if the largest logit is that of the larger share
 // summarize  one workgroup of 64: R, means over the rows into loss [1] and statistics [3] (loss, accuracy, R)
@@ -13,12 +16,14 @@
 #import reduce
 
 const STRETCH = 128u; // rows that an invocation of summarize adds up by themselves
+const CLASSES = 256u; // classes of a stretch
+const PART = 64u;     // stretches of a part
 
 struct Params { rows: u32, classes: u32, smoothing: f32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;                 // [rows, classes] logits
 @group(0) @binding(3) var<storage, read> targets: array<f32>;           // [rows, 3] a, b, share of b
-@group(0) @binding(4) var<storage, read_write> per_row: array<f32>;     // [rows, 3] loss, correct, log-sum-exp
+@group(0) @binding(4) var<storage, read_write> per_row: array<f32>;     // [rows, 4] loss, correct, peak, sum
 @group(0) @binding(5) var<storage, read_write> loss: array<f32>;        // [1]
 @group(0) @binding(6) var<storage, read_write> statistics: array<f32>;  // [3] mean loss, accuracy, rows that count
 @group(0) @binding(7) var<storage, read> dloss: array<f32>;             // [1]
@@ -55,8 +60,8 @@ fn forward(
         return;
     }
     if !counts(row) {
-        for (var part = 0u; part < 3u; part++) {
-            per_row[row * 3u + part] = 0.0;
+        for (var part = 0u; part < 4u; part++) {
+            per_row[row * 4u + part] = 0.0;
         }
         return;
     }
@@ -70,17 +75,49 @@ fn forward(
             predicted = k;
         }
     }
-    var sum = 0.0;
-    var product = 0.0;
-    for (var k = 0u; k < params.classes; k++) {
-        let shifted = x[at + k] - largest;
-        sum += exp(shifted);
-        product += smoothed(wanted, k) * shifted;
-    }
+    let sums = over_classes(at, largest);
+    let labels = (1.0 - wanted.share) * shifted(at, wanted.first, largest) + wanted.share * shifted(at, wanted.second, largest);
+    let product = (1.0 - params.smoothing) * labels + params.smoothing * sums.y / f32(params.classes);
     let likeliest = select(wanted.first, wanted.second, wanted.share > 0.5);
-    per_row[row * 3u] = log(sum) - product;
-    per_row[row * 3u + 1u] = select(0.0, 1.0, predicted == likeliest);
-    per_row[row * 3u + 2u] = largest + log(sum);
+    per_row[row * 4u] = log(sums.x) - product;
+    per_row[row * 4u + 1u] = select(0.0, 1.0, predicted == likeliest);
+    per_row[row * 4u + 2u] = largest;
+    per_row[row * 4u + 3u] = sums.x;
+}
+
+// x_k - largest, of a class that there is.
+fn shifted(at: u32, k: u32, largest: f32) -> f32 {
+    return select(0.0, x[at + min(k, params.classes - 1u)] - largest, k < params.classes);
+}
+
+// Over all classes: sum of exp(x - largest), and of x - largest.
+fn over_classes(at: u32, largest: f32) -> vec2<f32> {
+    let whole = params.classes - params.classes % 4u;
+    var sums = vec4(0.0);
+    var shifts = vec4(0.0);
+    for (var part = 0u; part < whole; part += CLASSES * PART) {
+        var part_sums = vec4(0.0);
+        var part_shifts = vec4(0.0);
+        for (var first = part; first < min(part + CLASSES * PART, whole); first += CLASSES) {
+            var stretch_sums = vec4(0.0);
+            var stretch_shifts = vec4(0.0);
+            for (var k = first; k < min(first + CLASSES, whole); k += 4u) {
+                let i = at + k;
+                let four = vec4(x[i], x[i + 1u], x[i + 2u], x[i + 3u]) - largest;
+                stretch_sums += exp(four);
+                stretch_shifts += four;
+            }
+            part_sums += stretch_sums;
+            part_shifts += stretch_shifts;
+        }
+        sums += part_sums;
+        shifts += part_shifts;
+    }
+    for (var k = whole; k < params.classes; k++) {
+        sums.x += exp(x[at + k] - largest);
+        shifts.x += x[at + k] - largest;
+    }
+    return vec2((sums.x + sums.y) + (sums.z + sums.w), (shifts.x + shifts.y) + (shifts.z + shifts.w));
 }
 
 // Losses, correct rows and rows of every WORKGROUP-th row from `first` on: in stretches, since a chain of n additions is off by up to
@@ -90,7 +127,7 @@ fn gather(first: u32) -> vec4<f32> {
     for (var begin = first; begin < params.rows; begin += STRETCH * WORKGROUP) {
         var stretch = vec4(0.0);
         for (var row = begin; row < min(begin + STRETCH * WORKGROUP, params.rows); row += WORKGROUP) {
-            stretch += vec4(per_row[row * 3u], per_row[row * 3u + 1u], f32(u32(counts(row))), 0.0);
+            stretch += vec4(per_row[row * 4u], per_row[row * 4u + 1u], f32(u32(counts(row))), 0.0);
         }
         all += stretch;
     }
@@ -137,10 +174,12 @@ fn backward(
     let is_counted = counts(row);
     let wanted = mixture(row);
     let scale = dloss[0] / counted[0];
+    let peak = per_row[row * 4u + 2u];
+    let sum = per_row[row * 4u + 3u];
     for (var k = 0u; k < params.classes; k++) {
         var d = 0.0;
         if is_counted {
-            d = scale * (exp(x[at + k] - per_row[row * 3u + 2u]) - smoothed(wanted, k));
+            d = scale * (exp(x[at + k] - peak) / sum - smoothed(wanted, k));
         }
         if params.accumulate == 1u {
             d += dx[at + k];

@@ -34,11 +34,21 @@ fn backward(
     if i >= params.len {
         return;
     }
-    var d = 0.0;
-    for (var b = 0u; b < params.batch; b++) {
-        d += dy[b * params.len + i];
+    // In stretches of 256, and parts of 64 stretches: a chain of n additions is off by up to 1.5e-8 n.
+    var sum = 0.0;
+    var part = 0.0;
+    for (var first = 0u; first < params.batch; first += 256u) {
+        var stretch = 0.0;
+        for (var b = first; b < min(first + 256u, params.batch); b++) {
+            stretch += dy[b * params.len + i];
+        }
+        part += stretch;
+        if first / 256u % 64u == 63u {
+            sum += part;
+            part = 0.0;
+        }
     }
-    d *= params.factor;
+    var d = params.factor * (sum + part);
     if params.accumulate == 1u {
         d += dx[i];
     }

@@ -86,6 +86,25 @@ fn large_logits_stay_finite() {
     compare("logits of 1e4", [5, 10], logits, labels(5, 10), 0.1);
 }
 
+/// Logits near 1e4 that differ by little: out of their log-sum-exp a probability would be off by 5e-4.
+#[test]
+fn logits_of_ten_thousand_cost_no_digits() {
+    for size @ [rows, classes] in [[5, 10], [9, 1000]] {
+        let logits = random(1, rows * classes).into_iter().map(|x| 1e4 + (16.0 * x).round() / 8.0).collect();
+        compare("near 1e4", size, logits, mixtures(rows, classes), 0.1);
+    }
+}
+
+/// As many classes as words, one more and one less.
+#[test]
+fn matches_for_vocabularies() {
+    for size @ [rows, classes] in [[3, 32_000], [2, 65_535], [3, 65_536], [1, 65_537]] {
+        let logits: Vec<f64> = random(1, rows * classes).into_iter().map(|x| 5.0 * x).collect();
+        compare("mixtures", size, logits.clone(), mixtures(rows, classes), 0.1);
+        compare("labels", size, logits, labels(rows, classes), 0.0);
+    }
+}
+
 #[test]
 fn a_sure_and_right_answer_costs_nothing() {
     let logits: Vec<f64> =

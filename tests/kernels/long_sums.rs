@@ -1,11 +1,14 @@
 //! Sums over very many terms stay exact to 1e-5: equal terms, whose roundings all go the same way, are the worst case.
 
 use lara_runtime::attention::{
-    Attend, AttentionConfig, ColumnLse, Context, MechanismKind, ProposalGen, Qkv, mechanism,
+    Attend, AttentionConfig, Broadcast, ColumnLse, Context, GatherKeys, LaraWeights, MechanismKind, PerformerFeatures,
+    ProposalGen, Qkv, mechanism,
 };
 use lara_runtime::maps::map_distance;
-use lara_runtime::ops::{CrossEntropy, DepthwiseConv, Layout, Product, TokenPooling, column_sum};
-use lara_runtime::{Header, Mode, Parameters, Plan, Recorder, Shape, Tape, Tensor};
+use lara_runtime::ops::{
+    CrossEntropy, DepthwiseConv, LayerNorm, Layout, PositionEmbedding, Product, TokenPooling, agc, column_sum,
+};
+use lara_runtime::{Header, Init, Keep, Mode, Parameters, Plan, Recorder, Role, Shape, Tape, Tensor};
 use lara_tests::{adapter, random, tune};
 
 const TOLERANCE: f64 = 1e-5;
@@ -156,16 +159,21 @@ fn of_linear_mechanisms() {
 /// Sums down columns, and their mean.
 #[test]
 fn of_columns() {
-    for rows in [12_544, 1_000_003] {
-        let x: Vec<f32> = (0..rows * 4).map(|i| CHANNELS[i % 4]).collect();
+    for (rows, cols) in [(12_544, 4), (1_000_003, 4), (30_000_003, 1)] {
+        let x: Vec<f32> = (0..rows * cols).map(|i| CHANNELS[i % cols]).collect();
         let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
-            let sums = tape.rec.scratch("sums", [4]);
-            column_sum(&mut tape.rec, x[0], [1, rows, 4], sums, 1.0, false);
+            let sums = tape.rec.scratch("sums", [cols]);
+            column_sum(&mut tape.rec, x[0], [1, rows, cols], sums, 1.0, false);
+            if cols == 1 {
+                return vec![sums];
+            }
             vec![sums, tape.apply(TokenPooling { first: 0, count: rows }, x)]
         };
-        let [y, _] = outcome(&[], vec![(Shape::from([1, rows, 4]), x)], build, None);
+        let [y, _] = outcome(&[], vec![(Shape::from([1, rows, cols]), x)], build, None);
         assert_all_close(&format!("sum of {rows} rows"), &y[0], |i| rows as f64 * f64::from(CHANNELS[i]));
-        assert_all_close(&format!("mean of {rows} rows"), &y[1], |i| f64::from(CHANNELS[i]));
+        for mean in &y[1..] {
+            assert_all_close(&format!("mean of {rows} rows"), mean, |i| f64::from(CHANNELS[i]));
+        }
     }
 }
 
@@ -189,19 +197,153 @@ fn of_depthwise_gradients() {
     }
 }
 
-/// Log-sum-exp down columns, within what a relative error of the sum makes of it.
+/// Log-sum-exp down columns, within what a relative error of the sum makes of it. Every thousandth number is larger, for the sum of
+/// exp(0) is exact however it is made.
 #[test]
 fn of_exponentials_down_columns() {
-    for rows in [12_544_usize, 1_000_003] {
+    for (rows, cols) in [(12_544_usize, 4), (1_000_003, 4), (30_000_003, 1)] {
         let low = -(rows as f32).ln();
-        let x: Vec<f32> = (0..rows * 4).map(|i| low + CHANNELS[i % 4]).collect();
-        let inputs = vec![(Shape::from([1, 1, rows, 4]), x.clone())];
+        let x = |i: usize| low + CHANNELS[i % cols] + if i / cols % 1000 == 0 { 1.1 } else { 0.0 };
+        let inputs = vec![(Shape::from([1, 1, rows, cols]), (0..rows * cols).map(x).collect())];
         let [y, _] = outcome(&[], inputs, |tape, x| vec![tape.apply(ColumnLse, x)], None);
         for (i, &got) in y[0].iter().enumerate() {
-            let error = (f64::from(got) - f64::from(x[i]) - (rows as f64).ln()).abs();
+            let [high, low] = [i, i + cols].map(|i| f64::from(x(i)));
+            let many = rows.div_ceil(1000);
+            let want = high + (many as f64 + (low - high).exp() * (rows - many) as f64).ln();
+            let error = (f64::from(got) - want).abs();
             assert!(error < TOLERANCE, "{rows} rows, column {i}: off by {error:.1e}");
         }
     }
+}
+
+/// Loss and gradient over the words of a vocabulary, of which all but the right one are equally likely.
+#[test]
+fn of_classes() {
+    for classes in [32_000, 65_536, 1_000_003] {
+        let logits = (0..3 * classes).map(|i| if i % classes == 0 { 0.7 } else { 0.1 }).collect();
+        let logits = (Shape::from([3, classes]), logits);
+        let targets = (Shape::from([3, 3]), vec![0.0; 9]);
+        let build =
+            |tape: &mut Tape<'_>, x: &[Tensor]| tape.apply_all(CrossEntropy { smoothing: 0.1 }, x)[..1].to_vec();
+        let [y, dx] = outcome(&[], vec![logits, targets], build, Some(&|_| 1.0));
+        let (others, count) = (f64::from(0.1_f32) - f64::from(0.7_f32), classes as f64);
+        let sum = 1.0 + (count - 1.0) * others.exp();
+        let smoothing = f64::from(0.1_f32);
+        assert_all_close(&format!("loss over {classes}"), &y[0], |_| {
+            sum.ln() - smoothing * others * (count - 1.0) / count
+        });
+        assert_all_close(&format!("gradient over {classes}"), &dx[0], |i| match i % classes {
+            0 => (1.0 / sum - (1.0 - smoothing) - smoothing / count) / 3.0,
+            _ => (others.exp() / sum - smoothing / count) / 3.0,
+        });
+    }
+}
+
+/// Norms of a unit's weights and gradients in adaptive clipping. The squares of the weights add up exactly.
+#[test]
+fn of_squares_in_a_unit() {
+    let mut parameters = Parameters::new(adapter());
+    let shapes: [&[usize]; 2] = [&[1, 1_000_003], &[1_000_003]];
+    for (name, shape) in ["matrix", "vector"].into_iter().zip(shapes) {
+        parameters.declare(name, shape.into(), Init::Zeros, Keep::Decayed).expect("it is new");
+    }
+    parameters.allocate_blocking(adapter(), &[Role::Weight, Role::Grad]).expect("it fits");
+    let mut rec = Recorder::new(tune(&[]));
+    agc(&mut rec, &parameters, 0.05, "head");
+    let plan = Plan::compile_blocking(adapter(), rec, &parameters).expect("it compiles");
+    for index in 0..2 {
+        parameters.write(adapter(), Role::Weight, index, &[0.5; 1_000_003]).expect("it is there");
+        parameters.write(adapter(), Role::Grad, index, &[0.7; 1_000_003]).expect("it is there");
+    }
+    plan.run().steps().submit().expect("it runs");
+    for grads in pollster::block_on(parameters.read(adapter(), Role::Grad)).expect("they can be read") {
+        assert_all_close("clipped gradients", &grads, |_| f64::from(0.05_f32) * 0.5);
+    }
+}
+
+/// Gradients of what a batch shares: a position table with a class token, and a random projection.
+#[test]
+fn over_a_batch() {
+    let batch = 1_000_003;
+    let [x, position, class] = [batch, 2, 1].map(|rows| (Shape::from([rows, 4]), vec![0.0; rows * 4]));
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| {
+        let tokens = [x[0].reshape([batch, 1, 4]), x[1], x[2]];
+        vec![tape.apply(PositionEmbedding, &tokens)]
+    };
+    let [_, dx] = outcome(&[], vec![x, position, class], build, Some(&|i| CHANNELS[i % 4]));
+    for gradient in &dx[1..] {
+        assert_all_close("position table", gradient, |i| batch as f64 * f64::from(CHANNELS[i % 4]));
+    }
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(Broadcast { batch, factor: 1.0 }, x)];
+    let once = vec![(Shape::from([1, 1, 4]), vec![0.0; 4])];
+    let [_, dx] = outcome(&[], once, build, Some(&|i| CHANNELS[i % 4]));
+    assert_all_close("projection", &dx[0], |i| batch as f64 * f64::from(CHANNELS[i]));
+}
+
+/// The gradient of a key that all queries drew.
+#[test]
+fn of_queries_that_drew_one_key() {
+    let (queries, samples) = (16_385, 16);
+    let q = (Shape::from([1, 1, queries, 4]), vec![0.0; queries * 4]);
+    let k = (Shape::from([1, 1, 1, 4]), vec![0.0; 4]);
+    let index = (Shape::from([1, 1, queries * samples]), vec![0.0; queries * samples]);
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(GatherKeys { samples }, x)];
+    let [_, dx] = outcome(&[], vec![q, k, index], build, Some(&|i| CHANNELS[i % 4]));
+    assert_all_close("key", &dx[1], |i| (queries * samples) as f64 * f64::from(CHANNELS[i]));
+}
+
+/// Layer normalisation over the widest rows that there may be, and its gradient.
+#[test]
+fn of_wide_rows() {
+    let cols = 65_536;
+    let x: Vec<f32> = (0..cols).map(|i| if i % 4 == 0 { 1.6 } else { 0.1 }).collect();
+    let [high, low] = [x[0], x[1]].map(f64::from);
+    let (mean, deviation) = (0.25 * high + 0.75 * low, (0.1875 * (high - low).powi(2)).sqrt());
+    let (dy, gain) = (CHANNELS.map(f64::from), f64::from(0.3_f32));
+    let h = |i: usize| (if i % 4 == 0 { high - mean } else { low - mean }) / deviation;
+    let [mean_g, mean_gh] = [0, 1].map(|power| (0..4).map(|i| gain * dy[i] * h(i).powi(power)).sum::<f64>() / 4.0);
+    for variant in ["forward", "forward_rows"] {
+        let inputs = vec![
+            (Shape::from([1, cols]), x.clone()),
+            (Shape::from([cols]), vec![0.3; cols]),
+            (Shape::from([cols]), vec![0.0; cols]),
+        ];
+        let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(LayerNorm { eps: 0.0 }, x)];
+        let [y, dx] = outcome(&[variant], inputs, build, Some(&|i| CHANNELS[i % 4]));
+        assert_all_close(&format!("{variant}: norm"), &y[0], |i| gain * h(i));
+        let dx_of = |i: usize| (gain * dy[i % 4] - mean_g - h(i) * mean_gh) / deviation;
+        // The large ones are all alike, and so their gradient is what cancels.
+        let size = (0..4).map(|i| dx_of(i).abs()).fold(0.0, f64::max);
+        for (i, got) in dx[0].iter().enumerate() {
+            let error = (f64::from(*got) - dx_of(i)).abs() / size;
+            assert!(error < TOLERANCE, "{variant}: gradient {i} is off by {error:.1e}");
+        }
+    }
+}
+
+/// The gradient of a norm that all features share.
+#[test]
+fn of_features() {
+    let width = 65_537;
+    let x = (Shape::from([1, 1, 1, width]), (0..width).map(|i| if i == 0 { 0.7 } else { 0.1 }).collect());
+    let norm = (Shape::from([1, 1, 1]), vec![0.0]);
+    let favorp = PerformerFeatures::Favorp { factor: 1.0, eps: 0.0, per_token: true, padding: None };
+    let build = |tape: &mut Tape<'_>, x: &[Tensor]| vec![tape.apply(favorp, x)];
+    let [_, dx] = outcome(&[], vec![x, norm], build, Some(&|_| 0.7));
+    let others = (f64::from(0.1_f32) - f64::from(0.7_f32)).exp() * (width - 1) as f64;
+    assert_all_close("norm", &dx[1], |_| f64::from(0.7_f32) * (1.0 + others));
+}
+
+/// Balances of very many proposals, each of which is likelier under its own mean than under the others.
+#[test]
+fn of_proposals() {
+    let landmarks = 4096;
+    let g = (0..landmarks * landmarks).map(|i| if i % (landmarks + 1) == 0 { 0.7 } else { -0.4 }).collect();
+    let inputs =
+        vec![(Shape::from([1, 1, landmarks, landmarks]), g), (Shape::from([1, 1, landmarks]), vec![0.0; landmarks])];
+    let [y, _] = outcome(&[], inputs, |tape, x| tape.apply_all(LaraWeights, x), None);
+    let others = (f64::from(-0.4_f32) - f64::from(0.7_f32)).exp() * (landmarks - 1) as f64;
+    assert_all_close("balances", &y[0], |_| 1.0 / (1.0 + others));
 }
 
 /// The mean loss of rows that are all alike.

@@ -32,7 +32,7 @@ impl Op for CrossEntropy {
     }
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
-        let per_row = rec.scratch("row losses", [x[0].rows(), 3]);
+        let per_row = rec.scratch("row losses", [x[0].rows(), 4]);
         let loss = rec.scratch("loss", [1]);
         let statistics = rec.scratch("statistics", [3]);
         let counted = rec.scratch("rows that count", [1]);
