@@ -5,7 +5,7 @@ use std::fs;
 
 use lara_explain::export::layout::{Area, Layout};
 use lara_explain::export::{
-    self, Ends, Format, Picture, Scale, Sheet, Style, files, html, npy, overview, png, safetensors, svg, write,
+    self, Format, Picture, Scale, Sheet, Style, files, html, npy, overview, png, safetensors, svg, write,
 };
 use lara_explain::{Colormap, Error, Kind, Map, Query};
 use lara_models::random::{Draws, Purpose};
@@ -16,7 +16,7 @@ use serde_json::Value;
 /// Markup, quotes, a slash, letters beyond ASCII, and a control character that XML cannot hold.
 const BAD_NAME: &str = "a<b> & \"c\"/'d'\u{1}é日本.png";
 
-fn map(grid: [usize; 2], prefix: usize, query: Query, values: Vec<f32>) -> Map {
+pub(crate) fn map(grid: [usize; 2], prefix: usize, query: Query, values: Vec<f32>) -> Map {
     let (mechanism, kind) = ("lara".to_owned(), Kind::Attention);
     Map { mechanism, kind, layer: Some(2), head: Some(1), query, query_grid: grid, grid, prefix, values }
 }
@@ -26,7 +26,7 @@ fn picture(width: usize, height: usize) -> Picture {
     Picture { width, height, rgb }
 }
 
-fn sheet(maps: Vec<Map>) -> Sheet {
+pub(crate) fn sheet(maps: Vec<Map>) -> Sheet {
     let notes = vec![("checkpoint".to_owned(), "runs/digits".to_owned())];
     let (title, image_name) = ("Attention maps".to_owned(), "seven.png".to_owned());
     Sheet { title, image_name, picture: picture(4, 4), maps, style: Style::default(), notes }
@@ -381,44 +381,6 @@ fn scales_tell_numbers_apart() {
     let shared = of(&[0.1, f32::NAN], Style { shared_range: Some((0.0, 0.4)), ..plain });
     assert_eq!((shared.place(0.1), shared.place(9.0), shared.place(f32::NAN)), (Some(0.25), Some(1.0), None));
     assert_eq!(shared.color(f32::INFINITY), [128; 3]);
-}
-
-#[test]
-fn a_flat_map_is_flat_on_the_scale_of_uniform_weights() {
-    // Behind a class token six patches of a seventh each, but for a trace.
-    let flat = map([2, 3], 1, Query::Mean, vec![1.0 / 7.0, 0.142, 0.143, 0.142, 0.143, 0.142, 0.143]);
-    let around = Style { uniform: Some(4.0), ..Style::default() };
-    let places = |style: &Style| {
-        let scale = Scale::of(&flat, style);
-        flat.patches().iter().map(|&value| scale.place(value).unwrap()).collect::<Vec<_>>()
-    };
-    assert_eq!(places(&Style::default()), [0.0, 1.0, 0.0, 1.0, 0.0, 1.0], "its own scale stretches the trace");
-    assert!(places(&around).iter().all(|place| (place - 0.25).abs() < 0.002), "{:?}", places(&around));
-    let log = Style { log_scale: true, ..around };
-    assert!(places(&log).iter().all(|place| (place - 0.5).abs() < 0.002), "{:?}", places(&log));
-    let scale = Scale::of(&flat, &around);
-    let ticks: Vec<String> = scale.ticks().into_iter().map(|(_, text)| text).collect();
-    assert_eq!(ticks, ["0×", "1.00×", "2.00×", "3.00×", "4.00×"]);
-    assert_eq!(scale.times(3.2 / 7.0).as_deref(), Some("3.2× uniform"));
-    // Gradients are no weights, and negative values are shown around zero.
-    assert_eq!(Scale::of(&Map { kind: Kind::Gradient, ..flat.clone() }, &around).unit, None);
-    let signed = Scale::of(&map([1, 2], 0, Query::Mean, vec![-0.5, 1.5]), &around);
-    assert_eq!((signed.colormap, signed.low, signed.high), (Colormap::Diverging, -2.0, 2.0));
-    for (text, ends) in [("own", Ends::Own), ("shared", Ends::Shared), ("uniform", Ends::Uniform(4.0))] {
-        assert_eq!(text.parse::<Ends>().unwrap(), ends);
-    }
-    assert_eq!("uniform:8".parse::<Ends>().unwrap(), Ends::Uniform(8.0));
-    for bad in ["", "uniform:1", "uniform:x", "uniform:inf", "max"] {
-        let said = bad.parse::<Ends>().unwrap_err().to_string();
-        assert!(said.contains("own, shared and uniform"), "{said}");
-    }
-    let mut sheet = sheet(vec![flat]);
-    sheet.style.uniform = Some(0.5);
-    assert!(sheet.check().unwrap_err().to_string().contains("0.5 times the uniform weight"));
-    sheet.style = around;
-    let text = svg::encode(&sheet, 0).unwrap();
-    assert!(text.contains("0.1430, 1.0× uniform") && text.contains("above the scale: 0 of 6"), "{text}");
-    assert!(html::encode(&sheet).unwrap().contains("id=\"uniform\" checked"));
 }
 
 /// A number as it is written with so many decimals; zero is `0`.

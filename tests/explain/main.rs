@@ -5,6 +5,7 @@ mod compute;
 mod export;
 mod inspector;
 mod rollout;
+mod uniform;
 
 use lara_runtime::Gpu;
 

@@ -70,13 +70,17 @@ fn thumbnail(ui: &Ui, count: usize) -> (usize, f32) {
     let (width, gap) = (ui.available_width() - 4.0, ui.spacing().item_spacing.x);
     let most = ((width + gap) / (SMALLEST + gap)) as usize;
     // Few are in one row if they fit, more in two or as many as it takes.
-    let wanted = if count <= most.min(4) { count } else { count.div_ceil(2).max(3) };
+    let wanted = if count <= most.min(4) || width > 4.0 * WIDE { count } else { count.div_ceil(2).max(3) };
     let columns = wanted.min(most).max(2);
-    (columns, (width / columns as f32 - gap).clamp(40.0, 150.0))
+    // Below an image one row of them is to be seen.
+    let largest = if width > 4.0 * WIDE { WIDE } else { 150.0 };
+    (columns, (width / columns as f32 - gap).clamp(40.0, largest))
 }
 
 /// A thumbnail has this width or more, where there is room for two of them.
 const SMALLEST: f32 = 72.0;
+/// And where there is much room, this one.
+const WIDE: f32 = 96.0;
 
 fn tile(cx: &Context, ui: &mut Ui, layer: usize, head: Head, name: &str, size: f32, chosen: bool) -> Response {
     ui.vertical(|ui| {

@@ -53,7 +53,7 @@ fn below(cx: &Context, size: Vec2) -> Vec2 {
 }
 
 /// Of heads and layers below an image so much is seen.
-const HEADS: f32 = 130.0;
+const HEADS: f32 = 152.0;
 
 /// Beside a run's curves: the attention of an image that stays the same while the weights change.
 pub(crate) fn live(cx: &mut Context, ui: &mut Ui) {
