@@ -83,7 +83,8 @@ impl Hub {
         for file in [WEIGHTS, CONFIG_FILE] {
             // A link whose blob was removed is no file.
             let there = |file: &str| snapshot.join(file).is_file();
-            if !there(file) && !(file == WEIGHTS && there(PICKLED)) {
+            let is_there = there(file) || (file == WEIGHTS && there(PICKLED));
+            if !is_there {
                 return Err(instead(&snapshot, file).unwrap_or_else(|| absent(&format!("{file} of {repository}"))));
             }
         }

@@ -203,7 +203,7 @@ fn of_depthwise_gradients() {
 fn of_exponentials_down_columns() {
     for (rows, cols) in [(12_544_usize, 4), (1_000_003, 4), (30_000_003, 1)] {
         let low = -(rows as f32).ln();
-        let x = |i: usize| low + CHANNELS[i % cols] + if i / cols % 1000 == 0 { 1.1 } else { 0.0 };
+        let x = |i: usize| low + CHANNELS[i % cols] + if (i / cols).is_multiple_of(1000) { 1.1 } else { 0.0 };
         let inputs = vec![(Shape::from([1, 1, rows, cols]), (0..rows * cols).map(x).collect())];
         let [y, _] = outcome(&[], inputs, |tape, x| vec![tape.apply(ColumnLse, x)], None);
         for (i, &got) in y[0].iter().enumerate() {
@@ -300,7 +300,7 @@ fn of_wide_rows() {
     let [high, low] = [x[0], x[1]].map(f64::from);
     let (mean, deviation) = (0.25 * high + 0.75 * low, (0.1875 * (high - low).powi(2)).sqrt());
     let (dy, gain) = (CHANNELS.map(f64::from), f64::from(0.3_f32));
-    let h = |i: usize| (if i % 4 == 0 { high - mean } else { low - mean }) / deviation;
+    let h = |i: usize| (if i.is_multiple_of(4) { high - mean } else { low - mean }) / deviation;
     let [mean_g, mean_gh] = [0, 1].map(|power| (0..4).map(|i| gain * dy[i] * h(i).powi(power)).sum::<f64>() / 4.0);
     for variant in ["forward", "forward_rows"] {
         let inputs = vec![

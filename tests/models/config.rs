@@ -109,7 +109,7 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
         ("\n[trian]\nlr = 3\n", "unknown section [trian] (run.toml, line 2); did you mean [train]?"),
         (
             "[x]\nlr = 3\n",
-            "unknown section [x] (run.toml, line 1); sections are attention, augment, data, model, output, train",
+            "unknown section [x] (run.toml, line 1); sections are attention, augment, data, distill, model, output, train",
         ),
         ("lr = 1e-3\n", "`lr` (run.toml, line 1) stands outside its section; it belongs below [train]"),
         ("train = 3\n", "`train` (run.toml, line 1) is a section; write [train] and its keys below"),

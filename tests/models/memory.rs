@@ -18,7 +18,6 @@ fn open() -> Gpu {
 /// What is in use is what was predicted, within 10 %.
 #[track_caller]
 fn agrees(what: &str, predicted: u64, in_use: u64) {
-    println!("{what}: {predicted} bytes predicted, {in_use} in use");
     let ratio = in_use as f64 / predicted as f64;
     assert!((0.9..=1.1).contains(&ratio), "{what}: {predicted} bytes predicted, {in_use} in use: {ratio:.3}");
 }

@@ -199,7 +199,7 @@ impl Context {
     }
 
     /// A query of the block that is looked at on the first block's grid.
-    pub(crate) fn from_block(&self, query: Query) -> Query {
+    pub(crate) fn query_of_block(&self, query: Query) -> Query {
         self.sizes().map_or(query, |sizes| carry(query, self.query_grid(), sizes.query_grid))
     }
 

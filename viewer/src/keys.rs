@@ -21,7 +21,7 @@ pub(crate) fn take(cx: &mut Context, ui: &Ui) {
             cx.focus.chosen = cx.focus.chosen.map(|query| cx.in_block(query));
             let grid = cx.query_grid();
             cx.focus.step(grid, rows, columns);
-            cx.focus.chosen = cx.focus.chosen.map(|query| cx.from_block(query));
+            cx.focus.chosen = cx.focus.chosen.map(|query| cx.query_of_block(query));
         }
     }
     if pressed(Key::C) && sizes.prefix > 0 {

@@ -284,14 +284,11 @@ pub(super) fn write(config: &TrainConfig, classes: &[String]) -> Result<Value> {
         ));
     }
     let ImageSize { height, width } = vit.image_size;
-    let kind = if registers {
-        "dinov2_with_registers"
-    } else if scaled {
-        "dinov2"
-    } else if vit.dist_token {
-        "deit"
-    } else {
-        "vit"
+    let kind = match (registers, scaled, vit.dist_token) {
+        (true, ..) => "dinov2_with_registers",
+        (_, true, _) => "dinov2",
+        (.., true) => "deit",
+        _ => "vit",
     };
     let mut json = json!({
         "model_type": kind,

@@ -65,7 +65,7 @@ fn dictionary(source: &mut Source<'_>, is_honest: bool, numbers: usize) -> Vec<u
             if is_honest || source.chance(7, 8) { usual as u64 } else { source.word() }
         };
         int(&mut bytes, number(0));
-        let rows = if numbers % 2 == 0 { 2 } else { 1 };
+        let rows = if numbers.is_multiple_of(2) { 2 } else { 1 };
         for pair in [[rows, numbers / rows], [1, rows]] {
             bytes.push(b'(');
             pair.into_iter().for_each(|size| int(&mut bytes, number(size)));
