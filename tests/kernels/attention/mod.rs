@@ -24,6 +24,7 @@ mod projection;
 mod ra;
 mod ra_statistics;
 mod real_tokens;
+mod relative_lse;
 mod rfa;
 mod rfa_statistics;
 mod softmax;
