@@ -54,6 +54,7 @@ fn agrees(name: &str, sets: &[&str]) {
     assert!(error <= 2e-5, "{name}: logits differ by {error:.1e} of the largest:\n{found:?}\n{expected:?}");
 }
 
+/// The tests named `.._compute_what_..` are those that `cargo xtask test` repeats on other adapters.
 #[test]
 fn timm_vits_compute_what_timm_computed() {
     for name in [
@@ -70,7 +71,7 @@ fn timm_vits_compute_what_timm_computed() {
 
 /// A table of 4 x 4 positions on images of 6 x 6 patches.
 #[test]
-fn a_position_table_is_resampled_as_timm_does_it() {
+fn resized_vits_compute_what_timm_computed() {
     agrees("timm_vit_resized", &["model.image_size=48"]);
 }
 

@@ -1,22 +1,26 @@
-//! The golden cases and a few training steps as one report in JSON: in a browser, where another compiler reads the
-//! shaders and nothing may block, and natively (`cargo run -p lara-tests --bin golden`), to compare with.
+//! The golden cases, models of other libraries and a few training steps as one report in JSON: in a browser, where another
+//! compiler reads the shaders and nothing may block, and natively (`cargo run -p lara-tests --bin golden`), to compare with.
+
+mod models;
 
 use lara_models::data::{Augment, Loader, LoaderOptions, Position, Split};
 use lara_models::train::{Session, TrainConfig, names_and_shapes};
 use lara_models::weights::{self, TensorFile, TensorView};
 use lara_runtime::{Gpu, GpuOptions, Role, Tune};
 use lara_tests::{GOLDEN_TOLERANCE, GOLDEN_VARIANTS, Golden, GoldenCase, relative_error};
+use models::GOLDEN_MODELS;
 use serde_json::{Value, json};
 
 /// Steps on one batch, by which its loss must have fallen by a tenth.
 const STEPS: u64 = 12;
 
-/// `{adapter, limits, cases: [{name, variant, error}], losses: [..], failures: [..]}`.
+/// `{adapter, limits, cases: [{name, variant, error}], models: [{name, error}], losses: [..], failures: [..]}`.
 async fn report() -> Result<Value, String> {
     let options = GpuOptions { adapter: std::env::var("LARA_ADAPTER").ok(), ..GpuOptions::default() };
     let gpu = Gpu::open(&options).await.map_err(|e| e.to_string())?;
     let mut failures = Vec::new();
     let cases = golden(&gpu, &mut failures).await;
+    let models = golden_models(&gpu, &mut failures).await;
     let losses = train(&gpu).await.unwrap_or_else(|error| {
         failures.push(format!("training: {error}"));
         Vec::new()
@@ -32,6 +36,7 @@ async fn report() -> Result<Value, String> {
         "adapter": format!("{} ({}, {})", adapter.name, adapter.backend, adapter.kind),
         "limits": adapter.limits,
         "cases": cases,
+        "models": models,
         "losses": losses,
         "failures": failures,
     }))
@@ -60,6 +65,24 @@ async fn golden(gpu: &Gpu, failures: &mut Vec<String>) -> Vec<Value> {
         }
     }
     cases
+}
+
+/// Models of other libraries against what the libraries computed.
+async fn golden_models(gpu: &Gpu, failures: &mut Vec<String>) -> Vec<Value> {
+    let mut models = Vec::new();
+    for model in GOLDEN_MODELS {
+        let name = model.name;
+        match model.error(gpu, &Tune::fixed(&[])).await {
+            Ok(error) => {
+                if error > GOLDEN_TOLERANCE {
+                    failures.push(format!("model {name}: {error:.1e} is more than {GOLDEN_TOLERANCE:.0e}"));
+                }
+                models.push(json!({ "name": name, "error": error }));
+            }
+            Err(error) => failures.push(format!("model {name}: {error}")),
+        }
+    }
+    models
 }
 
 /// Losses of a small model on the embedded digits; its weights then go through the bytes of a file.

@@ -15,7 +15,8 @@ const WHOLE: &str = "--workspace --all-features";
 /// Options of `test`.
 #[derive(Args, Clone)]
 pub(crate) struct Options {
-    /// Runs only the kernel tests, on this adapter: lavapipe, gl, swiftshader, or a part of a name, or an index.
+    /// Runs only the kernel tests and the models of other libraries, on this adapter: lavapipe, gl, swiftshader, or a part of
+    /// a name, or an index.
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// Leaves out the docs, the doctests, the other adapters and the browser.
@@ -65,7 +66,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let stages = match &options.adapter {
         // Asked for by name, an adapter that is missing is an error, not something to leave out.
-        Some(name) => vec![kernels_on(&Adapter::parse(name), true)?],
+        Some(name) => {
+            let adapter = Adapter::parse(name);
+            vec![kernels_on(&adapter, true)?, models_on(&adapter)?]
+        }
         None => all(options),
     };
     let start = Instant::now();
@@ -153,9 +157,12 @@ fn all(options: &Options) -> Vec<Stage> {
     if cfg!(target_os = "linux") && !Vulkan::look().hardware.is_empty() {
         others.insert(0, Adapter::Lavapipe); // the tests above ran on the GPU
     }
-    let or_skipped =
-        |adapter| kernels_on(adapter, options.full).unwrap_or_else(|why| Stage::new(title(adapter), Err(why)));
-    stages.extend(others.iter().map(or_skipped));
+    for adapter in &others {
+        let skipped = |why| Stage::new(title("kernel tests", adapter), Err(why));
+        stages.push(kernels_on(adapter, options.full).unwrap_or_else(skipped));
+        // An adapter that is not there is said once.
+        stages.extend(models_on(adapter));
+    }
     let docs = Task::cargo("doc").words(WHOLE).words("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     stages.push(Stage::new("docs", Ok(docs)));
     stages.push(Stage::new("doctests", Ok(Task::cargo("test --doc").words(WHOLE))));
@@ -185,11 +192,19 @@ fn kernels_on(adapter: &Adapter, sweeps: bool) -> Result<Stage> {
     let task = runner("--test kernels").envs(&adapter.environment()?);
     let left_out = || SWEEPS.iter().flat_map(|name| ["--skip", name]);
     let task = if sweeps { task } else { task.words("--").args(left_out()) };
-    Ok(Stage::new(title(adapter), Ok(task)))
+    Ok(Stage::new(title("kernel tests", adapter), Ok(task)))
 }
 
-fn title(adapter: &Adapter) -> String {
-    format!("kernel tests on {}", adapter.name())
+/// The tests of `tests/models` with this in their names compute the small models of other libraries.
+const OF_LIBRARIES: &str = "compute_what";
+
+fn models_on(adapter: &Adapter) -> Result<Stage> {
+    let task = runner("--test models").envs(&adapter.environment()?).words("--").words(OF_LIBRARIES);
+    Ok(Stage::new(title("models of libraries", adapter), Ok(task)))
+}
+
+fn title(what: &str, adapter: &Adapter) -> String {
+    format!("{what} on {}", adapter.name())
 }
 
 /// The tests that are marked `#[ignore]`, and no others.

@@ -56,16 +56,18 @@ fn golden(page: &mut Page, address: &str) -> Result<()> {
     let report: Value = serde_json::from_str(text).map_err(|_| format!("the page failed: {text}"))?;
     let _ = std::fs::write(Path::new(FOLDER).join("golden.json"), text);
     let cases: &[Value] = report["cases"].as_array().map_or(&[], Vec::as_slice);
-    let worst = cases.iter().filter_map(|case| case["error"].as_f64()).fold(0.0, f64::max);
-    println!("web: {} golden runs on {}, largest error {worst:.1e}", cases.len(), report["adapter"]);
+    let models: &[Value] = report["models"].as_array().map_or(&[], Vec::as_slice);
+    let worst = |all: &[Value]| all.iter().filter_map(|one| one["error"].as_f64()).fold(0.0, f64::max);
+    println!("web: {} golden runs on {}, largest error {:.1e}", cases.len(), report["adapter"], worst(cases));
+    println!("web: {} models of other libraries, largest error {:.1e}", models.len(), worst(models));
     println!("web: losses of {} training steps: {}", report["losses"].as_array().map_or(0, Vec::len), report["losses"]);
     println!("web: {:.0} s", start.elapsed().as_secs_f64());
     let failures: Vec<&str> = report["failures"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !failures.is_empty() {
         return Err(format!("{} failures\n    {}", failures.len(), failures.join("\n    ")));
     }
-    if cases.is_empty() {
-        return Err("the page reported no cases".into());
+    if cases.is_empty() || models.is_empty() {
+        return Err("the page reported no cases, or no models".into());
     }
     quiet(page)
 }
