@@ -14,19 +14,17 @@ use crate::fail::Outcome;
 use crate::interrupt::Interrupt;
 use crate::model;
 
-/// Digits that are shown where no images are named.
-const DIGITS: usize = 120;
-
 /// Look at attention in a window: hover over an image, compare mechanisms, watch a model train.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   lara view
+  lara view --digits
   lara view runs/digits
   lara view runs/digits photos/
   lara view model.safetensors cat.png --set attention.num_landmarks=25
 
-Without arguments it opens the embedded digits and a small model that comes with the program. Files can be dropped into
+Without arguments it opens a small model of emoji and some drawings, which come with the program. Files can be dropped into
 the window, too. To watch a run: lara train … --view.")]
 pub(crate) struct Options {
     /// A run's folder (its best checkpoint, else its newest), a checkpoint, or a safetensors file.
@@ -39,6 +37,9 @@ pub(crate) struct Options {
     /// Set a value of the configuration, for instance attention.mechanism=softmax; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", requires = "checkpoint")]
     set: Vec<String>,
+    /// The other model that comes with the program: embedded handwritten digits, pixel by pixel.
+    #[arg(long, conflicts_with = "checkpoint")]
+    digits: bool,
     #[command(flatten)]
     adapter: AdapterOptions,
 }
@@ -53,17 +54,19 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 fn subject(options: &Options) -> Outcome<Model> {
-    let Some(path) = &options.checkpoint else { return Ok(lara_explain::bundled()?) };
-    model::open(path, options.preset.as_deref(), &options.set)
+    match &options.checkpoint {
+        Some(path) => model::open(path, options.preset.as_deref(), &options.set),
+        None if options.digits => Ok(lara_explain::bundled_digits()?),
+        None => Ok(lara_explain::bundled()?),
+    }
 }
 
 fn gallery(options: &Options, subject: &Model) -> Outcome<Gallery> {
-    let shape = subject.image_shape();
     if let Some(path) = &options.images {
         return Ok(Gallery::open(path, &subject.preprocess()?)?);
     }
-    let digits = Gallery::digits(DIGITS)?;
-    Ok(if digits.shape == shape { digits } else { Gallery::empty(shape) })
+    // A model that takes no pictures is looked at all the same.
+    Ok(Gallery::bundled(subject).unwrap_or_else(|_| Gallery::empty(subject.image_shape())))
 }
 
 /// Whether this build has a window; see `windowless.rs`.

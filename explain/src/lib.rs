@@ -17,7 +17,7 @@ mod rolling;
 mod sizes;
 mod source;
 
-pub use bundled::bundled;
+pub use bundled::{DRAWINGS, Drawing, bundled, bundled_digits};
 pub use colormap::{Colormap, LEVELS};
 pub use comparison::{Comparison, Distances, attention_for, with_attention};
 pub use error::{Error, Result};

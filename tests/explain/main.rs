@@ -1,6 +1,7 @@
 //! Tests of what needs no window: rows of implied attention, rollout, relevance, and their export.
 
 mod blocks;
+mod bundled;
 mod compute;
 mod export;
 mod inspector;

@@ -12,7 +12,7 @@ use crate::inspector::{fresh, inspector, random};
 const TOKENS: usize = 64;
 
 fn subject() -> Model {
-    lara_explain::bundled().expect("the bundled model is whole")
+    lara_explain::bundled_digits().expect("the bundled model is whole")
 }
 
 fn image(subject: &Model) -> Vec<f32> {

@@ -21,16 +21,21 @@ fn the_first_start_shows_a_real_map() {
 fn hovering_shows_that_patch_and_clicks_keep_and_pin_it() {
     let mut window = open([1180.0, 780.0], 1.0, Settings::default());
     let pane = window.get_by_label_contains("over the image").rect();
-    let centre = |row: f32, column: f32| pane.min + pane.size() * egui::vec2((column + 0.5) / 8.0, (row + 0.5) / 8.0);
+    let [rows, columns] = app(&mut window).inspector().expect("the model is compiled").sizes().grid;
+    let patch = |row: usize, column: usize| Query::Patch(row * columns + column);
+    let centre = |row: usize, column: usize| {
+        let [x, y] = [(column, columns), (row, rows)].map(|(at, of)| (at as f32 + 0.5) / of as f32);
+        pane.min + pane.size() * egui::vec2(x, y)
+    };
     let maps = app(&mut window).status().maps;
-    window.hover_at(centre(2.0, 5.0));
+    window.hover_at(centre(2, 5));
     window.step();
     window.step();
-    assert_eq!(app(&mut window).focus().hovered, Some(Query::Patch(2 * 8 + 5)));
+    assert_eq!(app(&mut window).focus().hovered, Some(patch(2, 5)));
     assert!(app(&mut window).status().maps > maps, "the map follows in the same frame");
     for pressed in [true, false] {
         window.event(egui::Event::PointerButton {
-            pos: centre(2.0, 5.0),
+            pos: centre(2, 5),
             button: egui::PointerButton::Primary,
             pressed,
             modifiers: egui::Modifiers::NONE,
@@ -41,7 +46,7 @@ fn hovering_shows_that_patch_and_clicks_keep_and_pin_it() {
     window.step();
     window.step();
     let focus = app(&mut window).focus().clone();
-    assert_eq!((focus.hovered, focus.chosen), (None, Some(Query::Patch(21))));
+    assert_eq!((focus.hovered, focus.chosen), (None, Some(patch(2, 5))));
     window.key_press(egui::Key::P);
     window.step();
     window.key_press(egui::Key::ArrowDown);
@@ -49,7 +54,7 @@ fn hovering_shows_that_patch_and_clicks_keep_and_pin_it() {
     window.step();
     window.step();
     let focus = app(&mut window).focus().clone();
-    assert_eq!((focus.chosen, focus.pinned), (Some(Query::Patch(29)), vec![Query::Patch(21)]));
+    assert_eq!((focus.chosen, focus.pinned), (Some(patch(3, 5)), vec![patch(2, 5)]));
     assert!(app(&mut window).settings().log_scale);
     snapshot(&mut window, "look-pinned");
     window.get_by_label("Release patch (2, 5)").click();

@@ -1,5 +1,6 @@
 //! Tests of the viewer: its window on the test adapter.
 
+mod bundled;
 mod compare;
 mod look;
 mod paint;

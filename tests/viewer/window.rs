@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use egui_kittest::kittest::Queryable;
 use egui_kittest::wgpu::WgpuTestRenderer;
 use egui_kittest::{Harness, SnapshotOptions};
+use lara_models::Model;
 use lara_runtime::{Gpu, Tune, Variant};
 use lara_viewer::pictures::Gallery;
 use lara_viewer::settings::Settings;
@@ -21,17 +22,18 @@ pub(crate) fn gpu() -> &'static Gpu {
     lara_tests::adapter()
 }
 
-/// Opens the program with the bundled model and digits, and with kernels that do not depend on what was measured: pictures
-/// and numbers are the same in every run.
+/// Opens the program with the smaller bundled model and digits, and with kernels that do not depend on what was measured:
+/// pictures and numbers are the same in every run.
 pub(crate) fn open(size: [f32; 2], scale: f32, settings: Settings) -> Window {
-    let launch = || Launch {
-        subject: lara_explain::bundled().expect("the bundled model is whole"),
-        gallery: Gallery::digits(30).expect("the digits are in the program"),
-        training: None,
-        notes: Vec::new(),
-        tune: Some(Tune::fixed(&[Variant::SLABS, Variant::ROWS4, Variant::ROWS, Variant::FORWARD_ROWS])),
-    };
-    open_with(size, scale, settings, launch)
+    open_with(size, scale, settings, || launch(lara_explain::bundled_digits().expect("the bundled model is whole")))
+}
+
+/// A model and the pictures that come with the program for it.
+pub(crate) fn launch(subject: Model) -> Launch {
+    let mut gallery = Gallery::bundled(&subject).expect("the model takes pictures");
+    gallery.entries.truncate(30);
+    let tune = Tune::fixed(&[Variant::SLABS, Variant::ROWS4, Variant::ROWS, Variant::FORWARD_ROWS]);
+    Launch { subject, gallery, training: None, notes: Vec::new(), tune: Some(tune) }
 }
 
 /// Opens the program with what `launch` makes.

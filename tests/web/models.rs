@@ -66,8 +66,9 @@ impl GoldenModel {
             |part: &str, bytes: &[u8]| TensorFile::from_bytes(&format!("{} of {}", part, self.name), bytes.to_vec());
         let original = file("model.safetensors", self.weights)?;
         let config_json = (Path::new("config.json"), self.config);
-        let Imported { library, mut config, classes, weights } = import::import(&original, config_json, None)?;
-        let trained = TrainedModel { weights, config: Some(config.clone()), classes, library };
+        let Imported { library, mut config, classes, weights, resampling } =
+            import::import(&original, config_json, None)?;
+        let trained = TrainedModel { weights, config: Some(config.clone()), classes, library, resampling };
         self.settings.iter().try_for_each(|set| config.set(set))?;
         let model = Model::with_config(self.name, trained, config)?;
         let io = file("io.safetensors", self.images_and_logits)?;

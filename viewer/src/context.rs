@@ -71,9 +71,13 @@ impl Context {
     pub(crate) fn open<E: std::fmt::Display>(&mut self, subject: Result<Model, E>) {
         let Some(subject) = self.messages.keep(subject) else { return };
         if subject.image_shape() != self.gallery.shape {
-            self.gallery = Gallery::empty(subject.image_shape());
+            // A model that takes no pictures gets none.
+            self.gallery = Gallery::bundled(&subject).unwrap_or_else(|_| Gallery::empty(subject.image_shape()));
             self.picture = 0;
             self.textures.clear();
+        } else if subject.classes != self.subject.classes {
+            // Labels count the classes of the model before.
+            self.gallery.entries.iter_mut().for_each(|entry| entry.label = None);
         }
         self.subject = named(subject);
         self.compile();

@@ -1,8 +1,9 @@
-//! Images to look at: of the embedded digits, of files and folders, and dropped ones.
+//! Images to look at: what comes with the program, of files and folders, and dropped ones.
 
 use std::sync::Arc;
 
-use lara_explain::export;
+use lara_explain::{DRAWINGS, export};
+use lara_models::Model;
 use lara_models::data::picture::{Interpolation, Picture, Resize, from_bytes};
 use lara_models::data::{Digits, ImageDataset, ImageShape, Preprocess, Split};
 
@@ -130,13 +131,31 @@ pub struct Gallery {
     pub entries: Vec<Entry>,
 }
 
+/// Digits that are shown to a model of their size.
+const DIGITS: usize = 120;
+
 impl Gallery {
-    /// The first `count` held-out digits.
+    /// What comes with the program, as a model sees it: held-out digits for one of their size, drawings in colour for all
+    /// others.
     ///
     /// # Errors
-    /// Never: the digits are in the program.
-    pub fn digits(count: usize) -> Result<Self> {
-        Self::of(&Digits::new(Split::Test), count)
+    /// A model that takes no pictures.
+    pub fn bundled(subject: &Model) -> Result<Self> {
+        let digits = Digits::new(Split::Test);
+        if digits.image_shape() == subject.image_shape() {
+            return Self::of(&digits, DIGITS);
+        }
+        Self::drawings(subject)
+    }
+
+    fn drawings(subject: &Model) -> Result<Self> {
+        let preprocess = subject.preprocess()?;
+        let mut gallery = Gallery { name: "emoji, held out".into(), ..Self::empty(preprocess.shape) };
+        for drawing in DRAWINGS {
+            let at = gallery.add(drawing.name, drawing.png, &preprocess)?;
+            gallery.entries[at].label = subject.classes.iter().position(|class| class == drawing.class);
+        }
+        Ok(gallery)
     }
 
     /// The first `count` images of a data set.

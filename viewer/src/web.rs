@@ -70,12 +70,10 @@ mod page {
 
     /// Where settings lie in the browser's storage.
     const SETTINGS: &str = "lara-settings";
-    /// Digits to choose from.
-    const DIGITS: usize = 120;
     /// LARA's place on the page Compare.
     const LARA: usize = 1;
 
-    /// Opens the adapter and runs the viewer on `canvas`, with the embedded digits and the model that comes with the
+    /// Opens the adapter and runs the viewer on `canvas`, with the model and the pictures that come with the
     /// program. Returns when it runs.
     ///
     /// # Errors
@@ -93,7 +91,7 @@ mod page {
         };
         let gpu = Gpu::open(&GpuOptions::default()).await.map_err(|error| sentence(&error))?;
         let subject = lara_explain::bundled().map_err(|error| sentence(&error))?;
-        let gallery = Gallery::digits(DIGITS).map_err(|error| sentence(&error))?;
+        let gallery = Gallery::bundled(&subject).map_err(|error| sentence(&error))?;
         let launch = Launch { subject, gallery, training: None, notes, tune: None };
         let wgpu_options = WgpuConfiguration { wgpu_setup: wgpu_setup(&gpu), ..Default::default() };
         let create = move |context: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, _> {
