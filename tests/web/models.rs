@@ -63,7 +63,7 @@ impl GoldenModel {
     /// What opening, compiling or running it fails with.
     pub(crate) async fn error(&self, gpu: &Gpu, tune: &Tune) -> lara_models::Result<f64> {
         let file =
-            |part: &str, bytes: &[u8]| TensorFile::from_bytes(&format!("{} of {}", part, self.name), bytes.to_vec());
+            |part: &str, bytes: &[u8]| TensorFile::from_bytes(format!("{} of {}", part, self.name), bytes.to_vec());
         let original = file("model.safetensors", self.weights)?;
         let config_json = (Path::new("config.json"), self.config);
         let Imported { library, mut config, classes, weights, resampling } =

@@ -46,7 +46,9 @@ pub(super) fn run(images: usize, threads: usize, data: Option<&Path>, json: bool
     ];
     let config = TrainConfig::load("deit_tiny_p16", &sets)?;
     let task = Classify::new(&config)?;
-    let (dataset, recipe) = (task.open(Split::Train)?, task.collate(Split::Train));
+    // How many classes there are is not the loader's concern.
+    let dataset = config.data.open(config.model.image_shape(), Split::Train)?;
+    let recipe = task.collate(Split::Train);
     let stages = loader_stages::measure(&*dataset, &recipe, config.train.seed, images)?;
     let options = LoaderOptions::train(BATCH, config.train.seed, threads, recipe);
     let mut loader = Loader::new(dataset, options, Position::default())?;
