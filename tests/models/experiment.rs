@@ -42,14 +42,19 @@ fn mse(report: &Value, group: &str, estimator: &str, samples: u64) -> f64 {
     point["mse"]["mean"].as_f64().unwrap()
 }
 
+/// A table as CSV, with so many lines, and JSON, and its chart.
 fn assert_files(folder: &Path, stem: &str, lines: usize) {
+    assert_table(folder, stem, lines);
+    assert!(fs::read(folder.join(format!("{stem}.png"))).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+    let svg = fs::read_to_string(folder.join(format!("{stem}.svg"))).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("<text"), "{svg}");
+}
+
+fn assert_table(folder: &Path, stem: &str, lines: usize) {
     let csv = fs::read_to_string(folder.join(format!("{stem}.csv"))).unwrap();
     assert_eq!(csv.lines().count(), lines, "{csv}");
     let columns = |line: &str| line.split('"').step_by(2).map(|part| part.matches(',').count()).sum::<usize>();
     assert!(csv.lines().all(|line| columns(line) == columns(csv.lines().next().unwrap())), "{csv}");
-    assert!(fs::read(folder.join(format!("{stem}.png"))).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
-    let svg = fs::read_to_string(folder.join(format!("{stem}.svg"))).unwrap();
-    assert!(svg.starts_with("<svg") && svg.contains("<text"), "{svg}");
     serde_json::from_str::<Value>(&fs::read_to_string(folder.join(format!("{stem}.json"))).unwrap()).unwrap();
 }
 
@@ -187,7 +192,7 @@ fn ablation_varies_one_setting_at_a_time() {
     assert!((1..4).all(|at| losses[at] != losses[0]), "a setting changed nothing: {losses:?}");
     assert_eq!(report["factors"][1]["rows"][0]["accuracy"]["mean"], accuracies[0]);
     // One line a factor, value and seed: the preset's stands in both.
-    assert_files(&temp.path().join("a"), "ablation", 1 + 5);
+    assert_table(&temp.path().join("a"), "ablation", 1 + 5);
     for stem in ["ablation-landmarks", "ablation-mis"] {
         assert!(fs::read_to_string(temp.path().join(format!("a/{stem}.svg"))).unwrap().contains("<text"));
         assert!(temp.path().join(format!("a/{stem}.png")).exists());
