@@ -164,7 +164,8 @@ fn gradient_weighted_maps_are_means_over_the_queries() {
     let image = random(5, 64);
     let tune = Tune::fixed(&[]);
     let mut relevance = block_on(Relevance::new(gpu(), &tune, &subject)).expect("a small model");
-    relevance.run(&image, 3).expect("it runs");
+    // A class that values of every head speak for: where all speak against one, a map is zero.
+    relevance.run(&image, 5).expect("it runs");
     let layers = block_on(relevance.read()).expect("it comes back");
     let of = |layers: &str, heads: &str| {
         let (layers, heads) = (layers.parse().map_err(text)?, heads.parse().map_err(text)?);
@@ -178,11 +179,8 @@ fn gradient_weighted_maps_are_means_over_the_queries() {
         assert_eq!((map.query, map.mechanism.as_str()), (Query::Mean, "softmax"));
         let row = &layers[layer][head.unwrap_or(HEADS) * 16..][..16];
         assert_near(map, &row.iter().map(|&x| f64::from(x) / 16.0).collect::<Vec<_>>(), 1e-7);
-        assert!(map.values.iter().all(|&x| x >= 0.0));
+        assert!(map.values.iter().all(|&x| x >= 0.0) && map.values.iter().any(|&x| x > 0.0));
     }
-    // A head whose values all speak against the class has a map of zeros.
-    let speaks = maps.iter().filter(|map| map.values.iter().any(|&x| x > 0.0)).count();
-    assert!(speaks >= 5, "{speaks} of 6 maps have something in them");
     assert!(of("2", "all").unwrap_err().contains("no layer 2"));
     assert!(of("0", "2").unwrap_err().contains("no head 2"));
     let said = relevance.run(&image, 10).map_err(text).unwrap_err();

@@ -361,7 +361,7 @@ fn weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved() {
 fn the_loss_of_a_step_is_the_mean_over_its_micro_batches() {
     let temp = tempfile::tempdir().unwrap();
     // Nothing random, which would depend on the place in the step.
-    let fixed = ["model.drop_rate=0", "model.drop_path_rate=0", "attention.mechanism=softmax"];
+    let fixed = ["model.drop_rate=0", "model.drop_path_rate=0", "attention.mechanism=softmax", "train.batch_size=4"];
     let results = |count: usize, batches: &[Batch]| -> StepResult {
         let accumulate = format!("train.grad_accum_steps={count}");
         let config = configure(temp.path(), &[&fixed[..], &[&accumulate]].concat());
@@ -371,14 +371,14 @@ fn the_loss_of_a_step_is_the_mean_over_its_micro_batches() {
     };
     let config = configure(temp.path(), &[]);
     let images: Arc<dyn ImageDataset> = Arc::new(Digits::new(Split::Train));
-    let options = LoaderOptions::train(64, 1, 0, Augment::eval(&config.data));
+    let options = LoaderOptions::train(4, 1, 0, Augment::eval(&config.data));
     let batches: Vec<Batch> =
         Loader::new(images, options, Position::default()).unwrap().take(3).map(Result::unwrap).collect();
     let alone: Vec<StepResult> = batches.iter().map(|batch| results(1, std::slice::from_ref(batch))).collect();
     let together = results(3, &batches);
     let mean = |value: fn(&StepResult) -> f64| alone.iter().map(value).sum::<f64>() / 3.0;
     let (loss, accuracy) = (mean(|r| r.loss), mean(|r| r.accuracy));
-    assert!((alone[2].loss - loss).abs() > 1e-4, "the last micro-batch has the mean loss by chance");
+    assert!((alone[2].loss - loss).abs() > 1e-3, "the last micro-batch has the mean loss by chance");
     assert!((together.loss - loss).abs() < 1e-6, "{} and {loss}", together.loss);
     assert!((together.accuracy - accuracy).abs() < 1e-6, "{} and {accuracy}", together.accuracy);
 }
