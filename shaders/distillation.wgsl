@@ -2,7 +2,9 @@
 // logits, R rows of K classes, p = softmax(t / T), q = softmax(s / T) and m the first class of the largest t (T = 1 where hard):
 //   soft: d = T^2 / (R K) sum over rows and k of p_k (log p_k - log q_k)      hard: d = 1/R sum over rows of (LSE(s) - s_m)
 // loss = (1 - a) b + a d; ds = dloss slope (q - p), or dloss slope (q - e_m); db = (1 - a) dloss. No gradient for the teacher.
-// params.scale is the factor of d's sum, params.slope a T / (R K) or a / R.
+// params.scale is the factor of d's sum, params.slope a T / (R K) or a / R. A row's largest logit (peak) and its sum of
+// exp((x - peak) / T) are kept apart, as in cross_entropy; classes are added up in stretches, and these in parts: a chain of n
+// additions is off by up to 1.5e-8 n.
 //
 // forward         one invocation per row, 64 a workgroup
 // summarize       one workgroup of 64: loss [1] and statistics [3], those of b with this loss in front
@@ -16,12 +18,15 @@
 #import reduce
 
 const STRETCH = 128u; // rows that an invocation of summarize adds up by themselves
+const CLASSES = 256u; // classes of a stretch
+const PART = 64u;     // stretches of a part
+const KEPT = 6u;      // numbers of a row in per_row
 
 struct Params { rows: u32, classes: u32, hard: u32, tau: f32, alpha: f32, scale: f32, slope: f32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;                 // [rows, classes] the student's logits
 @group(0) @binding(3) var<storage, read> teacher: array<f32>;           // [rows, classes] logits
-@group(0) @binding(4) var<storage, read_write> per_row: array<f32>;     // [rows, 4] term, LSE(s / T), LSE(t / T), m
+@group(0) @binding(4) var<storage, read_write> per_row: array<f32>;     // [rows, 6] term, m, peaks of s and t, sums of s and t
 @group(0) @binding(5) var<storage, read> other: array<f32>;             // [1] b
 @group(0) @binding(6) var<storage, read> others: array<f32>;            // [3] statistics of b
 @group(0) @binding(7) var<storage, read_write> loss: array<f32>;        // [1]
@@ -49,24 +54,39 @@ fn forward(
         }
         largest = max(largest, vec2(x[at + k], teacher[at + k]));
     }
-    var sums = vec2(0.0);
-    var product = 0.0;
-    for (var k = 0u; k < params.classes; k++) {
-        let shifted = (vec2(x[at + k], teacher[at + k]) - largest) / params.tau;
-        let weights = exp(shifted);
-        sums += weights;
-        product += weights.y * (shifted.y - shifted.x);
-    }
-    let logs = log(sums);
-    var term = product / sums.y + logs.x - logs.y;
+    let sums = over_classes(at, largest);
+    let logs = log(sums.xy);
+    var term = sums.z / sums.y + logs.x - logs.y;
     if params.hard == 1u {
         term = logs.x - (x[at + taught] - largest.x);
     }
-    let all = largest / params.tau + logs;
-    per_row[row * 4u] = term;
-    per_row[row * 4u + 1u] = all.x;
-    per_row[row * 4u + 2u] = all.y;
-    per_row[row * 4u + 3u] = f32(taught);
+    let kept = row * KEPT;
+    per_row[kept] = term;
+    per_row[kept + 1u] = f32(taught);
+    per_row[kept + 2u] = largest.x;
+    per_row[kept + 3u] = largest.y;
+    per_row[kept + 4u] = sums.x;
+    per_row[kept + 5u] = sums.y;
+}
+
+// Over all classes: sums of exp((x - largest) / T), the student's and the teacher's, and of the teacher's times the difference of
+// their exponents.
+fn over_classes(at: u32, largest: vec2<f32>) -> vec3<f32> {
+    var sums = vec3(0.0);
+    for (var part = 0u; part < params.classes; part += CLASSES * PART) {
+        var part_sums = vec3(0.0);
+        for (var first = part; first < min(part + CLASSES * PART, params.classes); first += CLASSES) {
+            var stretch = vec3(0.0);
+            for (var k = first; k < min(first + CLASSES, params.classes); k++) {
+                let shifted = (vec2(x[at + k], teacher[at + k]) - largest) / params.tau;
+                let weights = exp(shifted);
+                stretch += vec3(weights, weights.y * (shifted.y - shifted.x));
+            }
+            part_sums += stretch;
+        }
+        sums += part_sums;
+    }
+    return sums;
 }
 
 // The terms of every WORKGROUP-th row from `first` on: in stretches, since a chain of n additions is off by up to 1.5e-8 n.
@@ -75,7 +95,7 @@ fn gather(first: u32) -> f32 {
     for (var begin = first; begin < params.rows; begin += STRETCH * WORKGROUP) {
         var stretch = 0.0;
         for (var row = begin; row < min(begin + STRETCH * WORKGROUP, params.rows); row += WORKGROUP) {
-            stretch += per_row[row * 4u];
+            stretch += per_row[row * KEPT];
         }
         all += stretch;
     }
@@ -111,13 +131,16 @@ fn backward(
         return;
     }
     let at = row * params.classes;
-    let taught = u32(per_row[row * 4u + 3u]);
+    let kept = row * KEPT;
+    let taught = u32(per_row[kept + 1u]);
+    let peaks = vec2(per_row[kept + 2u], per_row[kept + 3u]);
+    let sums = vec2(per_row[kept + 4u], per_row[kept + 5u]);
     let slope = dloss[0] * params.slope;
     for (var k = 0u; k < params.classes; k++) {
-        let q = exp(x[at + k] / params.tau - per_row[row * 4u + 1u]);
+        let q = exp((x[at + k] - peaks.x) / params.tau) / sums.x;
         var p = select(0.0, 1.0, k == taught);
         if params.hard == 0u {
-            p = exp(teacher[at + k] / params.tau - per_row[row * 4u + 2u]);
+            p = exp((teacher[at + k] - peaks.y) / params.tau) / sums.y;
         }
         var d = slope * (q - p);
         if params.accumulate == 1u {

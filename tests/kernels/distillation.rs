@@ -88,6 +88,29 @@ fn large_logits_stay_finite() {
     compare("logits of 1e4", [5, 10], logits, false, [0.5, 1.0]);
 }
 
+/// Logits near 1e4 that differ by little: out of their log-sum-exp a probability would be off by 5e-4.
+#[test]
+fn logits_of_ten_thousand_cost_no_digits() {
+    for size @ [rows, classes] in [[5, 10], [9, 1000]] {
+        let near = |seed| random(seed, rows * classes).into_iter().map(|x| 1e4 + (16.0 * x).round() / 8.0).collect();
+        let logits: [Vec<f64>; 2] = [near(1), near(2)];
+        compare("near 1e4", size, logits.clone(), true, [1.0, 1.0]);
+        compare("near 1e4", size, logits, false, [1.0, 2.0]);
+    }
+}
+
+/// Equal terms, whose rounding adds up where they are one chain.
+#[test]
+fn sums_over_very_many_classes_stay_exact() {
+    let size @ [rows, classes] = [2, 262_147];
+    let row = |first: f64, others: f64| -> Vec<f64> {
+        (0..rows * classes).map(|i| if i % classes == 0 { first } else { others }).collect()
+    };
+    let logits = [row(0.75, 0.125), row(0.25, 0.625)];
+    compare("equal terms", size, logits.clone(), true, [1.0, 1.0]);
+    compare("equal terms", size, logits, false, [1.0, 2.0]);
+}
+
 #[test]
 fn a_small_case_by_hand() {
     // Two rows of two classes; the teacher prefers class 1, then class 0.

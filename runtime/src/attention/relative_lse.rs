@@ -31,6 +31,10 @@ impl Op for RelativeLse {
         Forward::one(y)
     }
 
+    fn passes_on(&self, _: &[Tensor], input: usize) -> bool {
+        input == 0
+    }
+
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         let Some(dy) = pass.dy[0] else { return };
         if let Some(slot) = pass.dx[0] {

@@ -46,7 +46,7 @@ impl Op for Distillation {
     }
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
-        let per_row = rec.scratch("row terms", [x[0].rows(), 4]);
+        let per_row = rec.scratch("row terms", [x[0].rows(), 6]);
         let loss = rec.scratch("loss", [1]);
         let statistics = rec.scratch("statistics", [3]);
         let step = rec.step(&DISTILLATION, "forward").bind("x", x[0]).bind("teacher", x[1]).bind("per_row", per_row);
