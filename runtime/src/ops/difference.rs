@@ -2,7 +2,7 @@
 
 use lara_shaders::DIFFERENCE;
 
-use super::{pass_on, quads};
+use super::{over_quads, pass_on};
 use crate::{Backward, Forward, Op, Recorder, Slot, Tensor};
 
 /// Subtracts two tensors of one shape. Inputs: a, b. Output: a - b.
@@ -16,9 +16,7 @@ impl Op for Difference {
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         let y = rec.scratch("difference", x[0].shape());
-        let quads = quads(y.len());
-        let step = rec.step(&DIFFERENCE, "forward").bind("a", x[0]).bind("b", x[1]).bind("y", y);
-        step.uint("quads", quads).flag("accumulate", false).dispatch_items(quads);
+        over_quads(rec.step(&DIFFERENCE, "forward").bind("a", x[0]).bind("b", x[1]).bind("y", y), y.len(), false);
         Forward::one(y)
     }
 
@@ -39,7 +37,5 @@ impl Op for Difference {
 
 /// The gradient of what is subtracted: -dy.
 pub(crate) fn pass_on_negated(rec: &mut Recorder, dy: Tensor, slot: Slot) {
-    let quads = quads(dy.len());
-    let step = rec.step(&DIFFERENCE, "backward").bind("dy", dy).bind("dx", slot.grad);
-    step.uint("quads", quads).flag("accumulate", slot.accumulate).dispatch_items(quads);
+    over_quads(rec.step(&DIFFERENCE, "backward").bind("dy", dy).bind("dx", slot.grad), dy.len(), slot.accumulate);
 }

@@ -2,7 +2,7 @@
 
 use lara_shaders::GELU;
 
-use super::quads;
+use super::over_quads;
 use crate::{Backward, Forward, Op, Recorder, Tensor};
 
 /// y = x Phi(x), elementwise; `torch.nn.GELU(approximate="none")`.
@@ -16,24 +16,14 @@ impl Op for Gelu {
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         let y = rec.scratch("gelu", x[0].shape());
-        rec.step(&GELU, "forward")
-            .bind("x", x[0])
-            .bind("y", y)
-            .uint("quads", quads(y.len()))
-            .flag("accumulate", false)
-            .dispatch_items(quads(y.len()));
+        over_quads(rec.step(&GELU, "forward").bind("x", x[0]).bind("y", y), y.len(), false);
         Forward::one(y)
     }
 
     fn backward(&self, rec: &mut Recorder, pass: &Backward<'_>) {
         if let (Some(dy), Some(slot)) = (pass.dy[0], pass.dx[0]) {
-            rec.step(&GELU, "backward")
-                .bind("x", pass.x[0])
-                .bind("dy", dy)
-                .bind("dx", slot.grad)
-                .uint("quads", quads(dy.len()))
-                .flag("accumulate", slot.accumulate)
-                .dispatch_items(quads(dy.len()));
+            let step = rec.step(&GELU, "backward").bind("x", pass.x[0]).bind("dy", dy).bind("dx", slot.grad);
+            over_quads(step, dy.len(), slot.accumulate);
         }
     }
 }

@@ -51,6 +51,11 @@ pub(crate) use residual::pass_on;
 pub use swiglu::SwiGlu;
 pub use unfold::{Channels, Unfold, Windows};
 
+/// Dispatches an elementwise step over the vec4s of `len` elements; its parameters are `quads` and `accumulate`.
+pub(crate) fn over_quads(step: crate::StepBuilder<'_>, len: usize, accumulate: bool) {
+    step.uint("quads", quads(len)).flag("accumulate", accumulate).dispatch_items(quads(len));
+}
+
 /// Number of vec4s that hold `len` elements; buffers are padded to whole ones.
 pub(crate) fn quads(len: usize) -> usize {
     len.div_ceil(4)

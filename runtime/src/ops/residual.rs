@@ -2,7 +2,7 @@
 
 use lara_shaders::RESIDUAL;
 
-use super::quads;
+use super::over_quads;
 use crate::{Backward, Forward, Op, Recorder, Slot, Tensor};
 
 /// Adds two tensors of one shape. Inputs: a, b. Output: a + b.
@@ -11,12 +11,7 @@ pub struct Residual;
 
 /// Stores `dy` in a slot or adds it: the gradient of anything that passes a value on unchanged.
 pub(crate) fn pass_on(rec: &mut Recorder, dy: Tensor, slot: Slot) {
-    rec.step(&RESIDUAL, "backward")
-        .bind("dy", dy)
-        .bind("dx", slot.grad)
-        .uint("quads", quads(dy.len()))
-        .flag("accumulate", slot.accumulate)
-        .dispatch_items(quads(dy.len()));
+    over_quads(rec.step(&RESIDUAL, "backward").bind("dy", dy).bind("dx", slot.grad), dy.len(), slot.accumulate);
 }
 
 impl Op for Residual {
@@ -26,13 +21,7 @@ impl Op for Residual {
 
     fn forward(&self, rec: &mut Recorder, x: &[Tensor]) -> Forward {
         let y = rec.scratch("residual", x[0].shape());
-        rec.step(&RESIDUAL, "forward")
-            .bind("a", x[0])
-            .bind("b", x[1])
-            .bind("y", y)
-            .uint("quads", quads(y.len()))
-            .flag("accumulate", false)
-            .dispatch_items(quads(y.len()));
+        over_quads(rec.step(&RESIDUAL, "forward").bind("a", x[0]).bind("b", x[1]).bind("y", y), y.len(), false);
         Forward::one(y)
     }
 
