@@ -63,11 +63,26 @@ pub fn weights(config: &TrainConfig) -> Result<Vec<(String, Vec<usize>)>> {
 }
 
 fn training(gpu: &Gpu, tune: &Tune, config: &TrainConfig, batch: usize) -> Result<Memory> {
+    of_step(&Classify::new(config)?, gpu, tune, config, batch, config.train.checkpoint == Checkpointing::Block)
+}
+
+/// Bytes of a training step of a task, whose blocks are computed twice or kept.
+///
+/// # Errors
+/// As [`estimate`].
+pub(crate) fn of_step<T: Task>(
+    task: &T,
+    gpu: &Gpu,
+    tune: &Tune,
+    config: &TrainConfig,
+    batch: usize,
+    recomputes: bool,
+) -> Result<Memory> {
     let mut parameters = Parameters::new(gpu);
     let accumulate = config.train.grad_accum_steps > 1;
     let mut tape = Tape::new(&mut parameters, tune, Mode::Train { accumulate });
-    tape.recompute(config.train.checkpoint == Checkpointing::Block);
-    let objective = Classify::new(config)?.record(&mut tape, batch)?;
+    tape.recompute(recomputes);
+    let objective = task.record(&mut tape, batch)?;
     let share = tape.input("loss gradient", [1]);
     tape.rec.pin(objective.report);
     tape.backward(&[(objective.loss, share)]);

@@ -1,8 +1,10 @@
 //! Activation checkpointing: the same bits in less memory; and runs that are made to fit a limit.
 
 use lara_models::fit::{fit, needed};
-use lara_models::train::{Checkpointing, TrainConfig};
+use lara_models::train::{Checkpointing, Session, TrainConfig};
+use lara_runtime::{Gpu, GpuOptions};
 use lara_tests::adapter;
+use pollster::block_on;
 
 use crate::trainer::{configure, done, interrupted, resume, start, tensors, tune};
 
@@ -58,6 +60,23 @@ fn pyramids_are_computed_twice_as_well() {
         needed(adapter(), &tune(), &config).unwrap()
     });
     assert!(again < kept, "{again} of {kept} bytes");
+}
+
+/// On a device that may give less than a step which keeps everything takes, and on one without a limit.
+#[test]
+fn auto_computes_twice_where_the_device_would_not_suffice() {
+    let temp = tempfile::tempdir().unwrap();
+    let activations = |checkpoint: &str, memory_limit: Option<u64>| {
+        let options = GpuOptions { adapter: std::env::var("LARA_ADAPTER").ok(), memory_limit, ..GpuOptions::default() };
+        let gpu = Gpu::open_blocking(&options).unwrap();
+        let config = configure(temp.path(), &["model.depth=6", &format!("train.checkpoint={checkpoint}")]);
+        let session = block_on(Session::new(&gpu, &tune(), &config, config.schedule(22))).unwrap();
+        (session.memory().activations, session.memory().peak())
+    };
+    let [(kept, peak), (again, _)] = ["none", "block"].map(|checkpoint| activations(checkpoint, None));
+    assert!(again < kept);
+    assert_eq!(activations("auto", None).0, kept);
+    assert_eq!(activations("auto", Some(peak - 1)).0, again);
 }
 
 #[test]

@@ -257,6 +257,13 @@ fn bombs_do_not_go_off() {
     refused(archive(&many, &[]), "more than 2097152 values");
     let long = Pickle::whole(|p| p.code(b"X\xff\xff\xff\xff"));
     refused(archive(&long, &[]), "ends in the middle");
+    // One call's arguments, called again and again: a dozen bytes of pickle for each.
+    let views = Pickle::whole(|p| {
+        let p = p.global("torch._utils", "_rebuild_tensor_v2").code(b"q\x000(").storage("FloatStorage", "0", 1);
+        let p = p.int(0).tuple(&[1; 16]).tuple(&[1; 16]).code(b"tq\x010");
+        p.code(b"](").code(&b"h\x00h\x01R".repeat(70_000)).code(b"e")
+    });
+    refused(archive(&views, &[]), "more than 65536 tensors");
     // One storage, in as many tensors as would be a thousand times the file.
     let size = 40_000;
     let turned = Pickle::whole(|p| {

@@ -175,6 +175,9 @@ impl Done {
 
 /// Trains all of `planned`, or takes them from their folders. `None` if the user interrupted it.
 pub(super) fn train(adapter: &AdapterOptions, folder: &Path, planned: &[Planned]) -> Outcome<Option<Done>> {
+    // What would end the experiment after hours is found before it starts: data that is not there (they are the same for all),
+    // runs of other settings.
+    planned.first().map(|planned| planned.config.open_data(Split::Test)).transpose()?;
     planned.iter().try_for_each(|planned| check(&planned.config))?;
     files::create(folder)?;
     let gpu = adapter.open()?;
@@ -281,9 +284,8 @@ fn finished(dir: &Path) -> Outcome<Option<Run>> {
     })
 }
 
-/// What would end the experiment after hours is found before it starts: data that is not there, runs of other settings.
+/// Refuses a folder with a run of other settings.
 fn check(config: &TrainConfig) -> Outcome {
-    config.open_data(Split::Test)?;
     let dir = &config.output.dir;
     match (finished(dir)?, latest(dir)) {
         (Some(run), _) => same_settings(&TrainConfig::from_toml(&run.config, RESULT)?, config),

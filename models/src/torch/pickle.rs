@@ -14,6 +14,9 @@ pub(super) type Id = usize;
 /// Values, and references on the stack, that a pickle may have: more than any model's.
 const MOST: usize = 1 << 21;
 
+/// Tensors that it may have: each is a view with sizes of its own, so it takes more memory than the bytes that call it.
+const MOST_TENSORS: usize = 1 << 16;
+
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
 
@@ -100,8 +103,15 @@ pub(super) struct Pickle {
 impl Pickle {
     /// Reads a pickle of at most as many values as a model needs.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut machine =
-            Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            tensors: 0,
+        };
         loop {
             let code = machine.take(1)?[0];
             if code == b'.' {
@@ -132,6 +142,8 @@ struct Machine<'a> {
     /// Where the stack was as a mark was set.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// How many there are so far.
+    tensors: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -329,6 +341,10 @@ impl<'a> Machine<'a> {
             Known::OrderedDict if self.items(arguments)?.is_empty() => self.push(Value::Dict(Vec::new())),
             Known::Inert => self.push(Value::Other),
             Known::Tensor => {
+                self.tensors += 1;
+                if self.tensors > MOST_TENSORS {
+                    return Err(format!("it has more than {MOST_TENSORS} tensors"));
+                }
                 let tensor = self.tensor(arguments)?;
                 self.push(Value::Tensor(Box::new(tensor)));
             }

@@ -1,12 +1,13 @@
 //! The compiled training step: forward, backward, clipping and update in one submit; losses come back without waiting.
 
 use lara_runtime::ops::AdamW;
-use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tape, Tensor, Tune, human_bytes};
+use lara_runtime::{Gpu, Header, Memory, Mode, Parameters, Plan, Ring, Role, Tensor, Tune, human_bytes};
 
 use super::teacher::Teacher;
 use super::{Schedule, TrainConfig};
 use crate::compile::compile;
 use crate::error::{Error, Result};
+use crate::estimate::of_step;
 use crate::settings::{Checkpointing, OptimConfig};
 use crate::task::{BatchOf, Classify, Objective, Task};
 
@@ -75,7 +76,7 @@ impl<T: Task> Session<T> {
         let mut parameters = Parameters::new(gpu);
         parameters.scale_learning_rates(config.lr_scales());
         let mode = Mode::Train { accumulate: grad_accum_steps > 1 };
-        let recomputes = recomputes(&task, gpu, tune, config, mode, &roles)?;
+        let recomputes = recomputes(&task, gpu, tune, config)?;
         let compiled = compile(gpu, tune, &mut parameters, mode, &roles, |tape| {
             tape.recompute(recomputes);
             let objective = task.record(tape, batch_size)?;
@@ -250,35 +251,22 @@ impl<T: Task> Session<T> {
 }
 
 /// Whether the insides of blocks are computed twice: as asked, or because they would not fit the device's limit otherwise.
-fn recomputes<T: Task>(
-    task: &T,
-    gpu: &Gpu,
-    tune: &Tune,
-    config: &TrainConfig,
-    mode: Mode,
-    roles: &[Role],
-) -> Result<bool> {
+fn recomputes<T: Task>(task: &T, gpu: &Gpu, tune: &Tune, config: &TrainConfig) -> Result<bool> {
     let limit = match config.train.checkpoint {
         Checkpointing::None => return Ok(false),
         Checkpointing::Block => return Ok(true),
         Checkpointing::Auto => gpu.memory_limit(),
     };
     let Some(limit) = limit else { return Ok(false) };
-    let mut parameters = Parameters::new(gpu);
-    let mut tape = Tape::new(&mut parameters, tune, mode);
-    let objective = task.record(&mut tape, config.train.batch_size)?;
-    let share = tape.input("loss gradient", [1]);
-    tape.backward(&[(objective.loss, share)]);
-    let kept = Memory::of(tape.finish()?, &parameters, roles)?.peak();
-    let recomputes = kept > limit;
-    if recomputes {
+    let kept = of_step(task, gpu, tune, config, config.train.batch_size, false)?.peak();
+    if kept > limit {
         tracing::info!(
             "a step that keeps its activations takes {}, and the device may give {}: blocks are computed twice",
             human_bytes(kept),
             human_bytes(limit)
         );
     }
-    Ok(recomputes)
+    Ok(kept > limit)
 }
 
 fn adamw(train: &OptimConfig) -> AdamW {
