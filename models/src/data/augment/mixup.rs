@@ -124,21 +124,32 @@ fn within(sides: [f64; 2], shape: ImageShape, draws: &mut Draws) -> [usize; 4] {
     [top, bottom, left, right]
 }
 
-/// Mixes two images with each other, each in its own way, from what both were.
+/// Mixes two images with each other, each in its own way, from what both were: row by row.
 fn mix(a: &mut [f32], b: &mut [f32], [mix_a, mix_b]: [Mix; 2], shape: ImageShape) {
-    for (i, (a, b)) in a.iter_mut().zip(b).enumerate() {
-        let (y, x) = (i / shape.width % shape.height, i % shape.width);
-        let mixed = |own: f32, other: f32, mix: Mix| match mix {
-            Mix::Nothing => own,
-            Mix::Blend(weight) => own * weight as f32 + other * (1.0 - weight) as f32,
+    let mut kept = vec![0.0; shape.width];
+    let rows = a.chunks_exact_mut(shape.width).zip(b.chunks_exact_mut(shape.width));
+    for (row, (a, b)) in rows.enumerate() {
+        let y = row % shape.height;
+        kept.copy_from_slice(a);
+        mix_a.of_row(y, a, b);
+        mix_b.of_row(y, b, &kept);
+    }
+}
+
+impl Mix {
+    /// Mixes row `y` of another image into that of one.
+    fn of_row(self, y: usize, own: &mut [f32], other: &[f32]) {
+        match self {
+            Mix::Nothing => {}
+            Mix::Blend(weight) => {
+                let (keeps, takes) = (weight as f32, (1.0 - weight) as f32);
+                own.iter_mut().zip(other).for_each(|(own, other)| *own = *own * keeps + other * takes);
+            }
             Mix::Paste([top, bottom, left, right]) => {
-                if (top..bottom).contains(&y) && (left..right).contains(&x) {
-                    other
-                } else {
-                    own
+                if (top..bottom).contains(&y) && left < right {
+                    own[left..right].copy_from_slice(&other[left..right]);
                 }
             }
-        };
-        (*a, *b) = (mixed(*a, *b, mix_a), mixed(*b, *a, mix_b));
+        }
     }
 }
